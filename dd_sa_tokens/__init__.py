@@ -1,0 +1,65 @@
+"""Async SDK for Datadog service access tokens.
+
+async with TokensClient() as client:
+    token = await client.get_token(service_account_id, token_id)
+    result = await client.get_tokens(service_account_id, token_ids)
+"""
+
+from __future__ import annotations
+
+from ._codec import converter
+from ._version import __version__
+from .client import TokensClient
+from .config import RetryPolicy, Site
+from .errors import (
+    APIError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    DatadogError,
+    ForbiddenError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    RotationError,
+    ServerError,
+    TransportError,
+    UnauthorizedError,
+)
+from .models import AccessToken, ClientStats, CreatedToken, RateLimit, Secret
+from .results import BulkResult, SourceError, TokenResult
+
+__all__ = [
+    "APIError",
+    "AccessToken",
+    "BadRequestError",
+    "BulkResult",
+    "ClientClosedError",
+    "ClientStats",
+    "ConfigurationError",
+    "ConflictError",
+    "CreatedToken",
+    "DatadogError",
+    "ForbiddenError",
+    "InvalidArgumentError",
+    "InvalidResponseError",
+    "NotFoundError",
+    "RateLimit",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "RotationError",
+    "Secret",
+    "ServerError",
+    "Site",
+    "SourceError",
+    "TokenResult",
+    "TokensClient",
+    "TransportError",
+    "UnauthorizedError",
+    "__version__",
+    "converter",
+]

@@ -1,0 +1,210 @@
+"""Bytes to models and back: JSON, and the cattrs converter with its hooks.
+
+Strict where a wrong value would mislead (a date that is no date), tolerant where the API may grow (unknown fields).
+What was found is never quoted in an error: in a wrong place it may be anything, a key included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, cast
+
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn
+
+from .errors import InvalidResponseError
+from .models import TOKEN_TYPE, AccessToken
+
+
+def _loads_strictly(body: bytes) -> Any:
+    text = body.decode()
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        # Half of a surrogate pair is no text: orjson refuses it, and it could not be printed or stored later.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+_loads: Callable[[bytes], Any]
+try:
+    from orjson import loads as _loads
+except ImportError:
+    _loads = _loads_strictly
+
+_JSON_TYPES: dict[type[object], str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+_PATHS = {
+    "id": ".id",
+    "type": ".type",
+    "service_account_id": ".relationships.owned_by.data.id",
+}
+
+
+class _WrongValueError(ValueError):
+    """A leaf of the JSON document is not what the API documents."""
+
+
+def _expected(what: str, value: object) -> _WrongValueError:
+    return _WrongValueError(f"expected {what}, found {_JSON_TYPES.get(type(value), type(value).__name__)}")
+
+
+def _structure_str(value: object, _type: object) -> str:
+    if type(value) is not str:
+        raise _expected("a string", value)
+    return value
+
+
+def _structure_optional_str(value: object, _type: object) -> str | None:
+    return None if value is None else _structure_str(value, str)
+
+
+def _structure_datetime(value: object, _type: object) -> datetime:
+    if type(value) is not str:
+        raise _expected("an ISO 8601 date and time", value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = "expected an ISO 8601 date and time with an offset, found another string"
+        raise _WrongValueError(msg)
+    return moment
+
+
+def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
+    return None if value is None else _structure_datetime(value, datetime)
+
+
+def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if type(value) is not list:
+        raise _expected("an array of strings", value)
+    items = cast("list[object]", value)
+    for item in items:
+        if type(item) is not str:
+            raise _expected("an array of strings, each item", item)
+    return tuple(cast("list[str]", items))
+
+
+def _member(parent: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+    """Return an object inside an object; an empty one where it is missing or null."""
+    value = parent.get(name)
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise InvalidResponseError(path=f"{path}.{name}", reason=str(_expected("an object", value)))
+    return cast("dict[str, Any]", value)
+
+
+def _structure_token(resource: object, path: str) -> AccessToken:
+    if type(resource) is not dict:
+        raise InvalidResponseError(path=path, reason=str(_expected("an object", resource)))
+    resource = cast("dict[str, Any]", resource)
+    if not resource.get("id"):
+        raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
+    flat = {**_member(resource, "attributes", path), "id": resource["id"], "type": resource.get("type", TOKEN_TYPE)}
+    relationships = _member(resource, "relationships", path)
+    owner = _member(relationships, "owned_by", f"{path}.relationships")
+    flat["service_account_id"] = _member(owner, "data", f"{path}.relationships.owned_by").get("id")
+    try:
+        return _from_flat(flat, AccessToken)
+    except ClassValidationError as group:
+        name, reason = _first_fault(group)
+    raise InvalidResponseError(path=path + _PATHS.get(name, f".attributes.{name}"), reason=reason)
+
+
+def _first_fault(group: ClassValidationError) -> tuple[str, str]:
+    for error, note in group.group_exceptions()[0]:
+        if isinstance(error, _WrongValueError):
+            return note.name, str(error)
+    raise group
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _unstructure_token(token: AccessToken) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"expires_at": _iso(token.expires_at), "last_used_at": _iso(token.last_used_at)}
+    optional = {
+        "created_at": _iso(token.created_at),
+        "modified_at": _iso(token.modified_at),
+        "name": token.name,
+        "public_portion": token.public_portion,
+    }
+    attributes |= {name: value for name, value in optional.items() if value is not None}
+    attributes["scopes"] = list(token.scopes)
+    resource: dict[str, Any] = {"id": token.id, "type": token.type, "attributes": attributes}
+    if token.service_account_id is not None:
+        owner = {"id": token.service_account_id, "type": "service_account"}
+        resource["relationships"] = {"owned_by": {"data": owner}}
+    return resource
+
+
+def _make_converter() -> Converter:
+    made = Converter()
+    made.register_structure_hook(str, _structure_str)
+    made.register_structure_hook(str | None, _structure_optional_str)
+    made.register_structure_hook(datetime, _structure_datetime)
+    made.register_structure_hook(datetime | None, _structure_optional_datetime)
+    made.register_structure_hook_func(lambda cls: cls == tuple[str, ...], _structure_scopes)
+    return made
+
+
+converter = _make_converter()
+"""The cattrs converter between `AccessToken` and the documented JSON:API resource object.
+
+`converter.structure(resource, AccessToken)` raises `InvalidResponseError` with the JSON path of what is wrong;
+`converter.unstructure(token)` gives the resource back.
+"""
+
+# cattrs writes this function for the flat model; the hook below lays the nested resource out flat for it.
+_from_flat = make_dict_structure_fn(AccessToken, converter)
+converter.register_structure_hook(AccessToken, lambda resource, _type: _structure_token(resource, "$"))
+converter.register_unstructure_hook(AccessToken, _unstructure_token)
+
+
+def decode_token(body: bytes) -> AccessToken:
+    """Read the answer `{"data": token}`.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    return _structure_token(_envelope(body).get("data"), "$.data")
+
+
+def decode_errors(body: bytes) -> tuple[str, ...]:
+    """Read the API's own words from an error's body; none where the body (a proxy's HTML page, say) has none."""
+    try:
+        errors = _envelope(body).get("errors")
+    except InvalidResponseError:
+        return ()
+    return (
+        tuple(item for item in cast("list[object]", errors) if isinstance(item, str))
+        if isinstance(errors, list)
+        else ()
+    )
+
+
+def _envelope(body: bytes) -> dict[str, Any]:
+    document: object = None
+    try:
+        document = _loads(body)
+    except (ValueError, RecursionError):
+        reason = "the body is not JSON" if body else "the body is empty"
+    else:
+        if type(document) is dict:
+            return cast("dict[str, Any]", document)
+        reason = str(_expected("an object", document))
+    raise InvalidResponseError(reason=reason)

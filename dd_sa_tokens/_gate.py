@@ -1,0 +1,232 @@
+"""Who waits, in what order, for how long: the ledgers with an event loop around them.
+
+A request passes when its operation's ledger has room and the client has a free place (`concurrency`). Those who wait
+for one ledger pass in the order in which they came; among ledgers the oldest waiter that may go is first. One timer
+serves all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import attrs
+
+from ._ledger import Ledger, Ticket
+from .errors import ClientClosedError, RateLimitError
+from .models import RateLimit
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+_NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it down
+
+
+Refusal = RateLimitError | ClientClosedError
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    answer: asyncio.Future[Ticket | Refusal]
+    deadline: float  # when its patience ends, on the loop's clock
+
+
+@attrs.define(eq=False)
+class _Lane:
+    """One ledger and those who wait for it, by the number that each drew, the oldest first."""
+
+    ledger: Ledger
+    waiters: OrderedDict[int, _Waiter] = attrs.field(factory=OrderedDict[int, _Waiter])
+    impatient: int = 0  # waiters with a deadline
+    opens: float = -math.inf  # when the quota was last expected back
+
+
+class Gate:
+    """Lets requests through as the quota and the client's places allow.
+
+    Each ticket must come back, as `answered`, `lost` or `forget`.
+
+    Args:
+        places: Most requests in flight.
+        reserve: Share of each window's quota that is left to others.
+        clock: The loop's clock, in seconds.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        places: int,
+        *,
+        reserve: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._places = places
+        self._reserve = reserve
+        self._clock = clock
+        self._wall = wall
+        self._lanes: dict[str, _Lane] = {}
+        self._last: _Lane | None = None
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self.in_flight = 0
+        self.waited = 0.0
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The current window of the operation used last."""
+        return None if self._last is None else self._last.ledger.view(self._clock())
+
+    def try_enter(self, operation: str) -> Ticket | None:
+        """Pass at once, if nobody has to wait."""
+        lane = self._lanes.get(operation)
+        if lane is None:
+            lane = self._lanes[operation] = _Lane(Ledger(reserve=self._reserve))
+        self._last = lane
+        now = self._clock()
+        if lane.waiters or self.in_flight >= self._places or lane.ledger.wait(now) > 0:
+            return None
+        self.in_flight += 1
+        return lane.ledger.send(now)
+
+    async def enter(self, operation: str, patience: float | None = None) -> Ticket | Refusal:
+        """Wait for permission.
+
+        Args:
+            operation: What the request is for.
+            patience: Seconds that the call is ready to wait for quota; `None` for as long as it takes.
+
+        Returns:
+            The permission; or an error, as soon as it is known that the quota would let it wait longer, or the
+            client was closed.
+        """
+        ticket = self.try_enter(operation)
+        if ticket is not None:
+            return ticket
+        lane = self._lanes[operation]
+        begun = self._clock()
+        short = lane.ledger.shortage(begun, len(lane.waiters))
+        if patience is not None and short > patience:
+            return self._refusal(lane, begun, short)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), math.inf if patience is None else begun + patience)
+        number = next(self._numbers)
+        if short and not lane.waiters:
+            _logger.info("%s: the quota is spent, waiting %.2f s for the next window", operation, short)
+        lane.waiters[number] = waiter
+        lane.impatient += patience is not None
+        self._arm(begun)
+        try:
+            answer = await waiter.answer
+        except asyncio.CancelledError:
+            if not waiter.answer.cancelled():
+                self._give_back(operation, waiter.answer.result())
+            raise
+        finally:
+            lane.waiters.pop(number, None)
+            lane.impatient -= patience is not None
+            waited = self._clock() - begun if short else 0.0
+            self.waited += waited
+        if isinstance(answer, Ticket):
+            answer.waited = waited
+        return answer
+
+    def _give_back(self, operation: str, answer: Ticket | Refusal) -> None:
+        if isinstance(answer, Ticket):
+            self.forget(operation, answer)
+
+    def answered(self, operation: str, ticket: Ticket, rate: RateLimit | None, status: int) -> None:
+        """Take in an answer: its status and what its rate-limit headers said."""
+        self._lanes[operation].ledger.answered(ticket, self._clock(), self._wall(), rate, status)
+        self._left(operation)
+
+    def lost(self, operation: str, ticket: Ticket) -> None:
+        """Take note that a request went out and no answer came."""
+        self._lanes[operation].ledger.lost(ticket)
+        self._left(operation)
+
+    def forget(self, operation: str, ticket: Ticket) -> None:
+        """Take back the ticket of a request that was never sent."""
+        self._lanes[operation].ledger.forget(ticket)
+        self._left(operation)
+
+    def close(self, operation: str, seconds: float) -> None:
+        """Let nothing of this operation's quota pass for a while."""
+        lane = self._lanes[operation]
+        lane.ledger.close(self._clock() + seconds)
+        self._refuse_impatient(lane)
+
+    def shut(self) -> None:
+        """Turn away all who wait: the client is being closed."""
+        for lane in self._lanes.values():
+            for waiter in lane.waiters.values():
+                if not waiter.answer.done():
+                    waiter.answer.set_result(ClientClosedError("the client was closed while the call was waiting"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _left(self, operation: str) -> None:
+        self.in_flight -= 1
+        self._refuse_impatient(self._lanes[operation])
+        if any(lane.waiters for lane in self._lanes.values()):
+            self._admit()
+
+    def _admit(self) -> None:
+        """Let the next ones pass, as many as may."""
+        now = self._clock()
+        while self.in_flight < self._places:
+            ready = [lane for lane in self._lanes.values() if lane.waiters and lane.ledger.wait(now) <= 0]
+            if not ready:
+                break
+            lane = min(ready, key=lambda lane: next(iter(lane.waiters)))
+            _, waiter = lane.waiters.popitem(last=False)
+            if not waiter.answer.done():
+                self.in_flight += 1
+                waiter.answer.set_result(lane.ledger.send(now))
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """See to it that the timer rings when the first ledger with waiters may have room again."""
+        waits = [lane.ledger.wait(now) for lane in self._lanes.values() if lane.waiters]
+        delay = min((wait for wait in waits if wait > 0), default=None)
+        if delay is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._admit()
+
+    def _refuse_impatient(self, lane: _Lane) -> None:
+        """Turn away those whose patience will not last, whenever the quota is put off."""
+        if not lane.impatient:
+            return
+        now = self._clock()
+        short = lane.ledger.shortage(now, 0)
+        if not short or now + short <= lane.opens + _NOISE:
+            return
+        lane.opens = now + short
+        ahead = 0
+        for waiter in lane.waiters.values():
+            short = lane.ledger.shortage(now, ahead)
+            if now + short > waiter.deadline and not waiter.answer.done():
+                waiter.answer.set_result(self._refusal(lane, now, short))
+            else:
+                ahead += 1
+
+    def _refusal(self, lane: _Lane, now: float, short: float) -> RateLimitError:
+        return RateLimitError(
+            f"the quota is spent for {short:.1f} s, longer than max_rate_limit_wait allows",
+            status=429,
+            rate_limit=lane.ledger.view(now),
+            retry_after=short,
+        )

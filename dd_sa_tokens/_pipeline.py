@@ -1,0 +1,167 @@
+"""One request's way: gate, transport, wire, and retry where it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, TypeVar, cast
+
+import attrs
+
+from ._gate import Gate
+from ._ledger import Ticket
+from ._retry import Retries, RetryBudget, rejection_pause
+from ._transport import Transport
+from ._wire import Failure, Fate, Reply, Request, interpret, parse_rate_limit
+from .config import Credentials, RetryPolicy
+from .errors import ClientClosedError
+from .models import ClientStats
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+
+@attrs.define(eq=False)
+class _Call:
+    """What one call has used up so far."""
+
+    attempts: int = 0
+    rejections: int = 0  # 429s in a row
+    waited: float = 0.0  # seconds at the gate
+
+
+class Pipeline:
+    """Sends the requests of one client.
+
+    Args:
+        transport: Makes the attempts.
+        gate: Lets them through.
+        policy: How patiently calls are repeated.
+        credentials: What must not show in errors.
+    """
+
+    def __init__(self, transport: Transport, gate: Gate, policy: RetryPolicy, credentials: Credentials) -> None:
+        self._transport = transport
+        self._gate = gate
+        self._policy = policy
+        self._redact = credentials.redact
+        self._budget = RetryBudget(time.monotonic)
+        self._closing: asyncio.Future[None] | None = None
+        self.closed = False
+        self._requests = 0
+        self._retries = 0
+        self._rate_limited = 0
+
+    @property
+    def stats(self) -> ClientStats:
+        """A snapshot of the counters."""
+        return ClientStats(
+            requests=self._requests,
+            retries=self._retries,
+            rate_limited=self._rate_limited,
+            quota_wait_seconds=self._gate.waited,
+        )
+
+    async def send(self, request: Request[T]) -> T:
+        """Carry out one operation.
+
+        Raises:
+            DatadogError: It failed; with the operation, the IDs and the number of attempts.
+        """
+        call = _Call()
+        self._transport.open()
+        outcome = await self._attempt(request, call)
+        if isinstance(outcome, Failure):
+            outcome = await self._repeat(request, call, outcome)
+        if not isinstance(outcome, Failure):
+            return outcome
+        raise outcome.error.with_context(
+            operation=request.operation.name,
+            service_account_id=request.service_account_id,
+            token_id=request.token_id,
+            attempts=call.attempts,
+        )
+
+    async def close(self) -> None:
+        """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
+        self.closed = True
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        self._gate.shut()
+        await self._transport.close()
+
+    async def _attempt(self, request: Request[T], call: _Call) -> T | Failure:
+        operation = request.operation.name
+        if self.closed:
+            return Failure(ClientClosedError("the client is closed"), Fate.FINAL)
+        ticket = self._gate.try_enter(operation) or await self._gate.enter(operation, self._patience(call))
+        if not isinstance(ticket, Ticket):
+            return Failure(ticket, Fate.FINAL)
+        call.waited += ticket.waited
+        call.attempts += 1
+        self._requests += 1
+        try:
+            reply = await self._transport.send(request)
+        except BaseException:  # cancelled
+            self._gate.lost(operation, ticket)
+            raise
+        if _logger.isEnabledFor(logging.DEBUG):
+            _log_request(request, call, ticket, reply)
+        if isinstance(reply, Failure):
+            leave = self._gate.forget if reply.fate is Fate.NOT_SENT else self._gate.lost
+            leave(operation, ticket)
+            return reply
+        return self._take_in(request, call, ticket, reply)
+
+    def _take_in(self, request: Request[T], call: _Call, ticket: Ticket, reply: Reply) -> T | Failure:
+        operation = request.operation.name
+        self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact), reply.status)
+        outcome = interpret(request, reply, self._redact)
+        if not isinstance(outcome, Failure):
+            self._budget.succeeded()
+        elif outcome.fate is Fate.NOT_PROCESSED:
+            self._rate_limited += 1
+            call.rejections += 1
+            pause = rejection_pause(outcome, self._policy, call.rejections)
+            if pause:
+                self._gate.close(operation, pause)
+        else:
+            call.rejections = 0
+        return outcome
+
+    def _patience(self, call: _Call) -> float | None:
+        longest = self._policy.max_rate_limit_wait
+        return None if longest is None else longest - call.waited
+
+    async def _repeat(self, request: Request[T], call: _Call, first: Failure) -> T | Failure:
+        pending = [first]
+
+        async def attempt() -> T | Failure:
+            if pending:
+                return pending.pop()
+            self._retries += 1
+            return await self._attempt(request, call)
+
+        def on_retry(failure: Failure, seconds: float) -> None:
+            if failure.fate is Fate.NOT_PROCESSED:
+                call.waited += seconds
+            what = f"{request.operation.method} {request.path}"
+            _logger.warning("%s: %s; try %d in %.2f s", what, failure.error, call.attempts + 1, seconds)
+
+        retries = Retries(self._policy, request.operation, self._budget, on_retry, self._sleep)
+        return cast("T | Failure", await retries.run(attempt))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, unless the client is closed meanwhile."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+        if seconds > 0:
+            await asyncio.wait([self._closing], timeout=seconds)
+
+
+def _log_request(request: Request[Any], call: _Call, ticket: Ticket, reply: Reply | Failure) -> None:
+    result = type(reply.error).__name__ if isinstance(reply, Failure) else str(reply.status)
+    what = f"{request.operation.method} {request.path}"
+    _logger.debug("%s: %s, try %d, %.3f s", what, result, call.attempts, time.monotonic() - ticket.sent)

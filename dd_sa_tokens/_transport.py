@@ -1,0 +1,211 @@
+"""The session, one attempt, and the map from aiohttp's exceptions to ours."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from typing import Any, final
+
+import aiohttp
+import attrs
+from yarl import URL  # aiohttp's own URL type: it takes no other way to send a path exactly as it was encoded
+
+from ._version import __version__
+from ._wire import Failure, Fate, Reply, Request
+from .config import Credentials
+from .errors import ClientClosedError, ConfigurationError, DatadogError, RequestTimeoutError, TransportError
+
+LARGEST_BODY = 10 * 1024 * 1024
+"""Bytes that an answer's body may have, once decompressed."""
+
+_USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
+
+
+class _TooLargeError(Exception):
+    """The body is larger than any real answer."""
+
+
+# The most specific first. What an exception of aiohttp says is not repeated: it may quote what the server sent.
+_FAILURES: tuple[tuple[type[BaseException], str, Fate], ...] = (
+    (_TooLargeError, f"the body is larger than {LARGEST_BODY // 1024 // 1024} MiB", Fate.FINAL),
+    (aiohttp.InvalidURL, "the URL is refused by the HTTP library", Fate.FINAL),
+    (aiohttp.ClientConnectorCertificateError, "the server's TLS certificate is not valid for it", Fate.NOT_SENT),
+    (aiohttp.ClientConnectorSSLError, "no TLS connection could be made", Fate.NOT_SENT),
+    (aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", Fate.NOT_SENT),
+    (aiohttp.ClientConnectorDNSError, "the host name could not be resolved", Fate.NOT_SENT),
+    (aiohttp.ClientProxyConnectionError, "the proxy could not be reached", Fate.NOT_SENT),
+    (aiohttp.ClientHttpProxyError, "the proxy refused the connection", Fate.NOT_SENT),
+    (aiohttp.ClientConnectorError, "no connection could be made", Fate.NOT_SENT),
+    (aiohttp.ServerDisconnectedError, "the server closed the connection without an answer", Fate.UNKNOWN),
+    (aiohttp.ClientPayloadError, "the answer's body was cut short or garbled", Fate.UNKNOWN),
+    (aiohttp.ClientResponseError, "the answer is not HTTP", Fate.UNKNOWN),
+    (TimeoutError, "the session's own timeout ran out", Fate.UNKNOWN),
+    (aiohttp.ClientError, "the connection failed", Fate.UNKNOWN),
+    (OSError, "the connection failed", Fate.UNKNOWN),
+    (Exception, "the session failed", Fate.FINAL),  # a middleware of a borrowed session, say
+)
+
+
+@final
+class _Headers(dict[str, str]):
+    """Headers with the keys in the clear, for aiohttp; masked wherever they would be shown."""
+
+    def __repr__(self) -> str:
+        return f"<headers: {', '.join(self)}>"
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """A request that is under way, and the way to cut it short.
+
+    Attributes:
+        task: Who waits for it.
+        deadline: On the loop's clock.
+        cancelling: How often the task had been asked to stop by others before.
+        cut: Why it was cut short, if it was.
+    """
+
+    task: asyncio.Task[Any]
+    deadline: float
+    cancelling: int
+    cut: DatadogError | None = None
+
+    def stop(self, why: DatadogError) -> None:
+        """End the attempt with an error."""
+        if self.cut is None:
+            self.cut = why
+            self.task.cancel()
+
+
+class Transport:
+    """Sends requests over a session that it opens when it is first needed, or that it borrows.
+
+    Args:
+        base_url: Where to, without a trailing slash.
+        credentials: Sent with each request.
+        session: Used instead of one of its own, and never closed.
+        timeout: Seconds for one attempt, from connecting to the last byte of the body.
+        connections: Most connections of a session of its own.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        session: aiohttp.ClientSession | None,
+        timeout: float,
+        connections: int,
+    ) -> None:
+        if session is not None and session.closed:
+            msg = "session must be an open aiohttp.ClientSession, not a closed one"
+            raise ConfigurationError(msg)
+        self._base_url = base_url
+        self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
+        self._session = session
+        self._owns_session = session is None
+        self._timeout = timeout
+        self._connections = connections
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._attempts: dict[_Attempt, None] = {}  # in the order in which they began, so by deadline too
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Bind to the running loop, and make the session if there is none.
+
+        Raises:
+            ConfigurationError: It is bound to another loop already.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            msg = "the client is used under another event loop than before; make one client for each loop"
+            raise ConfigurationError(msg)
+        self._loop = loop
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """End what is under way and close the session, if it is not borrowed."""
+        for attempt in self._attempts:
+            attempt.stop(ClientClosedError("the client was closed during the request"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+
+    async def send(self, request: Request[Any]) -> Reply | Failure:
+        """Make one attempt, once open."""
+        attempt = self._begin()
+        try:
+            return await self._exchange(request)
+        except asyncio.CancelledError as error:
+            if attempt.cut is None or attempt.task.uncancel() > attempt.cancelling:
+                # Without the frames of aiohttp, which hold the headers: cancellation, too, ends up in tracebacks.
+                raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            return Failure(attempt.cut, Fate.FINAL if isinstance(attempt.cut, ClientClosedError) else Fate.UNKNOWN)
+        except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
+            return self._explain(error)
+        finally:
+            del self._attempts[attempt]
+
+    def _begin(self) -> _Attempt:
+        assert self._loop is not None
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = self._loop.time() + self._timeout
+        attempt = _Attempt(task, deadline, task.cancelling())
+        self._attempts[attempt] = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._expire)
+        return attempt
+
+    def _expire(self) -> None:
+        """Cut short what has taken too long. One timer serves all: attempts end in the order in which they began."""
+        assert self._loop is not None
+        self._timer = None
+        now = self._loop.time()
+        for attempt in self._attempts:
+            if attempt.deadline > now:
+                self._timer = self._loop.call_at(attempt.deadline, self._expire)
+                break
+            attempt.stop(RequestTimeoutError(f"no complete answer within {self._timeout:g} s"))
+
+    async def _exchange(self, request: Request[Any]) -> Reply:
+        assert self._session is not None
+        async with self._session.request(
+            request.operation.method,
+            URL(self._base_url + request.path, encoded=True),
+            headers=self._headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=_NO_TIMEOUT,
+        ) as response:
+            return Reply(response.status, response.headers, await _read(response), time.time())
+
+    def _explain(self, error: Exception) -> Failure:
+        if self._session is not None and self._session.closed:
+            return Failure(ClientClosedError("the session was closed"), Fate.FINAL)
+        kind, text, fate = next(row for row in _FAILURES if isinstance(error, row[0]))
+        cls = RequestTimeoutError if kind is TimeoutError else TransportError
+        return Failure(cls(f"{text} ({type(error).__name__})"), fate)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read the body, as far as it may go: compressed, a few bytes can become gigabytes."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.content.readany():
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            raise _TooLargeError
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,256 @@
+"""The protocol, pure: operations as requests, replies as values or errors, and what the headers say.
+
+No I/O and no clock: a reply brings along the time at which it came.
+Sources: https://docs.datadoghq.com/api/latest/service-accounts/ and https://docs.datadoghq.com/api/latest/rate-limits/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+import attrs
+
+from ._codec import decode_errors, decode_token
+from .config import check_id
+from .errors import APIError, DatadogError, InvalidResponseError, TransportError, api_error_class, shown
+from .models import AccessToken, RateLimit
+
+T = TypeVar("T")
+
+_DAY = 86_400.0
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?")
+_MOST_ERRORS = 10
+_LONGEST_ERROR = 1_000
+_LONGEST_NAME = 100
+
+
+@attrs.frozen
+class Operation(Generic[T]):
+    """One thing that the API can do.
+
+    Attributes:
+        name: The client's method, which errors, logs and the quota's ledgers know it by.
+        method: The HTTP method.
+        repeatable: Whether it can be sent again although it may have been carried out.
+        decode: Makes the value of a 2xx answer's body; raises `InvalidResponseError`.
+    """
+
+    name: str
+    method: str
+    repeatable: bool
+    decode: Callable[[Request[T], bytes], T]
+
+
+@attrs.frozen
+class Request(Generic[T]):
+    """An operation on something: all that has to be sent, except the host and the keys.
+
+    Attributes:
+        operation: What to do.
+        path: The URL's path, percent-encoded, as it goes on the wire.
+        service_account_id: The account that it is about.
+        token_id: The token that it is about, if it is about one.
+    """
+
+    operation: Operation[T]
+    path: str
+    service_account_id: str
+    token_id: str | None = None
+
+
+@attrs.frozen
+class Reply:
+    """An answer as it came.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Case-insensitive.
+        body: Whole, and decompressed.
+        received: When it came, in seconds since the epoch on the local clock.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    received: float
+
+
+class Fate(Enum):
+    """What became of a request that failed, which decides whether it may be sent again."""
+
+    NOT_SENT = auto()
+    """The connection failed before it left."""
+    NOT_PROCESSED = auto()
+    """A 429: it was refused at the door."""
+    UNKNOWN = auto()
+    """It may have been carried out: no answer came, or the server failed."""
+    FINAL = auto()
+    """It was answered, and another try would be answered the same."""
+
+
+@attrs.frozen
+class Failure:
+    """A request that gave no value.
+
+    Attributes:
+        error: What to raise if it is not sent again.
+        fate: Whether it can be sent again.
+    """
+
+    error: DatadogError
+    fate: Fate
+
+
+def get_token(service_account_id: str, token_id: str) -> Request[AccessToken]:
+    """Ask for one token.
+
+    Raises:
+        InvalidArgumentError: An ID cannot be one.
+    """
+    collection = _collection(check_id("service_account_id", service_account_id, "get_token"))
+    path = f"{collection}/{quote(check_id('token_id', token_id, 'get_token'), safe='')}"
+    return Request(_GET_TOKEN, path, service_account_id, token_id)
+
+
+@lru_cache(maxsize=64)
+def _collection(service_account_id: str) -> str:
+    return f"/api/v2/service_accounts/{quote(service_account_id, safe='')}/access_tokens"
+
+
+def _decode_asked_token(request: Request[AccessToken], body: bytes) -> AccessToken:
+    token = decode_token(body)
+    if token.id != request.token_id and token.id.lower() != (request.token_id or "").lower():
+        raise InvalidResponseError(path="$.data.id", reason="another token than the one asked for")
+    return token
+
+
+_GET_TOKEN = Operation("get_token", "GET", repeatable=True, decode=_decode_asked_token)
+
+
+def interpret(request: Request[T], reply: Reply, redact: Callable[[str], str]) -> T | Failure:
+    """Turn a reply into the operation's value, or into the failure that it means.
+
+    Args:
+        request: What was asked.
+        reply: What was answered.
+        redact: Masks the keys in a text; a server may echo them.
+    """
+    if 200 <= reply.status < 300:
+        try:
+            return request.operation.decode(request, reply.body)
+        except InvalidResponseError as error:
+            # A copy has no traceback: its frames would hold the body, which may hold a secret.
+            return Failure(error.with_context(), Fate.FINAL)
+    if reply.status < 400:
+        msg = f"the server answered {reply.status}, and redirects are not followed: they would carry the keys along"
+        return Failure(TransportError(msg), Fate.FINAL)
+    return Failure(_api_error(reply, redact), _fate(reply.status))
+
+
+def _fate(status: int) -> Fate:
+    if status == 429:
+        return Fate.NOT_PROCESSED
+    return Fate.UNKNOWN if status == 408 or (status >= 500 and status not in {501, 505}) else Fate.FINAL
+
+
+def _api_error(reply: Reply, redact: Callable[[str], str]) -> APIError:
+    errors = tuple(redact(text[:_LONGEST_ERROR]) for text in decode_errors(reply.body)[:_MOST_ERRORS])
+    request_id = reply.headers.get("X-Request-Id")
+    rate_limit = parse_rate_limit(reply, redact)
+    retry_after = parse_retry_after(reply)
+    if reply.status == 429:
+        reset = None if rate_limit is None else rate_limit.reset
+        retry_after = reset if reset is not None else _within_a_day(retry_after)
+    return api_error_class(reply.status)(
+        _describe(reply.status, errors),
+        status=reply.status,
+        errors=errors,
+        rate_limit=rate_limit,
+        retry_after=retry_after,
+        request_id=redact(request_id[:_LONGEST_NAME]) if request_id else None,
+    )
+
+
+def _describe(status: int, errors: tuple[str, ...]) -> str:
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    return f"the API answered {status}{phrase}" + (f": {'; '.join(map(shown, errors))}" if errors else "")
+
+
+def parse_rate_limit(reply: Reply, redact: Callable[[str], str]) -> RateLimit | None:
+    """Read the five rate-limit headers; `None` if none of them says anything.
+
+    Junk and negative values are as good as no header. A header that was sent twice and joined (`7, 7`) counts once;
+    where the two differ, the more careful one counts. A reset too large to be a delay is a Unix time.
+    """
+    get = reply.headers.get
+    limit = _count(get("X-RateLimit-Limit"))
+    period = _seconds(get("X-RateLimit-Period"))
+    remaining = _count(get("X-RateLimit-Remaining"))
+    reset = _seconds(get("X-RateLimit-Reset"))
+    if reset is not None and reset > _DAY:
+        reset = _until(reset, reply)
+    name = get("X-RateLimit-Name")
+    if limit is None and period is None and remaining is None and reset is None and not name:
+        return None
+    period = period if period is not None and 0 < period <= _DAY else None
+    return RateLimit(limit or None, period, remaining, reset, redact(name[:_LONGEST_NAME]) if name else None)
+
+
+def parse_retry_after(reply: Reply) -> float | None:
+    """Read `Retry-After`, seconds or an HTTP date, as seconds; `None` for junk and for what is over already."""
+    raw = reply.headers.get("Retry-After")
+    if not raw:
+        return None
+    seconds = _seconds(raw)
+    if seconds is None:
+        moment = _http_date(raw)
+        seconds = None if moment is None else moment - _sent_at(reply)
+    return seconds if seconds is not None and seconds > 0 else None
+
+
+@lru_cache(maxsize=1024)
+def _seconds(raw: str | None) -> float | None:
+    values = _numbers(raw)
+    return max(values) if values else None
+
+
+@lru_cache(maxsize=1024)
+def _count(raw: str | None) -> int | None:
+    values = _numbers(raw)
+    return int(min(values)) if values else None
+
+
+def _numbers(raw: str | None) -> list[float]:
+    parts = [part.strip() for part in raw.split(",")] if raw and len(raw) <= 200 else []
+    return [float(part) for part in parts] if all(_NUMBER.fullmatch(part) for part in parts) else []
+
+
+def _until(unix_time: float, reply: Reply) -> float | None:
+    return _within_a_day(unix_time - _sent_at(reply))
+
+
+def _within_a_day(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and 0 <= seconds <= _DAY else None
+
+
+def _sent_at(reply: Reply) -> float:
+    """Return the answer's own time, since its server's clock is what its other times are read against."""
+    sent_at = _http_date(reply.headers.get("Date", ""))
+    return reply.received if sent_at is None else sent_at
+
+
+def _http_date(raw: str) -> float | None:
+    try:
+        return parsedate_to_datetime(raw).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

@@ -1,0 +1,309 @@
+"""The client's settings and the checks of what users pass in: everything that is refused before anything is sent."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Any, final
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from .errors import ConfigurationError, InvalidArgumentError, shown
+from .models import Secret
+
+_DOMAINS = ("datadoghq.com", "datadoghq.eu", "ddog-gov.com")
+_SITE = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)*(?:{'|'.join(map(re.escape, _DOMAINS))})")
+_OWN_TOKEN_PREFIXES = ("ddsat_", "ddpat_")
+_LONGEST_ID = 256
+_SHORTEST_KEY = 8  # a shorter "key" is a test's, and masking it would garble every text
+_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9a-f:.]+")
+# Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
+_UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Site(StrEnum):
+    """The Datadog sites, by the host name that follows `api.`.
+
+    Source: https://docs.datadoghq.com/getting_started/site/ and the official client's list of servers.
+    """
+
+    US1 = "datadoghq.com"
+    US3 = "us3.datadoghq.com"
+    US5 = "us5.datadoghq.com"
+    EU1 = "datadoghq.eu"
+    AP1 = "ap1.datadoghq.com"
+    AP2 = "ap2.datadoghq.com"
+    UK1 = "uk1.datadoghq.com"
+    US1_FED = "ddog-gov.com"
+    US2_FED = "us2.ddog-gov.com"
+
+
+def check_number(name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = math.inf) -> None:
+    """Refuse what is no finite number in range.
+
+    Raises:
+        ConfigurationError: The value is no number, below `least` (or equal to it if `above`), or not under `below`.
+    """
+    fits = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (value > least if above else value >= least)
+        and value < below
+    )
+    if not fits:
+        limits = f"{'above' if above else 'of at least'} {least:g}{f' and below {below:g}' if below < math.inf else ''}"
+        msg = f"{name} must be a number {limits}, not {shown(value)}"
+        raise ConfigurationError(msg)
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number of at least 1, not {shown(value)}"
+        raise ConfigurationError(msg)
+
+
+@attrs.frozen
+class RetryPolicy:
+    """How patiently a call is repeated. All times are seconds.
+
+    Before try number n + 1 a call waits a random time between 0 and `initial_backoff * 2 ** (n - 1)`, at most
+    `max_backoff` ("full jitter"), unless the answer says for how long.
+
+    Attributes:
+        max_attempts: Most requests for one call, the first included; 1 means no retry. 429s whose headers say when
+            the quota returns are not counted: those requests were not processed.
+        initial_backoff: Longest wait before the second try.
+        max_backoff: Longest wait before any try. A `Retry-After` of more than ten times this is not waited for.
+        max_rate_limit_wait: Longest time one call may wait for quota, its place in the queue included. A call that
+            would wait longer raises `RateLimitError` at once. `None` means as long as it takes, up to an hour where
+            the quota's period is an hour.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    max_attempts: int = 5
+    initial_backoff: float = 0.5
+    max_backoff: float = 30.0
+    max_rate_limit_wait: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_count("max_attempts", self.max_attempts)
+        check_number("initial_backoff", self.initial_backoff)
+        check_number("max_backoff", self.max_backoff)
+        if self.max_rate_limit_wait is not None:
+            check_number("max_rate_limit_wait", self.max_rate_limit_wait)
+
+
+@final
+class Credentials:
+    """The headers that authenticate a request, held so that no repr shows them."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = {name: Secret(value) for name, value in headers.items()}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers in the clear, to be put on a request and nowhere else."""
+        return {name: value.reveal() for name, value in self._headers.items()}
+
+    def redact(self, text: str) -> str:
+        """Mask the keys in a text from outside: a server may echo what it was sent."""
+        for header in self._headers.values():
+            value = header.reveal()
+            for part in (value, value.removeprefix("Bearer ")):
+                if len(part) >= _SHORTEST_KEY:
+                    text = text.replace(part, "**********")
+        return text
+
+    def __repr__(self) -> str:
+        return f"<Credentials: {', '.join(self._headers)}>"
+
+
+def read_credentials(
+    api_key: str | None, app_key: str | None, access_token: str | None, environ: Mapping[str, str] = os.environ
+) -> Credentials:
+    """Choose the credentials: the arguments if any is given, else the environment.
+
+    Args:
+        api_key: `DD_API_KEY`.
+        app_key: `DD_APP_KEY`; a `ddsat_` or `ddpat_` token here needs no API key.
+        access_token: `DD_ACCESS_TOKEN`; sent as a Bearer token.
+        environ: Read only where no argument is given; empty variables count as not set.
+
+    Raises:
+        ConfigurationError: None, half or both of the two forms are given, or a key cannot be one.
+    """
+    given = {"api_key": api_key, "app_key": app_key, "access_token": access_token}
+    if all(value is None for value in given.values()):
+        given = {f"DD_{name.upper()}": environ.get(f"DD_{name.upper()}") or None for name in given}
+    for name, value in given.items():
+        _check_key(name, value)
+    (api_name, api), (app_name, app), (token_name, token) = given.items()
+    if token is not None:
+        if api is not None or app is not None:
+            msg = f"give either {token_name}, or {api_name} with {app_name}, not both forms"
+            raise ConfigurationError(msg)
+        return Credentials({"Authorization": f"Bearer {token}"})
+    if app is None:
+        missing = f"{app_name} is missing" if api is not None else "no credentials"
+        msg = (
+            f"{missing}: give api_key and app_key (DD_API_KEY and DD_APP_KEY), or access_token (DD_ACCESS_TOKEN). "
+            "Keys are made in Datadog under Organization Settings"
+        )
+        raise ConfigurationError(msg)
+    if api is None:
+        if not app.startswith(_OWN_TOKEN_PREFIXES):
+            msg = f"{api_name} is missing: {app_name} stands alone only where it is a ddsat_ or ddpat_ token"
+            raise ConfigurationError(msg)
+        return Credentials({"DD-APPLICATION-KEY": app})
+    return Credentials({"DD-API-KEY": api, "DD-APPLICATION-KEY": app})
+
+
+def _check_key(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not value:
+        msg = f"{name} must be a non-empty str"
+        raise ConfigurationError(msg)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        msg = (
+            f"{name} must be printable ASCII without whitespace; "
+            "a newline at the end of a key that was read from a file is the usual cause"
+        )
+        raise ConfigurationError(msg)
+
+
+def read_base_url(site: Site | str | None, base_url: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Choose where requests go, as a URL without a trailing slash.
+
+    Args:
+        site: A Datadog site; `DD_SITE` if neither this nor `base_url` is given, `datadoghq.com` without that.
+        base_url: Instead of a site: a proxy or a fake server; https, or http on loopback. A path is kept.
+        environ: Where `DD_SITE` is looked up.
+
+    Raises:
+        ConfigurationError: Both are given, the site is not Datadog's, or the URL is not fit to send keys to.
+    """
+    if base_url is not None:
+        if site is not None:
+            msg = "give either site or base_url, not both"
+            raise ConfigurationError(msg)
+        return _check_base_url(base_url)
+    if site is not None:
+        return f"https://api.{_check_site('site', site)}"
+    return f"https://api.{_check_site('DD_SITE', environ.get('DD_SITE') or Site.US1)}"
+
+
+def _check_site(name: str, site: object) -> str:
+    if isinstance(site, str) and _SITE.fullmatch(site) and not site.startswith(("api.", "app.")):
+        return str(site)
+    msg = f"{name} must be a Datadog site such as {Site.US1.value} or {Site.EU1.value}, not {shown(site)}"
+    if isinstance(site, str):
+        host = (_split_url(site) or SplitResult("", "", "", "", "")).hostname or site
+        nearest = get_close_matches(host.lower().removeprefix("app.").removeprefix("api."), list(Site), n=1)
+        if nearest:
+            msg += f"; did you mean {nearest[0]}?"
+    raise ConfigurationError(msg)
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """Split a URL; `None` for one that cannot be split or whose port is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _check_base_url(base_url: object) -> str:
+    # The URL itself is not quoted in any of the messages: it may hold a password.
+    if not isinstance(base_url, str):
+        msg = "base_url must be a str such as https://datadog-proxy.example.com"
+        raise ConfigurationError(msg)
+    parts = _split_url(base_url)
+    if parts is None or not base_url.isascii() or not base_url.isprintable() or " " in base_url or "\\" in base_url:
+        msg = "base_url is not a URL; it must look like https://datadog-proxy.example.com"
+    elif parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.hostname or ""):
+        msg = "base_url must begin with https:// and a host, or with http:// and a loopback host"
+    elif "@" in parts.netloc:
+        msg = "base_url must not contain credentials; they are given as api_key, app_key or access_token"
+    elif "?" in base_url or "#" in base_url:
+        msg = "base_url must have neither a query nor a fragment"
+    elif parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        msg = "base_url must use https: keys would travel in the clear; http is for loopback (localhost, 127.0.0.1)"
+    elif {".", ".."} & set(parts.path.split("/")) or "%" in parts.path:
+        msg = "base_url must have a plain path, without dot segments and percent escapes"
+    else:
+        return base_url.rstrip("/")
+    raise ConfigurationError(msg)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_id(name: str, value: object, operation: str) -> str:
+    """Return an ID that can be sent as one path segment.
+
+    Raises:
+        InvalidArgumentError: It is no `str`, empty, longer than 256 characters, has control characters, or is `.` or
+            `..`, which every HTTP client and proxy takes for another path.
+    """
+    if not isinstance(value, str):
+        msg = f"{name} must be a str, not {type(value).__name__}"
+    elif not value:
+        msg = f"{name} must not be empty"
+    elif len(value) > _LONGEST_ID:
+        msg = f"{name} must have at most {_LONGEST_ID} characters, not {len(value)}"
+    elif _UNFIT_FOR_ID.search(value):
+        msg = f"{name} must not contain control characters: {shown(value)}"
+    elif value in {".", ".."}:
+        msg = f"{name} must not be {value!r}: as a path segment it names another path"
+    else:
+        return value
+    raise InvalidArgumentError(msg, operation=operation)
+
+
+def check_options(*, concurrency: Any, timeout: Any, retry: Any, quota_reserve: Any) -> None:
+    """Check the client's other options.
+
+    Raises:
+        ConfigurationError: One is out of range; the text names it.
+    """
+    check_count("concurrency", concurrency)
+    check_number("timeout", timeout, above=True)
+    check_number("quota_reserve", quota_reserve, below=1.0)
+    if not isinstance(retry, RetryPolicy):
+        msg = f"retry must be a RetryPolicy, not {type(retry).__name__}"
+        raise ConfigurationError(msg)
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse an unknown strategy of a bulk fetch.
+
+    Raises:
+        InvalidArgumentError: It is neither `"auto"` nor `"get"`.
+    """
+    if strategy not in ("auto", "get"):
+        msg = f'strategy must be "auto" or "get", not {shown(strategy)}'
+        raise InvalidArgumentError(msg)

@@ -1,0 +1,201 @@
+"""The values of the API: tokens, secrets, quota and counters. Immutable, and free of any I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
+from typing import Any, NoReturn, final
+
+import attrs
+
+TOKEN_TYPE = "service_access_tokens"  # noqa: S105 - a type, no secret
+"""The JSON:API type of a service access token."""
+
+
+def _require_aware(_instance: object, attribute: attrs.Attribute[Any], value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        msg = f"{attribute.name} must be timezone-aware, for example datetime.now(UTC)"
+        raise ValueError(msg)
+
+
+def _moment(at: datetime | None) -> datetime:
+    if at is None:
+        return datetime.now(UTC)
+    if at.tzinfo is None:
+        msg = "at must be timezone-aware, for example datetime.now(UTC)"
+        raise ValueError(msg)
+    return at
+
+
+@final
+class Secret:
+    """A value that must not be shown: only `reveal()` gives it away.
+
+    `repr`, `str` and `format` show a mask; pickling is refused. Copies are the same object, since it cannot change.
+    It is deliberately no attrs class, so that `attrs.asdict` does not look inside.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        object.__setattr__(self, "_value", value)
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        value: str = object.__getattribute__(self, "_value")
+        return value
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        msg = "a Secret cannot be changed"
+        raise AttributeError(msg)
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __format__(self, format_spec: str) -> str:
+        return format(str(self), format_spec)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return compare_digest(self.reveal().encode(), other.reveal().encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.reveal()))
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        msg = "a Secret cannot be pickled; store the value of reveal() where secrets belong"
+        raise TypeError(msg)
+
+
+@attrs.frozen(kw_only=True)
+class AccessToken:
+    """A service access token as the API describes it; never its secret.
+
+    Flat on purpose. The paths below are relative to the JSON:API resource object (`$.data` of an answer).
+    Source: https://docs.datadoghq.com/api/latest/service-accounts/
+
+    Attributes:
+        id: The token's ID. `id`.
+        name: The name given at its creation. `attributes.name`.
+        public_portion: The part of the key that may be shown, such as `ddsat_0KHCgRdjSyb8EMXtz1E5Cp`.
+            `attributes.public_portion`.
+        scopes: The permissions granted to the token, such as `dashboards_read`. `attributes.scopes`.
+        created_at: When the token was made. `attributes.created_at`.
+        modified_at: When name or scopes last changed; `None` until the first update. `attributes.modified_at`.
+        last_used_at: When the token last signed a request; `None` if never. `attributes.last_used_at`.
+        expires_at: When the token stops working; `None` if never. `attributes.expires_at`.
+        service_account_id: The service account that owns it. `relationships.owned_by.data.id`.
+        type: The JSON:API resource type. `type`.
+
+    All datetimes are timezone-aware, to the microsecond (the API may send nanoseconds; the rest is cut off).
+
+    Raises:
+        ValueError: A datetime without a timezone was given.
+    """
+
+    id: str
+    name: str | None = None
+    public_portion: str | None = None
+    scopes: tuple[str, ...] = ()
+    created_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    modified_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    last_used_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    expires_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    service_account_id: str | None = None
+    type: str = TOKEN_TYPE
+
+    def is_expired(self, at: datetime | None = None) -> bool:
+        """Tell whether the token no longer works.
+
+        Args:
+            at: The moment to look from, timezone-aware; now by default.
+
+        Returns:
+            True from the very moment of `expires_at` on; False for a token that never expires.
+
+        Raises:
+            ValueError: `at` has no timezone.
+        """
+        return self.expires_at is not None and self.expires_at <= _moment(at)
+
+    def expires_within(self, span: timedelta, at: datetime | None = None) -> bool:
+        """Tell whether the token still works but stops working within a span of time.
+
+        Args:
+            span: How far to look ahead; its end is included.
+            at: The moment to look from, timezone-aware; now by default.
+
+        Returns:
+            False for a token that has already expired (see `is_expired`) or never does.
+
+        Raises:
+            ValueError: `at` has no timezone.
+        """
+        at = _moment(at)
+        return self.expires_at is not None and at < self.expires_at and self.expires_at - at <= span
+
+    @property
+    def never_used(self) -> bool:
+        """Whether the token has not signed a single request yet."""
+        return self.last_used_at is None
+
+
+@attrs.frozen
+class CreatedToken:
+    """A token that was just made, with its secret, which the API gives only once.
+
+    Attributes:
+        token: The token as any later get would describe it.
+        key: The secret to authenticate with. It cannot be read again.
+    """
+
+    token: AccessToken
+    key: Secret
+
+
+@attrs.frozen
+class RateLimit:
+    """A quota as the rate-limit headers describe it. Any part may be unknown.
+
+    Source: https://docs.datadoghq.com/api/latest/rate-limits/
+
+    Attributes:
+        limit: Requests allowed in a period. `X-RateLimit-Limit`.
+        period: Length of the period in seconds, calendar-aligned. `X-RateLimit-Period`.
+        remaining: Requests left in the current period. `X-RateLimit-Remaining`.
+        reset: Seconds until the next period begins. `X-RateLimit-Reset`.
+        name: The limit's name, to quote when asking for an increase. `X-RateLimit-Name`.
+    """
+
+    limit: int | None = None
+    period: float | None = None
+    remaining: int | None = None
+    reset: float | None = None
+    name: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClientStats:
+    """What a client has done so far.
+
+    Attributes:
+        requests: Requests sent, retries included.
+        retries: Requests that were sent again after a failure.
+        rate_limited: 429s received.
+        quota_wait_seconds: Time that calls spent waiting for quota, added up over all calls.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    quota_wait_seconds: float = 0.0
