@@ -53,6 +53,8 @@ async def collect(token_ids: Source, fetch: Fetch, width: int) -> BulkResult:
     crew = Crew(order.unique, fetch, width, to_the_end=True)
     found = {item.token_id: item async for item in crew.results()}
     results = order.arrange(found)
+    if crew.error is not None and not isinstance(crew.error, Exception | asyncio.CancelledError):
+        raise crew.error
     if crew.error is not None:
         msg = f"token_ids raised {type(crew.error).__name__} after {len(results)} IDs; partial holds their results"
         raise SourceError(msg, operation="get_tokens", partial=results) from crew.error
@@ -94,14 +96,15 @@ class _Order:
     def __init__(self, source: Source) -> None:
         self._positions: list[str | TokenResult] = []
         self._known: set[str] = set()
-        iterator = _iterator(source)
-        self.unique = self._each_async(iterator) if isinstance(iterator, AsyncIterator) else self._each(iterator)
+        self.unique = self._each_async(source) if isinstance(source, AsyncIterable) else self._each(source)
 
-    def _each(self, iterator: Iterator[str]) -> Iterator[str]:
-        return (token_id for token_id in iterator if self._is_new(token_id))
+    def _each(self, source: Iterable[str]) -> Iterator[str]:
+        for token_id in source:
+            if self._is_new(token_id):
+                yield token_id
 
-    async def _each_async(self, iterator: AsyncIterator[str]) -> AsyncIterator[str]:
-        async for token_id in iterator:
+    async def _each_async(self, source: AsyncIterable[str]) -> AsyncIterator[str]:
+        async for token_id in source:
             if self._is_new(token_id):
                 yield token_id
 
@@ -160,11 +163,13 @@ class Crew:
         self._forbidden = 0
         self._refusal: ForbiddenError | None = None
         self._promising = False  # something else than a 403 has come back
+        self._leaving = False
         self.error: BaseException | None = None
+        self.broken: Exception | None = None
         self.stopped: DatadogError | None = None
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
-        """Yield the results as they come; at its end `error` and `stopped` say what cut it short."""
+        """Yield the results as they come; at its end `error` (the source's) and `stopped` say what cut it short."""
         self._hire()
         try:
             while self._ready or self._at_work:
@@ -177,11 +182,14 @@ class Crew:
                     self._news = asyncio.get_running_loop().create_future()
                     await self._news
         finally:
+            self._leaving = True
             workers = list(self._workers)
             for worker in workers:
                 worker.cancel()
             if workers:
                 await asyncio.wait(workers)
+        if self.broken is not None:
+            raise self.broken
 
     def _hire(self) -> None:
         worker = asyncio.get_running_loop().create_task(self._work())
@@ -218,7 +226,7 @@ class Crew:
         try:
             while await self._may_take():
                 self._outstanding += 1
-                taken = await self._take()
+                taken = await self._take(task)
                 if not taken:
                     self._outstanding -= 1
                     break
@@ -227,11 +235,8 @@ class Crew:
                 result = _not_an_id(taken[0]) or await self._answer(task, taken[0])
                 self._ready.append(result)
                 self._tell()
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and task.cancelling():
-                raise
-            # The source's error, or one of our own: either way the consumer must see it.
-            self.error = error
+        except Exception as error:
+            self.broken = error  # a bug, and the consumer must see it
             self._end()
 
     async def _may_take(self) -> bool:
@@ -240,15 +245,20 @@ class Crew:
             await self._idle[-1]
         return self._open
 
-    async def _take(self) -> tuple[str] | None:
-        if not isinstance(self._source, AsyncIterator):
-            for token_id in self._source:
-                return (token_id,)
-        else:
-            async with self._taking:
-                if self._open:
-                    async for token_id in self._source:
-                        return (token_id,)
+    async def _take(self, task: asyncio.Task[Any]) -> tuple[str] | None:
+        try:
+            if not isinstance(self._source, AsyncIterator):
+                for token_id in self._source:
+                    return (token_id,)
+            else:
+                async with self._taking:
+                    if self._open:
+                        async for token_id in self._source:
+                            return (token_id,)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                raise
+            self.error = error  # whatever the source raised, a cancellation of its own included
         self._end()
         return None
 
@@ -263,13 +273,15 @@ class Crew:
         try:
             result = await self._share(token_id)
         except asyncio.CancelledError:
-            if self.stopped is None:
+            if self.stopped is None or self._leaving:
                 raise
             task.uncancel()
             result = self._not_sent(token_id, self.stopped)
         finally:
             del self._asking[task]
-        self._judge(result)
+        # Those that are still under way may yet show that not everything is forbidden.
+        if self._suspicious and not self._asking and self._refusal is not None:
+            self._stop(self._refusal)
         return result
 
     def _not_sent(self, token_id: str, why: DatadogError) -> TokenResult:
@@ -284,8 +296,14 @@ class Crew:
         flight = self._flights[token_id] = list[asyncio.Future[TokenResult]]()
         try:
             result = await self._ask(token_id)
+        except Exception as error:
+            for twin in flight:
+                if not twin.done():
+                    twin.set_exception(error)
+            raise
         finally:
             del self._flights[token_id]
+        self._note(result)
         for twin in flight:
             if not twin.done():
                 twin.set_result(_twin(result))
@@ -309,8 +327,8 @@ class Crew:
             # Without its frames: a million failures must not keep a million of them alive.
             return TokenResult(token_id, error=error.with_traceback(None))
 
-    def _judge(self, result: TokenResult) -> None:
-        """Draw conclusions from a result for all the others."""
+    def _note(self, result: TokenResult) -> None:
+        """See what an answer says about all the other IDs."""
         if isinstance(result.error, ClientClosedError):
             self._stop(result.error)
         elif isinstance(result.error, ForbiddenError):
@@ -319,9 +337,6 @@ class Crew:
             was_suspicious, self._promising = self._suspicious, True
             if was_suspicious:
                 self._wake(len(self._idle))
-        # Those that are under way may still show that not everything is forbidden.
-        if self._suspicious and not self._asking and self._refusal is not None:
-            self._stop(self._refusal)
 
     def _stop(self, error: DatadogError) -> None:
         """Send nothing more: no other ID can succeed."""

@@ -7,6 +7,7 @@ What was found is never quoted in an error: in a wrong place it may be anything,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
@@ -18,9 +19,18 @@ from .errors import InvalidResponseError
 from .models import TOKEN_TYPE, AccessToken
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
+
+
 def _loads_strictly(body: bytes) -> Any:
     text = body.decode()
-    value = json.loads(text)
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     if "\\ud" in text.lower():
         # Half of a surrogate pair is no text: orjson refuses it, and it could not be printed or stored later.
         json.dumps(value, ensure_ascii=False).encode()
@@ -132,7 +142,10 @@ def _first_fault(group: ClassValidationError) -> tuple[str, str]:
 
 
 def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+    if moment is None:
+        return None
+    text = moment.isoformat()
+    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
 
 
 def _unstructure_token(token: AccessToken) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Gate:
         """Pass at once, if nobody has to wait."""
         lane = self._lanes.get(operation)
         if lane is None:
-            lane = self._lanes[operation] = _Lane(Ledger(reserve=self._reserve))
+            lane = self._lanes[operation] = _Lane(Ledger(reserve=self._reserve, places=self._places))
         self._last = lane
         now = self._clock()
         if lane.waiters or self.in_flight >= self._places or lane.ledger.wait(now) > 0:

@@ -15,6 +15,11 @@ from .models import RateLimit
 ALONE_FOR = 1.0
 """Seconds for which the first request of an unconfirmed window holds the others back, at the most."""
 
+_LEAST_CONTENDED = 0.04  # requests of others for each of ours; below, it is somebody who looks up a thing or two
+_MOST_CONTENDED = 8.0
+_CAUTION = 2.0  # what is left was counted half a round trip ago: the others have used some of it since
+_PLENTY = 4.0  # times the places: then a start at full speed does no harm
+_TELLING = 0.25  # share of a window that must have been ours for it to show that we were alone
 _MARGIN = 0.01  # seconds after the expected boundary: clocks and timers are not exact
 
 
@@ -25,11 +30,13 @@ class Ticket:
     Attributes:
         sent: When it left, on the loop's clock.
         window: The number of the window that it was meant for.
+        number: Its place among the requests of this window, counted from 1.
         waited: Seconds that it had to wait for quota.
     """
 
     sent: float
     window: int
+    number: int = 0
     waited: float = 0.0
 
 
@@ -39,44 +46,64 @@ class Boundary:
 
     A reset of r seconds, rounded up, in an answer to a request sent at t1 and received at t2 puts the end in
     (t1 + r - 1, t2 + r]. A server that rounds to nearest or down puts it half a second or a whole one later: `shift`.
+    The real API rounds up; that another one does not shows when it still answers from the old window after `hi`.
 
     Attributes:
-        lo: Not before this.
-        hi: Not after this.
+        lo: Not before this, if the server rounds as supposed.
+        hi: Not after this, likewise.
+        after: Not before this, however it rounds: a request sent then was answered from this window.
+        period: Seconds from end to end; `None` while unknown.
+        skew: The wall clock's time less the loop's.
         shift: Seconds by which the server's rounding was found to differ from rounding up.
         guessing: Whether the wall clock may still say where in the interval the end is.
     """
 
-    lo: float
-    hi: float
+    lo: float = -math.inf
+    hi: float = math.inf
+    after: float = -math.inf
+    period: float | None = None
+    skew: float = 0.0
     shift: float = 0.0
     guessing: bool = True
 
-    def observe(self, lo: float, hi: float) -> None:
-        """Narrow the interval by one answer's; start over from that where it contradicts (a clock was set)."""
-        if self.meets(lo, hi):
-            lo, hi = max(lo, self.lo), min(hi, self.hi)
-        self.lo, self.hi = lo, hi
+    def seen(self, sent: float, received: float, reset: float | None) -> tuple[float, float]:
+        """Return the interval in which one answer by itself puts the end."""
+        if reset is None:
+            return sent, received + (self.period or 0.0)
+        return sent + reset - 1 + self.shift, received + reset + self.shift
 
     def meets(self, lo: float, hi: float) -> bool:
         """Tell whether the end can be in another interval as well."""
         return max(lo, self.lo) <= min(hi, self.hi)
 
-    def expected(self, period: float, skew: float) -> float:
-        """Return when the next window may be counted on.
+    def observe(self, sent: float, received: float, reset: float | None) -> None:
+        """Narrow the interval by one answer; start over from that where it contradicts (a clock was set)."""
+        lo, hi = self.seen(sent, received, reset)
+        if self.meets(lo, hi):
+            lo, hi = max(lo, self.lo), min(hi, self.hi)
+        self.lo, self.hi, self.after = lo, hi, max(sent, self.after)
+        while self.hi <= self.after and self.shift < 1.0:
+            # Of the other roundings the first that the wall clock bears out, else rounding down, the latest.
+            self._suppose(self.shift + 0.5)
+            if self.guess() is None:
+                self._suppose(1.0)
 
-        That is the wall clock's multiple of the period where the answers allow it, else the end of the interval.
+    def was_early(self, sent: float) -> None:
+        """Learn that a request was sent when the window was thought over, and was not."""
+        if sent < self.hi:
+            self.guessing = False
 
-        Args:
-            period: Seconds.
-            skew: The wall clock's time less the loop's.
-        """
-        guess = self._guess(period, skew)
+    def expected(self) -> float:
+        """Return when the next window may be counted on: at the wall clock's guess, else at the interval's end."""
+        guess = self.guess()
         return (self.hi if guess is None else guess) + _MARGIN
 
-    def _guess(self, period: float, skew: float) -> float | None:
-        multiple = round((self.middle + skew) / period) * period - skew
-        return multiple if self.guessing and self.lo < multiple <= self.hi else None
+    def guess(self) -> float | None:
+        """Return the wall clock's multiple of the period, where the answers allow it."""
+        if self.period is None or not self.guessing:
+            return None
+        multiple = round((self.middle + self.skew) / self.period) * self.period - self.skew
+        return multiple if max(self.lo, self.after) < multiple <= self.hi else None
 
     @property
     def middle(self) -> float:
@@ -87,21 +114,76 @@ class Boundary:
         """Turn to another window."""
         self.lo += seconds
         self.hi += seconds
+        self.after += seconds
 
-    def was_early(self, sent: float, period: float, skew: float) -> None:
-        """Learn that a request sent when the window was thought over still met it.
+    def _suppose(self, shift: float) -> None:
+        self.lo += shift - self.shift
+        self.hi += shift - self.shift
+        self.shift = shift
 
-        Sent within the interval, it was the wall clock that misled. Sent after it, the server does not round up:
-        of the other two roundings the one that the wall clock bears out is taken, else rounding down, the later.
+
+@attrs.define
+class Contention:
+    """How many times faster the quota falls than this client spends it: others share it, unseen.
+
+    Alone, an answer to the n-th request of a window would leave limit - n. Answers come out of order, so one of them
+    says little; but the order only swaps the summands, so the sums over all answers of a window say it well. What was
+    used before the window's first answer is left out.
+
+    Attributes:
+        sent: Requests sent in this window.
+        answered: Those of them that were answered.
+        since: When the first of these answers came, on the loop's clock.
+        past: The factors of the two windows before, the last one first; empty while nothing is known of them.
+    """
+
+    sent: int = 0
+    answered: int = 0
+    since: float = math.inf
+    past: tuple[float, ...] = ()
+    _before: int = 0
+    _used: int = 0
+    _numbers: int = 0
+
+    def note(self, number: int, used: int, now: float) -> None:
+        """Take in the answer to the request with this number, after which so many were used by everybody."""
+        if not self.answered:
+            self._before = max(used - number, 0)
+        self.answered += 1
+        self._used += used - self._before
+        self._numbers += number
+        self.since = min(self.since, now)
+
+    @property
+    def current(self) -> float:
+        """The factor in this window so far; 1 for nobody else."""
+        others = self._used - self._numbers
+        if others < max(self.answered, _LEAST_CONTENDED * self._numbers, 1):
+            return 1.0
+        return min(self._used / self._numbers, _MOST_CONTENDED)
+
+    def turn(self, windows: int, limit: int, in_flight: int) -> None:
+        """Begin a new window, so many after this one; what is still in flight may be counted in it."""
+        if windows > len(self.past) + 1:
+            self.past = ()  # too long ago to say anything
+        elif self.current > 1.0 or self.answered >= limit * _TELLING:
+            self.past = (self.current, *self.past)[:2]
+        self.sent = in_flight
+        self.answered = self._used = self._numbers = 0
+        self.since = math.inf
+
+    def room(self, left: int, places: int, now: float) -> float:
+        """Return how many may be in flight when so many are left.
+
+        Alone, all of them. With others, who may have as many more in flight for each of ours, a part of them, which
+        shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
+        no more than have been answered, for a second at most, unless there is plenty.
         """
-        if sent < self.hi:
-            self.guessing = False
-            return
-        while self.shift < 1.0:
-            self.shift += 0.5
-            self.move(0.5)
-            if self.hi > sent and self._guess(period, skew) is not None:
-                break
+        factor = max(self.current, *self.past, 1.0)
+        room = left if factor == 1.0 else left // (_CAUTION * factor)
+        if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
+            room = min(room, max(self.answered, 1))
+        return room
 
 
 @attrs.define(eq=False)
@@ -110,6 +192,8 @@ class Ledger:
 
     Attributes:
         reserve: Share (0 <= r < 1) of each window that is left to others.
+        places: Most requests that the client has in flight.
+        contention: Who else spends this quota.
         limit: Requests in a window; `None` while unknown.
         period: Seconds from window to window; `None` while unknown.
         name: The limit's name.
@@ -121,6 +205,8 @@ class Ledger:
     """
 
     reserve: float = 0.0
+    places: int = 50
+    contention: Contention = attrs.Factory(Contention)
     limit: int | None = None
     period: float | None = None
     name: str | None = None
@@ -132,7 +218,6 @@ class Ledger:
     _alone: Ticket | None = None
     _alone_since: float = -math.inf
     _closed_until: float = -math.inf
-    _skew: float = 0.0
 
     def wait(self, now: float) -> float:
         """Return for how many seconds no request may go; 0 if one may go now.
@@ -142,11 +227,16 @@ class Ledger:
         self._turn(now)
         if now < self._closed_until:
             return self._closed_until - now
-        if not self.confirmed and self._alone is not None and now < self._alone_since + ALONE_FOR:
-            return self._alone_since + ALONE_FOR - now
-        if self.remaining is None or self.remaining - self.in_flight > self._reserved:
+        left = None if self.remaining is None else self.remaining - self._reserved
+        if not self.confirmed:
+            if self._alone is None and (left is None or left > self.in_flight):
+                return 0.0
+            if now < self._alone_since + ALONE_FOR:
+                return self._alone_since + ALONE_FOR - now
+        if left is None or self.in_flight < self.contention.room(left, self.places, now):
             return 0.0
-        return max(self._end() - now, 0.0)
+        slow = self.contention.since + ALONE_FOR
+        return (slow if now < slow < self._end() else max(self._end(), now)) - now
 
     def shortage(self, now: float, ahead: int) -> float:
         """Return for how many seconds the quota is known to be spent for a request with others ahead of it."""
@@ -154,7 +244,10 @@ class Ledger:
         closed = max(self._closed_until - now, 0.0)
         if self.remaining is None:
             return closed
-        room = self.remaining - self.in_flight - self._reserved - ahead
+        left = self.remaining - self._reserved
+        if self.confirmed and not self.contention.room(left, self.places, now):
+            left = 0
+        room = left - self.in_flight - ahead
         if room > 0:
             return closed
         short = max(self._end() - now, 0.0)
@@ -164,7 +257,8 @@ class Ledger:
 
     def send(self, now: float) -> Ticket:
         """Take a place in flight. The first request of an unconfirmed window goes alone."""
-        ticket = Ticket(now, self.window)
+        self.contention.sent += 1
+        ticket = Ticket(now, self.window, self.contention.sent)
         if not self.confirmed and self._alone is None:
             self._alone = ticket
             if not self.in_flight or self._alone_since == -math.inf:
@@ -194,7 +288,6 @@ class Ledger:
             status: The HTTP status.
         """
         self.forget(ticket)
-        self._skew = wall - now
         if rate is None or (rate.remaining is None and status != 429):
             if status < 300:
                 self.confirmed = True
@@ -205,7 +298,10 @@ class Ledger:
         self.name = rate.name or self.name
         rejected = status == 429
         if rate.reset is not None or (self.period is not None and not rejected):
-            self._place(ticket, now, rate.reset, 0 if rejected else rate.remaining or 0)
+            if self.boundary is None:
+                self.boundary = Boundary()
+            self.boundary.period, self.boundary.skew = self.period, wall - now
+            self._place(self.boundary, ticket, now, rate, rejected=rejected)
 
     def close(self, until: float) -> None:
         """Let nothing pass until then: a 429 said so without saying when the window ends."""
@@ -226,10 +322,7 @@ class Ledger:
         return 0 if self.limit is None else min(int(self.limit * self.reserve), self.limit - 1)
 
     def _end(self) -> float:
-        assert self.boundary is not None
-        if self.period is None:
-            return self.boundary.hi + _MARGIN
-        return self.boundary.expected(self.period, self._skew)
+        return math.inf if self.boundary is None else self.boundary.expected()
 
     def _count(self, ticket: Ticket) -> None:
         if self.remaining is not None and ticket.window == self.window:
@@ -237,19 +330,21 @@ class Ledger:
 
     def _turn(self, now: float) -> None:
         """Begin the next window if the current one is over."""
-        if self.boundary is None or now < self._end():
+        end = self._end()
+        if self.boundary is None or now < end:
             return
         if self.period is None or self.limit is None:
-            self._open(None)
+            self._open(1, None)
             self.boundary = None
         else:
-            windows = 1 + math.floor((now - self._end()) / self.period)
+            windows = 1 + math.floor((now - end) / self.period)
             self.boundary.move(windows * self.period)
-            self._open(self.limit)
+            self._open(windows, self.limit)
 
-    def _open(self, remaining: int | None) -> None:
+    def _open(self, windows: int, remaining: int | None) -> None:
         self.window += 1
         self.remaining = remaining
+        self.contention.turn(windows, self.limit or 0, self.in_flight)
         self._unconfirm()
 
     def _unconfirm(self) -> None:
@@ -257,37 +352,30 @@ class Ledger:
         self._alone = None
         self._alone_since = -math.inf
 
-    def _place(self, ticket: Ticket, now: float, reset: float | None, remaining: int) -> None:
+    def _place(self, boundary: Boundary, ticket: Ticket, now: float, rate: RateLimit, *, rejected: bool) -> None:
         """Put an answer into the window that it belongs to: this one, a past or a later one."""
-        lo, hi = self._end_seen(ticket, now, reset)
-        if self.boundary is None:
-            self.boundary, self.remaining = Boundary(lo, hi), remaining
-        later = self._windows_from_here(ticket, self.boundary, lo, hi)
-        if later > 0 and now > self.boundary.lo and self.period is not None:
-            self.boundary.move(later * self.period)
-            self._open(remaining)
-        elif later < 0 and self.period is not None:
+        remaining = 0 if rejected else rate.remaining or 0
+        later = self._windows_from_here(boundary, ticket, now, rate.reset)
+        if later > 0 and now > boundary.lo:
+            boundary.move(later * (boundary.period or 0.0))
+            self._open(later, remaining)
+        elif later < 0:
             if self.confirmed or ticket.window < self.window:
                 return
-            self.boundary.move(-self.period)
-            self.boundary.was_early(ticket.sent, self.period, self._skew)
-            lo, hi = self._end_seen(ticket, now, reset)
-        self.boundary.observe(lo, hi)
+            boundary.move(-(boundary.period or 0.0))
+            boundary.was_early(ticket.sent)
+        boundary.observe(ticket.sent, now, rate.reset)
+        if self.limit is not None and ticket.window == self.window and not rejected:
+            self.contention.note(ticket.number, self.limit - remaining, now)
         self.remaining = remaining if self.remaining is None else min(self.remaining, remaining)
         self.confirmed = True
 
-    def _end_seen(self, ticket: Ticket, now: float, reset: float | None) -> tuple[float, float]:
-        """Return the interval in which one answer by itself puts the end of its window."""
-        if reset is None:
-            return ticket.sent, now + (self.period or 0.0)
-        shift = 0.0 if self.boundary is None else self.boundary.shift
-        return ticket.sent + reset - 1 + shift, now + reset + shift
-
-    def _windows_from_here(self, ticket: Ticket, boundary: Boundary, lo: float, hi: float) -> int:
+    def _windows_from_here(self, boundary: Boundary, ticket: Ticket, now: float, reset: float | None) -> int:
         """Count the windows from the current one to an answer's: its own if possible, else the nearest."""
-        if self.period is None:
+        if boundary.period is None:
             return 0
+        lo, hi = boundary.seen(ticket.sent, now, reset)
         own = ticket.window - self.window
-        if boundary.meets(lo - own * self.period, hi - own * self.period):
+        if boundary.meets(lo - own * boundary.period, hi - own * boundary.period):
             return own
-        return round(((lo + hi) / 2 - boundary.middle) / self.period)
+        return round(((lo + hi) / 2 - boundary.middle) / boundary.period)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any, TypeVar, cast
 
@@ -71,7 +72,8 @@ class Pipeline:
             DatadogError: It failed; with the operation, the IDs and the number of attempts.
         """
         call = _Call()
-        self._transport.open()
+        if not self.closed:
+            self._transport.open()
         outcome = await self._attempt(request, call)
         if isinstance(outcome, Failure):
             outcome = await self._repeat(request, call, outcome)
@@ -100,8 +102,9 @@ class Pipeline:
         if not isinstance(ticket, Ticket):
             return Failure(ticket, Fate.FINAL)
         call.waited += ticket.waited
-        call.attempts += 1
         self._requests += 1
+        self._retries += call.attempts > 0
+        call.attempts += 1
         try:
             reply = await self._transport.send(request)
         except BaseException:  # cancelled
@@ -141,7 +144,6 @@ class Pipeline:
         async def attempt() -> T | Failure:
             if pending:
                 return pending.pop()
-            self._retries += 1
             return await self._attempt(request, call)
 
         def on_retry(failure: Failure, seconds: float) -> None:
@@ -150,7 +152,10 @@ class Pipeline:
             what = f"{request.operation.method} {request.path}"
             _logger.warning("%s: %s; try %d in %.2f s", what, failure.error, call.attempts + 1, seconds)
 
-        retries = Retries(self._policy, request.operation, self._budget, on_retry, self._sleep)
+        def patience() -> float:
+            return math.inf if self._policy.max_rate_limit_wait is None else self._patience(call) or 0.0
+
+        retries = Retries(self._policy, request.operation, self._budget, patience, on_retry, self._sleep)
         return cast("T | Failure", await retries.run(attempt))
 
     async def _sleep(self, seconds: float) -> None:

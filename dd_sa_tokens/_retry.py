@@ -93,6 +93,7 @@ class Retries:
         policy: How patient to be.
         operation: What is tried.
         budget: Shared by all calls of the client.
+        patience: Tells for how many more seconds the call may wait for quota.
         on_retry: Called before each wait with the failure and the seconds.
         sleep: Waits.
         counted: Tries that count toward `max_attempts`.
@@ -102,6 +103,7 @@ class Retries:
     policy: RetryPolicy
     operation: Operation[Any]
     budget: RetryBudget
+    patience: Callable[[], float]
     on_retry: Callable[[Failure, float], None]
     sleep: Callable[[float], Awaitable[None]]
     counted: int = 0
@@ -132,7 +134,8 @@ class Retries:
     def _stop(self, state: RetryCallState) -> bool:
         failure = _failure(state)
         if failure.fate is Fate.NOT_PROCESSED:
-            return self.rejections >= MOST_REJECTIONS or self.counted >= self.policy.max_attempts
+            impatient = state.upcoming_sleep > self.patience()
+            return impatient or self.rejections >= MOST_REJECTIONS or self.counted >= self.policy.max_attempts
         too_late = _retry_after(failure) > _PATIENCE * self.policy.max_backoff
         return too_late or self.counted >= self.policy.max_attempts or not self.budget.take()
 

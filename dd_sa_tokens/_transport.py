@@ -44,6 +44,7 @@ _FAILURES: tuple[tuple[type[BaseException], str, Fate], ...] = (
     (TimeoutError, "the session's own timeout ran out", Fate.UNKNOWN),
     (aiohttp.ClientError, "the connection failed", Fate.UNKNOWN),
     (OSError, "the connection failed", Fate.UNKNOWN),
+    (RuntimeError, "the session failed; it must have been made under the running event loop", Fate.FINAL),
     (Exception, "the session failed", Fate.FINAL),  # a middleware of a borrowed session, say
 )
 
@@ -99,9 +100,7 @@ class Transport:
         timeout: float,
         connections: int,
     ) -> None:
-        if session is not None and session.closed:
-            msg = "session must be an open aiohttp.ClientSession, not a closed one"
-            raise ConfigurationError(msg)
+        _check_session(session)
         self._base_url = base_url
         self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
         self._session = session
@@ -197,6 +196,20 @@ class Transport:
         kind, text, fate = next(row for row in _FAILURES if isinstance(error, row[0]))
         cls = RequestTimeoutError if kind is TimeoutError else TransportError
         return Failure(cls(f"{text} ({type(error).__name__})"), fate)
+
+
+def _check_session(session: object) -> None:
+    if session is None:
+        return
+    if not isinstance(session, aiohttp.ClientSession):
+        msg = f"session must be an aiohttp.ClientSession, not {type(session).__name__}"
+    elif session.closed:
+        msg = "session must be an open aiohttp.ClientSession, not a closed one"
+    elif not session.auto_decompress:
+        msg = "session must decompress what it receives (auto_decompress=True)"
+    else:
+        return
+    raise ConfigurationError(msg)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import lru_cache
@@ -161,7 +162,8 @@ def _fate(status: int) -> Fate:
 
 
 def _api_error(reply: Reply, redact: Callable[[str], str]) -> APIError:
-    errors = tuple(redact(text[:_LONGEST_ERROR]) for text in decode_errors(reply.body)[:_MOST_ERRORS])
+    # Masked before they are cut: half a key is no longer found.
+    errors = tuple(redact(text)[:_LONGEST_ERROR] for text in decode_errors(reply.body)[:_MOST_ERRORS])
     request_id = reply.headers.get("X-Request-Id")
     rate_limit = parse_rate_limit(reply, redact)
     retry_after = parse_retry_after(reply)
@@ -174,7 +176,7 @@ def _api_error(reply: Reply, redact: Callable[[str], str]) -> APIError:
         errors=errors,
         rate_limit=rate_limit,
         retry_after=retry_after,
-        request_id=redact(request_id[:_LONGEST_NAME]) if request_id else None,
+        request_id=redact(request_id)[:_LONGEST_NAME] if request_id else None,
     )
 
 
@@ -193,8 +195,10 @@ def parse_rate_limit(reply: Reply, redact: Callable[[str], str]) -> RateLimit | 
     where the two differ, the more careful one counts. A reset too large to be a delay is a Unix time.
     """
     get = reply.headers.get
-    limit = _count(get("X-RateLimit-Limit"))
+    limit = _count(get("X-RateLimit-Limit")) or None
     period = _seconds(get("X-RateLimit-Period"))
+    if period is not None and not 0 < period <= _DAY:
+        period = None
     remaining = _count(get("X-RateLimit-Remaining"))
     reset = _seconds(get("X-RateLimit-Reset"))
     if reset is not None and reset > _DAY:
@@ -202,8 +206,7 @@ def parse_rate_limit(reply: Reply, redact: Callable[[str], str]) -> RateLimit | 
     name = get("X-RateLimit-Name")
     if limit is None and period is None and remaining is None and reset is None and not name:
         return None
-    period = period if period is not None and 0 < period <= _DAY else None
-    return RateLimit(limit or None, period, remaining, reset, redact(name[:_LONGEST_NAME]) if name else None)
+    return RateLimit(limit, period, remaining, reset, redact(name)[:_LONGEST_NAME] if name else None)
 
 
 def parse_retry_after(reply: Reply) -> float | None:
@@ -251,6 +254,7 @@ def _sent_at(reply: Reply) -> float:
 
 def _http_date(raw: str) -> float | None:
     try:
-        return parsedate_to_datetime(raw).timestamp()
+        moment = parsedate_to_datetime(raw)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         return None

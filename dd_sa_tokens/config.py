@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from .models import Secret
 _DOMAINS = ("datadoghq.com", "datadoghq.eu", "ddog-gov.com")
 _SITE = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)*(?:{'|'.join(map(re.escape, _DOMAINS))})")
 _OWN_TOKEN_PREFIXES = ("ddsat_", "ddpat_")
+_MANY = 1e9  # seconds: thirty years
 _LONGEST_ID = 256
 _SHORTEST_KEY = 8  # a shorter "key" is a test's, and masking it would garble every text
 _HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9a-f:.]+")
@@ -44,8 +44,8 @@ class Site(StrEnum):
     US2_FED = "us2.ddog-gov.com"
 
 
-def check_number(name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = math.inf) -> None:
-    """Refuse what is no finite number in range.
+def check_number(name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = _MANY) -> None:
+    """Refuse what is no number in range.
 
     Raises:
         ConfigurationError: The value is no number, below `least` (or equal to it if `above`), or not under `below`.
@@ -53,12 +53,11 @@ def check_number(name: str, value: object, *, least: float = 0.0, above: bool = 
     fits = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
         and (value > least if above else value >= least)
         and value < below
     )
     if not fits:
-        limits = f"{'above' if above else 'of at least'} {least:g}{f' and below {below:g}' if below < math.inf else ''}"
+        limits = f"{'above' if above else 'of at least'} {least:g} and below {below:g}"
         msg = f"{name} must be a number {limits}, not {shown(value)}"
         raise ConfigurationError(msg)
 

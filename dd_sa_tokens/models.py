@@ -13,7 +13,7 @@ TOKEN_TYPE = "service_access_tokens"  # noqa: S105 - a type, no secret
 
 
 def _require_aware(_instance: object, attribute: attrs.Attribute[Any], value: datetime | None) -> None:
-    if value is not None and value.tzinfo is None:
+    if value is not None and value.utcoffset() is None:
         msg = f"{attribute.name} must be timezone-aware, for example datetime.now(UTC)"
         raise ValueError(msg)
 
@@ -21,7 +21,7 @@ def _require_aware(_instance: object, attribute: attrs.Attribute[Any], value: da
 def _moment(at: datetime | None) -> datetime:
     if at is None:
         return datetime.now(UTC)
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         msg = "at must be timezone-aware, for example datetime.now(UTC)"
         raise ValueError(msg)
     return at

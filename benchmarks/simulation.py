@@ -1,0 +1,139 @@
+"""The real gate under a virtual clock: clients that share a quota they only see in headers, in no real time.
+
+The server's windows are the fake server's own arithmetic; nothing of the ledger or the gate is copied here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+
+from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._wire import Reply, parse_rate_limit
+from dd_sa_tokens.errors import RateLimitError
+from dd_sa_tokens.testing import Quota
+
+REJ: Counter[int] = Counter()
+_EPOCH = 1_800_000_000.0  # when the simulated wall clock begins
+
+
+class _Skipper(selectors.DefaultSelector):
+    """Waits by moving the clock."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            msg = "the simulation waits for something that never happens"
+            raise RuntimeError(msg)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only while nothing can be done."""
+
+    def __init__(self) -> None:
+        self._skipper = _Skipper()
+        super().__init__(self._skipper)
+
+    def time(self) -> float:
+        return self._skipper.now
+
+
+def run(main: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a coroutine function to its end in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main())  # type: ignore[arg-type]
+
+
+@attrs.define
+class Server:
+    """A quota seen from afar.
+
+    Attributes:
+        quota: Counts.
+        offset: Seconds by which its clock is ahead of the clients'.
+        latency: Mean seconds for a round trip; each half of it varies by half.
+        requests: Received, by window.
+        rejected: 429s given.
+    """
+
+    quota: Quota
+    offset: float = 0.0
+    latency: float = 0.02
+    random: random.Random = attrs.Factory(lambda: random.Random(0))
+    requests: Counter[int] = attrs.Factory(Counter)
+    accepted: Counter[int] = attrs.Factory(Counter)
+    rejected: int = 0
+
+    def wall(self) -> float:
+        """Return the clients' wall clock."""
+        return _EPOCH + asyncio.get_running_loop().time()
+
+    async def answer(self) -> Reply:
+        """Carry a request there and its answer back."""
+        await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
+        now = self.wall() + self.offset
+        admitted, headers = self.quota.spend(now)
+        window = int(now // self.quota.period)
+        self.requests[window] += 1
+        self.accepted[window] += admitted
+        self.rejected += not admitted
+        REJ[window - int(_EPOCH // self.quota.period)] += not admitted
+        await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
+        return Reply(200 if admitted else 429, headers, b"", self.wall())
+
+
+@attrs.define
+class Client:
+    """One client: so many requests, so many at a time, all through one gate.
+
+    Attributes:
+        server: Whom it asks.
+        todo: Requests that must succeed.
+        places: Most in flight.
+        start: Seconds before it begins.
+        rejected: 429s met.
+        done: When it had them all, on the loop's clock.
+    """
+
+    server: Server
+    todo: int
+    places: int = 50
+    start: float = 0.0
+    reserve: float = 0.0
+    rejected: int = 0
+    done: float = 0.0
+
+    async def run(self) -> None:
+        """Do all of it."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self.start)
+        gate = Gate(self.places, reserve=self.reserve, clock=loop.time, wall=self.server.wall)
+        left = iter(range(self.todo))
+
+        async def work() -> None:
+            for _ in left:
+                while not await self._once(gate):
+                    pass
+
+        await asyncio.gather(*(work() for _ in range(min(self.places, self.todo))))
+        assert gate.in_flight == 0
+        self.done = loop.time()
+
+    async def _once(self, gate: Gate) -> bool:
+        ticket = await gate.enter("get")
+        assert not isinstance(ticket, RateLimitError)
+        reply = await self.server.answer()
+        gate.answered("get", ticket, parse_rate_limit(reply, str), reply.status)  # type: ignore[arg-type]
+        self.rejected += reply.status == 429
+        return reply.status == 200

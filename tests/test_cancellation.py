@@ -1,0 +1,417 @@
+"""Cancelling and leaving early, over real sockets: whatever the moment, nothing stays and the client works on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from dd_sa_tokens import RequestTimeoutError, RetryPolicy, TokensClient
+from dd_sa_tokens.testing import FakeDatadog
+
+PLENTY = (1_000_000, 10.0)
+QUICK = RetryPolicy(initial_backoff=0.004, max_backoff=0.004)
+HANG = 5.0  # seconds, after which something that should end is taken for hung
+
+
+@pytest.fixture(autouse=True)
+async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
+    """Collect what the loop complains about (a task's exception that nobody looked at, say): there must be nothing."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield complaints
+    gc.collect()
+    await turns(2)
+    assert complaints == []
+
+
+@pytest.fixture
+async def datadog() -> AsyncIterator[FakeDatadog]:
+    """A Datadog with 40 tokens and quota to waste."""
+    async with FakeDatadog(tokens=40, rate_limit=PLENTY) as datadog:
+        yield datadog
+
+
+def connect(datadog: FakeDatadog, **options: Any) -> TokensClient:
+    """Make a client of the fake."""
+    keys = {"base_url": datadog.url, "api_key": datadog.api_key, "app_key": datadog.app_key}
+    return TokensClient(**({"retry": QUICK} | keys | options))
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(HANG):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+
+
+def our_tasks() -> set[asyncio.Task[Any]]:
+    """Give the tasks beside this one, without those in which the fake accepts and serves connections."""
+    servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.")
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
+
+
+def waiting(client: TokensClient) -> int:
+    """Count those who wait at the gate."""
+    return sum(len(lane.waiters) for lane in client._gate._lanes.values())
+
+
+def check_nothing_left(client: TokensClient) -> None:
+    """See that no task, no ticket, no waiter, no attempt and no connection is left of a call."""
+    assert our_tasks() == set()
+    assert client._gate.in_flight == 0
+    assert waiting(client) == 0
+    assert all(lane.ledger.in_flight == 0 for lane in client._gate._lanes.values())
+    transport = client._pipeline._transport
+    assert not transport._attempts
+    connector = transport._session and transport._session.connector
+    assert connector is None or not connector._acquired
+
+
+async def check_still_works(client: TokensClient, datadog: FakeDatadog) -> None:
+    """See that a client does its work as if nothing had happened, then close it."""
+    async with asyncio.timeout(HANG), client:
+        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids[:3])
+        assert [item.unwrap().id for item in result] == list(datadog.token_ids[:3])
+        check_nothing_left(client)
+
+
+class Cancelling:
+    """Runs a coroutine and cancels its task once it is suspended for the nth time.
+
+    Attributes:
+        suspended: How often it was.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int) -> None:
+        self._coroutine = coroutine
+        self._at = at
+        self.suspended = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        step: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
+        while True:
+            try:
+                awaited = step(value)
+            except StopIteration as stop:
+                return stop.value
+            self.suspended += 1
+            if self.suspended == self._at:
+                asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                step, value = self._coroutine.send, (yield awaited)
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+                step, value = self._coroutine.throw, error
+
+
+async def cancelled_when_suspended(coroutine: Coroutine[Any, Any, Any], at: int) -> bool:
+    """Cancel a coroutine at its nth suspension point; tell whether it came to that."""
+
+    async def run() -> None:
+        await cancelling
+
+    cancelling = Cancelling(coroutine, at)
+    async with asyncio.timeout(HANG):
+        (outcome,) = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
+    assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+    return cancelling.suspended >= at
+
+
+Call = Callable[[TokensClient, FakeDatadog], Awaitable[Any]]
+
+
+async def fetch_one(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.get_token(datadog.service_account_id, datadog.token_ids[0])
+
+
+async def fetch_many(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.get_tokens(datadog.service_account_id, datadog.token_ids[:12])
+
+
+async def stream_many(client: TokensClient, datadog: FakeDatadog) -> None:
+    async with aclosing(client.stream_tokens(datadog.service_account_id, datadog.token_ids[:12])) as items:
+        async for _ in items:
+            await asyncio.sleep(0)
+
+
+# One call
+
+
+async def test_a_call_can_be_cancelled_wherever_it_is_suspended(datadog: FakeDatadog) -> None:
+    """`get_token`, cancelled at each suspension point in turn, leaves nothing, and the client works on."""
+    for at in itertools.count(1):
+        client = connect(datadog)
+        cancelled = await cancelled_when_suspended(fetch_one(client, datadog), at)
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        if not cancelled:
+            break
+    assert at > 2
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"drop": True}, {"truncate": True}], ids=str)
+async def test_a_retry_can_be_cancelled_wherever_it_is_suspended(datadog: FakeDatadog, fault: dict[str, Any]) -> None:
+    """A call that failed and sleeps before it tries again is cancelled as cleanly as any."""
+    for at in itertools.count(1):
+        client = connect(datadog)
+        datadog.fail_next(2 if "drop" in fault else 1, **fault)  # aiohttp itself sends again after the first drop
+        cancelled = await cancelled_when_suspended(fetch_one(client, datadog), at)
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        if not cancelled:
+            assert client.stats.retries >= 1
+            break
+    assert at > 3
+
+
+@pytest.mark.parametrize("concurrency", [1, 50])
+async def test_a_call_that_waits_at_the_gate_can_be_cancelled(datadog: FakeDatadog, concurrency: int) -> None:
+    """A call that waits for a place, or for the first answer's headers, is cancelled without harm to the others."""
+    for at in itertools.count(1):
+        client = connect(datadog, concurrency=concurrency)
+        first = asyncio.create_task(fetch_one(client, datadog))
+        await turns(1)
+        second = asyncio.create_task(cancelled_when_suspended(fetch_one(client, datadog), at))
+        third = asyncio.create_task(fetch_one(client, datadog))
+        async with asyncio.timeout(HANG):
+            await first
+            await third
+            cancelled = await second
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        if not cancelled:
+            break
+    assert at > 2
+
+
+async def test_a_call_that_waits_for_quota_gives_its_place_back() -> None:
+    """Of those who wait for the next window, the cancelled ones cost nothing and the others go in their order."""
+    async with FakeDatadog(tokens=10, rate_limit=(2, 1.0)) as datadog, connect(datadog) as client:
+        account, token_ids = datadog.service_account_id, list(datadog.token_ids)
+        while client.rate_limit is None or client.rate_limit.remaining:
+            await client.get_token(account, token_ids[0])
+        done: list[str] = []
+
+        async def fetch(token_id: str) -> None:
+            done.append((await client.get_token(account, token_id)).id)
+
+        before = datadog.requests
+        tasks = [asyncio.create_task(fetch(token_id)) for token_id in token_ids[:6]]
+        await turns(3)
+        assert waiting(client) == 6
+        for number in (0, 2, 3, 5):
+            tasks[number].cancel()
+        async with asyncio.timeout(HANG):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert done == [token_ids[1], token_ids[4]]
+        assert datadog.requests - before == 2
+        assert datadog.rejected == 0
+        check_nothing_left(client)
+
+
+async def test_all_who_wait_for_quota_can_be_cancelled() -> None:
+    """When all who wait are cancelled, nothing waits any more, and the next call gets the next window."""
+    async with FakeDatadog(tokens=10, rate_limit=(2, 1.0)) as datadog, connect(datadog) as client:
+        account, token_ids = datadog.service_account_id, list(datadog.token_ids)
+        while client.rate_limit is None or client.rate_limit.remaining:
+            await client.get_token(account, token_ids[0])
+        task = asyncio.create_task(client.get_tokens(account, token_ids))
+        await turns(30)
+        assert waiting(client) > 0
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        check_nothing_left(client)
+
+        async with asyncio.timeout(HANG):
+            assert (await client.get_token(account, token_ids[3])).id == token_ids[3]
+        assert datadog.rejected == 0
+
+
+# Many
+
+
+@pytest.mark.parametrize("call", [fetch_many, stream_many])
+@pytest.mark.parametrize("faults", [0, 2])
+async def test_a_bulk_fetch_can_be_cancelled_at_any_moment(datadog: FakeDatadog, call: Call, faults: int) -> None:
+    """Cancelled after each number of turns of the loop until it is done, a bulk fetch leaves nothing behind."""
+    after = 0
+    while True:
+        client = connect(datadog, concurrency=4)
+        if faults:
+            datadog.fail_next(faults, status=503)
+        task = asyncio.ensure_future(call(client, datadog))
+        await turns(after)
+        finished = task.done()
+        task.cancel()
+        async with asyncio.timeout(HANG):
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        assert finished or isinstance(outcome, asyncio.CancelledError)
+        await turns(1)
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        if finished:
+            break
+        after += 1 if after < 40 else 1 + after // 10
+    assert after > 20
+
+
+@pytest.mark.parametrize("call", [fetch_many, stream_many])
+async def test_a_bulk_fetch_can_be_cancelled_wherever_its_consumer_waits(datadog: FakeDatadog, call: Call) -> None:
+    """Cancelled at each suspension point of the caller's own task, a bulk fetch leaves nothing behind."""
+    for at in itertools.count(1):
+        client = connect(datadog, concurrency=4)
+        cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]
+        await turns(1)
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        if not cancelled:
+            break
+    assert at > 2
+
+
+async def test_a_failing_sibling_cancels_a_bulk_fetch(datadog: FakeDatadog) -> None:
+    """In a task group, another task's failure ends a bulk fetch, and only that failure comes out."""
+    async with connect(datadog) as client:
+
+        async def fail() -> None:
+            await until(lambda: client._gate.in_flight)
+            raise LookupError
+
+        async def run() -> None:
+            async with asyncio.timeout(HANG), asyncio.TaskGroup() as group:
+                group.create_task(fetch_many(client, datadog))
+                group.create_task(fail())
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await run()
+        assert [type(error) for error in caught.value.exceptions] == [LookupError]
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+
+
+# Leaving a stream
+
+
+async def test_breaking_out_of_a_closing_stream(datadog: FakeDatadog) -> None:
+    """With `aclosing`, everything is gone as soon as the block is left."""
+    async with connect(datadog, concurrency=4) as client:
+        async with aclosing(client.stream_tokens(datadog.service_account_id, datadog.token_ids)) as items:
+            async for item in items:
+                assert item.ok
+                break
+        check_nothing_left(client)
+        assert datadog.requests <= 1 + 4
+        await check_still_works(client, datadog)
+
+
+async def test_breaking_out_of_a_stream_and_dropping_it(datadog: FakeDatadog) -> None:
+    """With a plain `break`, the loop cleans up behind the dropped stream within a few turns."""
+    async with connect(datadog, concurrency=4) as client:
+        async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids):
+            assert item.ok
+            break
+        gc.collect()
+        await turns(10)
+        check_nothing_left(client)
+        assert datadog.requests <= 1 + 4
+        await check_still_works(client, datadog)
+
+
+async def test_leaving_a_stream_while_its_requests_are_stuck(datadog: FakeDatadog) -> None:
+    """Requests that the server does not answer are cut when the stream is left, and not waited for."""
+    async with connect(datadog, concurrency=4) as client:
+        await fetch_one(client, datadog)
+        datadog.fail_next(4, stall=60.0)
+        stuck = client.stream_tokens(datadog.service_account_id, datadog.token_ids)
+        waiter = asyncio.ensure_future(anext(stuck))
+        await until(lambda: client._gate.in_flight == 4)
+        await asyncio.sleep(0.02)
+        waiter.cancel()
+        async with asyncio.timeout(HANG):
+            await asyncio.gather(waiter, return_exceptions=True)
+            await stuck.aclose()
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+
+
+async def test_closing_a_stream_before_its_first_item(datadog: FakeDatadog) -> None:
+    """A stream that is closed, or dropped, before it was ever asked for an item has sent nothing."""
+    async with connect(datadog) as client:
+        items = client.stream_tokens(datadog.service_account_id, datadog.token_ids)
+        await items.aclose()
+        client.stream_tokens(datadog.service_account_id, datadog.token_ids)
+        gc.collect()
+        await turns(2)
+        check_nothing_left(client)
+        assert datadog.requests == 0
+        await check_still_works(client, datadog)
+
+
+async def test_a_stream_that_outlives_its_client(datadog: FakeDatadog) -> None:
+    """A stream left open when the client is closed can still be closed, and leaves nothing."""
+    async with connect(datadog, concurrency=4) as client:
+        items = client.stream_tokens(datadog.service_account_id, datadog.token_ids)
+        await anext(items)
+    async with asyncio.timeout(HANG):
+        await items.aclose()
+    check_nothing_left(client)
+
+
+# Timeouts
+
+
+@pytest.mark.parametrize("call", [fetch_one, fetch_many, stream_many])
+async def test_a_timeout_around_a_call(datadog: FakeDatadog, call: Call) -> None:
+    """`asyncio.timeout` ends a call that is stuck, as a plain `TimeoutError`, and nothing stays behind."""
+    async with connect(datadog) as client:
+        datadog.fail_next(50, stall=60.0)
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await call(client, datadog)
+        assert not isinstance(caught.value, RequestTimeoutError)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+        check_nothing_left(client)
+
+
+async def test_a_timeout_around_a_wait_for_quota() -> None:
+    """`asyncio.timeout` ends a wait for quota at its own time, not at the window's."""
+    async with FakeDatadog(tokens=3, rate_limit=(3, 60.0), quota_used=2) as datadog, connect(datadog) as client:
+        await fetch_one(client, datadog)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await fetch_one(client, datadog)
+        assert loop.time() - begun < 1.0
+        check_nothing_left(client)
+        assert datadog.rejected == 0
+
+
+async def test_the_clients_timeout_and_an_outer_one_together(datadog: FakeDatadog) -> None:
+    """Where both run out at about the same time, a `TimeoutError` comes out, and no cancellation is left pending."""
+    for milliseconds in range(18, 23):
+        async with connect(datadog, timeout=0.02, retry=RetryPolicy(max_attempts=1)) as client:
+            datadog.fail_next(1, stall=60.0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(milliseconds / 1000):
+                    await fetch_one(client, datadog)
+            assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+            await turns(2)
+            check_nothing_left(client)

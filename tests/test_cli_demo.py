@@ -1,0 +1,396 @@
+"""The command line's entry point and its demo, mostly as a user meets them: as a process of their own."""
+
+import logging
+import math
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dd_sa_tokens import RateLimit, RetryPolicy, TokensClient, cli
+from dd_sa_tokens.__main__ import main
+from dd_sa_tokens.cli import app, demo
+from dd_sa_tokens.testing import FakeDatadog
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--tokens", "60", "--limit", "50", "--period", "1")
+CANARY = "canary-0123456789abcdef"
+# What a user's shell may hold, and what would end the demo with an error if it were read.
+SHELL = {"DD_API_KEY": CANARY, "DD_APP_KEY": CANARY, "DD_ACCESS_TOKEN": CANARY, "DD_SITE": f"{CANARY}.example.com"}
+OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONPATH", "TTY_")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return an environment without the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return kept | SHELL | {"TERM": "xterm-256color"} | more
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "dd_sa_tokens", *args]
+
+
+def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, not in a terminal."""
+    return subprocess.run(
+        command(*args), cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def summary(stdout: str) -> dict[str, str]:
+    """Return the lines of the form `label   value`, by label."""
+    rows = (re.fullmatch(r"(\S+(?: \S+)*) {2,}(\S.*)", line) for line in stdout.splitlines())
+    return {row[1]: row[2] for row in rows if row}
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> Iterator[object]:
+    """Return a function that gives a PYTHONPATH on which a library cannot be imported."""
+
+    def block(library: str) -> str:
+        (tmp_path / f"{library}.py").write_text("raise ImportError('not installed')\n")
+        return str(tmp_path)
+
+    return block
+
+
+class Terminal:
+    """A process that runs in a pseudo-terminal of 80 columns."""
+
+    def __init__(self, *args: str, **env: str) -> None:
+        pty = pytest.importorskip("pty")
+        termios = pytest.importorskip("termios")
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
+        self.process = subprocess.Popen(
+            command(*args),
+            cwd=ROOT,
+            env=environment(**env),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self.text = ""
+
+    def read(self, until: str | None = None) -> str:
+        """Read until something shows up, or until the process has ended."""
+        deadline = time.monotonic() + 60
+        while until is None or until not in self.text:
+            assert select.select([self.master], [], [], deadline - time.monotonic())[0], self.text
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # what Linux says when the other side is closed
+                data = b""
+            if not data:
+                break
+            self.text += data.decode()
+        return self.text
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code."""
+        self.read()
+        os.close(self.master)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def small() -> subprocess.CompletedProcess[str]:
+    """Run the demo once with small settings."""
+    return run("demo", *SMALL)
+
+
+def test_explains_itself_first(small):
+    """Before anything else the demo says where the pretend Datadog is, what it holds and what it allows."""
+    first = re.sub(r"\s+", " ", small.stderr)
+    assert re.match(
+        r"A pretend Datadog on this machine \(http://127\.0\.0\.1:\d+\) "
+        r"holds 60 tokens and allows 50 requests per 1 s\.",
+        first,
+    )
+
+
+def test_summary_counts_everything(small):
+    """Every token is fetched with one request each, without a 429, and the exit code is 0."""
+    rows = summary(small.stdout)
+    assert small.returncode == 0, small.stderr
+    assert rows["Fetched"] == "60 of 60"
+    assert rows["Failed"] == "0"
+    assert rows["Requests"] == "60"
+    assert rows["Retries"] == "0"
+    assert rows["429s met"] == "0"
+
+
+def test_time_is_close_to_the_least(small):
+    """The time taken is not below what the quota allows at least, and not far above it."""
+    rows = summary(small.stdout)
+    took, least = (float(rows[label].split()[0]) for label in ("Time", "Least the quota allows"))
+    assert 0 < least <= 1.0
+    assert least <= took + 0.01
+    assert took < least + 5.0
+    assert "(request number 60 may not go sooner)" in rows["Least the quota allows"]
+
+
+def test_table_shows_the_first_tokens(small):
+    """The table has a heading and ten rows that fit 80 columns, with the public portions that Datadog gives."""
+    lines = small.stdout.splitlines()
+    heading = next(line for line in lines if line.startswith("Name"))
+    assert heading.split("  ")[0] == "Name"
+    assert "Public portion" in heading
+    assert "Scopes" in heading
+    assert "Last used" in heading
+    assert "Expires" in heading
+    assert sum("ddsat_" in line for line in lines) == 10
+    assert max(map(len, lines)) <= 80
+
+
+def test_plain_lines_without_a_terminal(small):
+    """Where nobody watches, progress is plain lines on stderr; stdout has the results only, and no escapes."""
+    assert "\x1b" not in small.stdout + small.stderr
+    assert "━" not in small.stderr
+    progress = [line for line in small.stderr.splitlines() if re.match(r"\d+/60 tokens, quota ", line)]
+    assert progress[-1].startswith("60/60 tokens, quota ")
+    assert "/60 tokens" not in small.stdout
+
+
+def test_keys_of_the_environment_are_left_alone(small):
+    """Keys and site of the user's shell are neither needed nor used nor shown."""
+    assert small.returncode == 0
+    assert CANARY not in small.stdout + small.stderr
+
+
+def test_forced_colour_makes_no_bar_in_a_pipe():
+    """FORCE_COLOR colours what goes into a pipe, but a bar would only fill it with redraws."""
+    result = run("demo", *SMALL, FORCE_COLOR="1")
+    assert "━━ quota" not in result.stderr
+    assert "60/60 tokens, quota " in result.stderr
+
+
+def test_faults_are_mended():
+    """With requests that fail by script every token is still fetched, and each of them costs one request more."""
+    result = run("demo", *SMALL, "--faults", "10")
+    rows = summary(result.stdout)
+    assert result.returncode == 0, result.stderr
+    assert rows["Fetched"] == "60 of 60"
+    requests, rejected = int(rows["Requests"].split()[0]), int(rows["429s met"])
+    assert requests - rejected == 60 + demo.fault_count(60, 10)
+    assert int(rows["Retries"]) > 0
+    assert "10% of the requests are made to fail" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "GET /api" not in result.stderr  # the library's log of retries
+
+
+def test_terminal_shows_a_bar():
+    """In a terminal there is a bar that is redrawn in place, with the quota and a countdown, and no key anywhere."""
+    terminal = Terminal("demo", "--tokens", "101", "--limit", "50", "--period", "1")
+    assert terminal.end() == 0
+    assert re.search(r"101/101 tokens .*━+.* quota \d+/50 left", terminal.text)
+    assert "\x1b[2K" in terminal.text
+    countdown = set(re.findall(r"quota 0/50 left, next window in (\d\.\d) s", terminal.text))
+    assert len(countdown) >= 3
+    assert CANARY not in terminal.text
+    assert not re.search("api.?key|authorization|bearer", terminal.text, re.IGNORECASE)
+
+
+def test_no_color_is_honoured():
+    """With NO_COLOR set the terminal gets a bar without colours."""
+    terminal = Terminal("demo", *SMALL, NO_COLOR="1")
+    assert terminal.end() == 0
+    assert "━" in terminal.text
+    assert not re.search(r"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m", terminal.text)
+
+
+def test_dumb_terminal_gets_lines():
+    """A terminal that cannot move its cursor gets plain lines."""
+    terminal = Terminal("demo", *SMALL, TERM="dumb")
+    assert terminal.end() == 0
+    assert "60/60 tokens, quota " in terminal.text
+    assert "\x1b" not in terminal.text
+
+
+def test_ctrl_c_ends_it_quietly():
+    """Ctrl-C ends the demo at once with code 130, the cursor back, and no traceback."""
+    terminal = Terminal("demo", "--tokens", "1000", "--limit", "10", "--period", "60")
+    terminal.read(until="next window in")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.text
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--tokens", "0"),
+        ("--tokens", "-3"),
+        ("--tokens", "many"),
+        ("--limit", "0"),
+        ("--period", "0.5"),
+        ("--period", "nan"),
+        ("--period", "inf"),
+        ("--faults", "-1"),
+        ("--faults", "91"),
+        ("--nonsense",),
+    ],
+    ids=" ".join,
+)
+def test_bad_options_are_usage_errors(options):
+    """Options out of range end with code 2 and name the option, before anything is started."""
+    result = CliRunner().invoke(app, ["demo", *options])
+    assert result.exit_code == 2
+    assert options[0] in re.sub(r"\x1b\[[\d;]*m", "", result.stderr)
+    assert "pretend" not in result.output
+
+
+def test_failures_are_reported():
+    """Tokens that could not be fetched are counted, the first of them named on stderr, and the exit code is 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "TokensClient", partial(TokensClient, retry=RetryPolicy(max_attempts=1)))
+        result = CliRunner().invoke(app, ["demo", "--tokens", "40", "--faults", "20"], env={"COLUMNS": "80"})
+    rows = summary(result.stdout)
+    assert result.exit_code == 1
+    assert 0 < int(rows["Failed"]) <= demo.fault_count(40, 20)
+    assert rows["Fetched"] == f"{40 - int(rows['Failed'])} of 40"
+    assert len(re.findall("get_token, service account", result.stderr)) == min(int(rows["Failed"]), 3)
+
+
+def test_its_own_keys_are_not_shown(monkeypatch):
+    """Not even the pretend Datadog's keys appear in what the demo prints."""
+    made = []
+
+    class Spy(FakeDatadog):
+        async def __aenter__(self):
+            made.append(self)
+            return await super().__aenter__()
+
+    monkeypatch.setattr(demo, "FakeDatadog", Spy)
+    monkeypatch.setattr(demo, "_can_redraw", lambda err: True)
+    result = CliRunner().invoke(app, ["demo", "--tokens", "5"])
+    assert result.exit_code == 0, result.output
+    assert made[0].requests == 5
+    assert made[0].api_key not in result.output
+    assert made[0].app_key not in result.output
+
+
+@pytest.mark.parametrize("library", ["typer", "rich"])
+def test_without_the_extra(without, library):
+    """Without typer or rich one line says what to install, and the exit code is 2."""
+    result = run("demo", PYTHONPATH=without(library))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert 'pip install "dd-sa-tokens[cli]"' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"), [({}, 0), ({"rich": None}, 2), ({"typer": None}, 2)], ids=["all there", "no rich", "no typer"]
+)
+def test_main_exits_with_the_code(monkeypatch, capsys, broken, code):
+    """The entry point ends with the command's code, or with 2 where a library that it needs cannot be imported."""
+    monkeypatch.setattr(logging.getLogger("dd_sa_tokens"), "handlers", [])
+    monkeypatch.setattr(sys, "argv", ["dd-sa-tokens", "--version"])
+    for library, module in broken.items():
+        monkeypatch.setitem(sys.modules, library, module)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    assert ("dd-sa-tokens[cli]" in capsys.readouterr().err) == bool(code)
+
+
+def test_ctrl_c_while_starting(monkeypatch):
+    """Ctrl-C that comes before a command runs ends it with code 130, too."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+
+
+def test_without_uvloop(without):
+    """uvloop is used where it is installed and not missed where it is not."""
+    result = run("demo", "--tokens", "5", PYTHONPATH=without("uvloop"))
+    assert result.returncode == 0, result.stderr
+    assert summary(result.stdout)["Fetched"] == "5 of 5"
+
+
+def test_import_is_light():
+    """Importing the command line does not import jinja2, which only reports need."""
+    code = "import sys, dd_sa_tokens.cli; print('jinja2' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_version_and_help():
+    """`--version` says the version, and no command at all shows the help."""
+    assert re.fullmatch(r"dd-sa-tokens \d+\.\d+\S*\n", run("--version").stdout)
+    bare = run()
+    assert bare.returncode == 2
+    assert "demo" in bare.stdout + bare.stderr
+
+
+@pytest.mark.parametrize(
+    ("start", "requests", "expected"),
+    [
+        (1000.0, 1, 0.0),
+        (1000.0, 100, 0.0),
+        (1004.999, 100, 0.0),
+        (1000.0, 101, 5.0),
+        (1002.0, 101, 3.0),
+        (1002.0, 200, 3.0),
+        (1002.0, 201, 8.0),
+        (1002.0, 300, 8.0),
+        (1004.75, 301, 10.25),
+        (1000.0, 0, 0.0),
+    ],
+)
+def test_least_seconds(start, requests, expected):
+    """The last request's window begins at a multiple of the period; 100 requests per 5 s."""
+    assert demo.least_seconds(start, requests, 100, 5.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("start", [1_790_000_000.0, 1_790_000_000.3, 1_790_000_001.999])
+def test_least_seconds_agrees_with_a_count_by_hand(start):
+    """Counting requests off window by window gives the same moment, for any number of them."""
+    limit, period = 7, 2.0
+    moment, left = start, limit
+    for requests in range(1, 40):
+        if left == 0:
+            moment, left = (math.floor(moment / period) + 1) * period, limit
+        left -= 1
+        assert demo.least_seconds(start, requests, limit, period) == pytest.approx(moment - start)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "percent", "expected"), [(300, 0, 0), (90, 10, 10), (60, 50, 60), (10, 90, 90), (1, 10, 0)]
+)
+def test_fault_count(tokens, percent, expected):
+    """The faults are so many per cent of all requests, the faulty ones included."""
+    assert demo.fault_count(tokens, percent) == expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "more", "expected"),
+    [
+        (None, True, "quota not known yet"),
+        (RateLimit(), True, "quota not known yet"),
+        (RateLimit(limit=100, remaining=57, reset=3.14), True, "quota 57/100 left"),
+        (RateLimit(limit=100, remaining=0, reset=3.14), True, "quota 0/100 left, next window in 3.1 s"),
+        (RateLimit(limit=100, remaining=0), True, "quota 0/100 left"),
+        (RateLimit(limit=100, remaining=0, reset=3.14), False, "quota 0/100 left"),
+    ],
+)
+def test_quota_text(rate, more, expected):
+    """What is left is always told, the wait for the next window only where there is one."""
+    assert demo.quota_text(rate, more=more) == expected

@@ -1,0 +1,367 @@
+"""What is tried again, how often and after which wait: tenacity with sleeps that are only written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dd_sa_tokens import (
+    APIError,
+    DatadogError,
+    NotFoundError,
+    RateLimit,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+)
+from dd_sa_tokens import _retry as retry
+from dd_sa_tokens._retry import Retries, RetryBudget, backoff, quota_known, rejection_pause, reset_known
+from dd_sa_tokens._wire import Failure, Fate, get_token
+
+GET = get_token("sa", "t1").operation
+CREATE = attrs.evolve(GET, name="create_token", method="POST", repeatable=False)
+POLICY = RetryPolicy(max_attempts=4, initial_backoff=1.0, max_backoff=8.0)
+KNOWN = RateLimit(100, 10.0, 0, 7.0)
+
+
+def rejected(rate_limit: RateLimit | None = KNOWN, retry_after: float | None = None) -> Failure:
+    reset = None if rate_limit is None else rate_limit.reset
+    error = RateLimitError(
+        "429", status=429, rate_limit=rate_limit, retry_after=retry_after if reset is None else reset
+    )
+    return Failure(error, Fate.NOT_PROCESSED)
+
+
+def failed(fate: Fate = Fate.UNKNOWN, retry_after: float | None = None) -> Failure:
+    return Failure(ServerError("503", status=503, retry_after=retry_after), fate)
+
+
+BARE = rejected(None)
+CUT = Failure(TransportError("disconnected"), Fate.UNKNOWN)
+UNSENT = Failure(TransportError("no connection"), Fate.NOT_SENT)
+GONE = Failure(NotFoundError("404", status=404), Fate.FINAL)
+
+
+class Trial:
+    """Runs tries with the given outcomes, the last one again and again, and keeps the books."""
+
+    def __init__(
+        self, outcomes: Iterable[object], policy: RetryPolicy = POLICY, operation: object = GET, budget: object = None
+    ) -> None:
+        self._outcomes = list(outcomes)
+        self.tries = 0
+        self.slept: list[float] = []
+        self.told: list[tuple[Failure, float]] = []
+        self.budget = budget or RetryBudget(lambda: 0.0)
+        self._retries = Retries(policy, operation, self.budget, lambda *told: self.told.append(told), self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    async def _attempt(self) -> object:
+        self.tries += 1
+        outcome = self._outcomes[min(self.tries, len(self._outcomes)) - 1]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def run(self) -> object:
+        return await self._retries.run(self._attempt)
+
+
+@pytest.fixture
+def longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every random wait be as long as it may be."""
+    monkeypatch.setattr(retry.random, "uniform", lambda _low, high: high)
+
+
+# Backoff
+
+
+@pytest.mark.parametrize(
+    ("attempt", "seconds"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (64, 8.0), (100_000, 8.0)]
+)
+@pytest.mark.usefixtures("longest")
+def test_backoff_doubles_up_to_its_maximum(attempt: int, seconds: float) -> None:
+    """The longest wait doubles with each try, and never exceeds max_backoff, however many tries there were."""
+    assert backoff(POLICY, attempt) == seconds
+
+
+@given(
+    st.floats(0, 1e6, allow_subnormal=False),
+    st.floats(0, 1e6, allow_subnormal=False),
+    st.integers(1, 10_000),
+)
+def test_backoff_is_within_its_bounds(initial: float, most: float, attempt: int) -> None:
+    """Whatever the policy, the wait is neither negative nor longer than it allows."""
+    wait = backoff(RetryPolicy(initial_backoff=initial, max_backoff=most), attempt)
+    assert 0 <= wait <= most
+    assert wait <= initial * 2.0 ** min(attempt - 1, 64)
+
+
+def test_backoff_spreads_over_the_whole_range() -> None:
+    """Full jitter: waits are as likely short as long, so that clients do not come back at once."""
+    waits = [backoff(POLICY, 4) for _ in range(2_000)]
+    assert min(waits) < 0.5
+    assert max(waits) > 7.5
+    assert 3.5 < sum(waits) / len(waits) < 4.5
+
+
+# The budget
+
+
+def test_budget_holds_a_hundred_retries() -> None:
+    """An outage costs a client a hundred retries, not a multiple of its requests."""
+    budget = RetryBudget(lambda: 0.0)
+    assert [budget.take() for _ in range(102)] == [True] * 100 + [False] * 2
+
+
+def test_budget_comes_back_with_time_and_success() -> None:
+    """Each second gives one back, and so do five successes."""
+    now = 0.0
+    budget = RetryBudget(lambda: now)
+    while budget.take():
+        pass
+    now = 0.9
+    assert not budget.take()
+    now = 1.0
+    assert budget.take()
+    assert not budget.take()
+    for _ in range(4):
+        budget.succeeded()
+    assert not budget.take()
+    budget.succeeded()
+    budget.succeeded()
+    assert budget.take()
+    assert not budget.take()
+
+
+def test_budget_never_holds_more_than_its_capacity() -> None:
+    """A quiet week does not save up for a storm of retries."""
+    now = 0.0
+    budget = RetryBudget(lambda: now)
+    for _ in range(1_000):
+        budget.succeeded()
+    now = 1e6
+    assert sum(budget.take() for _ in range(200)) == 100
+
+
+# What a 429 says
+
+
+@pytest.mark.parametrize(
+    ("rate", "known"),
+    [
+        (None, False),
+        (RateLimit(), False),
+        (RateLimit(limit=100, period=10.0, remaining=0), False),
+        (RateLimit(reset=7.0), True),
+        (RateLimit(reset=0.0), False),
+        (RateLimit(reset=0.0, period=10.0), True),
+        (KNOWN, True),
+    ],
+)
+def test_reset_is_known_from_the_headers(rate: RateLimit | None, known: bool) -> None:
+    """A positive reset says when; zero does only where the other headers make it a boundary."""
+    assert reset_known(rate) is known
+    assert quota_known(rejected(rate)) is known
+
+
+def test_quota_is_known_from_retry_after_too() -> None:
+    """A 429 with nothing but `Retry-After` says when to come back; other failures never do."""
+    assert quota_known(rejected(None, retry_after=3.0))
+    assert not quota_known(rejected(None))
+    assert not quota_known(failed(retry_after=3.0))
+    assert not quota_known(CUT)
+
+
+@pytest.mark.parametrize(
+    ("failure", "rejections", "pause"),
+    [
+        (rejected(), 1, 0.0),
+        (rejected(RateLimit(reset=0.0, period=10.0)), 1, 0.0),
+        (rejected(None, retry_after=3.0), 1, 3.0),
+        (rejected(None, retry_after=3.0), 5, 3.0),
+        (rejected(None), 1, 1.0),
+        (rejected(None), 3, 4.0),
+        (rejected(None), 9, 8.0),
+        (rejected(RateLimit(reset=0.0)), 1, 1.0),
+        (rejected(RateLimit(limit=100)), 2, 2.0),
+        (failed(retry_after=3.0), 1, 0.0),
+        (CUT, 1, 0.0),
+    ],
+)
+@pytest.mark.usefixtures("longest")
+def test_a_429_that_the_ledger_cannot_place_pauses_everybody(failure: Failure, rejections: int, pause: float) -> None:
+    """Known from the headers: no pause beside the ledger's; else `Retry-After`, else a growing backoff."""
+    assert rejection_pause(failure, POLICY, rejections) == pause
+
+
+# Tries
+
+
+async def test_a_value_is_returned_at_once() -> None:
+    """A success is neither repeated nor waited for."""
+    trial = Trial(["token"])
+    assert await trial.run() == "token"
+    assert (trial.tries, trial.slept, trial.told) == (1, [], [])
+
+
+@pytest.mark.parametrize(
+    "failure", [failed(), CUT, UNSENT, rejected(), BARE], ids=["5xx", "cut", "unsent", "429", "bare"]
+)
+async def test_a_passing_failure_is_mended_by_a_retry(failure: Failure) -> None:
+    """What may succeed later is tried again, and the value counts."""
+    trial = Trial([failure, "token"])
+    assert await trial.run() == "token"
+    assert trial.tries == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "operation", "tries"),
+    [
+        (failed(), GET, 4),
+        (CUT, GET, 4),
+        (UNSENT, GET, 4),
+        (BARE, GET, 4),
+        (rejected(RateLimit(reset=0.0)), GET, 4),
+        (rejected(), GET, 10),
+        (rejected(None, retry_after=3.0), GET, 10),
+        (GONE, GET, 1),
+        (failed(Fate.FINAL), GET, 1),
+        (failed(), CREATE, 1),
+        (CUT, CREATE, 1),
+        (UNSENT, CREATE, 4),
+        (BARE, CREATE, 4),
+        (rejected(), CREATE, 10),
+        (GONE, CREATE, 1),
+    ],
+)
+async def test_how_often_a_lasting_failure_is_tried(failure: Failure, operation: object, tries: int) -> None:
+    """max_attempts for failures, ten for 429s that say when, once for what must not be repeated; then that failure."""
+    trial = Trial([failure], operation=operation)
+    assert await trial.run() is failure
+    assert trial.tries == tries
+    assert len(trial.slept) == len(trial.told) == tries - 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"),
+    [(failed(), 1), (UNSENT, 1), (BARE, 1), (rejected(), 10)],
+    ids=["5xx", "unsent", "bare", "429"],
+)
+async def test_one_attempt_means_no_retry_except_for_quota(failure: Failure, tries: int) -> None:
+    """With max_attempts=1 only a 429 that says when the quota returns is tried again: it was not processed."""
+    trial = Trial([failure], policy=attrs.evolve(POLICY, max_attempts=1))
+    assert await trial.run() is failure
+    assert trial.tries == tries
+
+
+async def test_rejections_in_between_do_not_count() -> None:
+    """429s that say when take nothing from max_attempts, and ten in a row means in a row."""
+    trial = Trial([*[rejected()] * 9, failed(), *[rejected()] * 9, failed(), *[rejected()] * 9, failed(), "token"])
+    assert await trial.run() == "token"
+    assert trial.tries == 31
+    trial = Trial([failed(), rejected(), failed(), rejected(), failed(), rejected(), failed(), "token"])
+    assert isinstance(await trial.run(), Failure)
+    assert trial.tries == 7
+
+
+@pytest.mark.usefixtures("longest")
+async def test_waits_double_and_are_told() -> None:
+    """Each wait is told with its failure before it begins, and is the exponential one."""
+    trial = Trial([failed(), CUT, UNSENT, failed()])
+    await trial.run()
+    assert trial.slept == [1.0, 2.0, 4.0]
+    assert [seconds for _, seconds in trial.told] == trial.slept
+    assert [failure.error for failure, _ in trial.told][1:] == [CUT.error, UNSENT.error]
+
+
+@pytest.mark.usefixtures("longest")
+async def test_retry_after_is_the_wait() -> None:
+    """What the server asks for is waited, also where it exceeds max_backoff, up to ten times that."""
+    trial = Trial([failed(retry_after=3.0), failed(retry_after=80.0), failed(), "token"])
+    assert await trial.run() == "token"
+    assert trial.slept == [3.0, 80.0, 4.0]
+
+
+async def test_too_long_a_retry_after_fails_at_once() -> None:
+    """More than ten times max_backoff is not waited for: the failure, with its `retry_after`, comes back at once."""
+    failure = failed(retry_after=80.1)
+    trial = Trial([failure, "token"])
+    assert await trial.run() is failure
+    assert isinstance(failure.error, APIError)
+    assert failure.error.retry_after == 80.1
+    assert trial.slept == []
+
+
+@pytest.mark.usefixtures("longest")
+async def test_the_first_429_waits_at_the_gate_only_and_further_ones_slow_down() -> None:
+    """The gate knows when the quota returns; a request that is rejected again and again backs off beside that."""
+    trial = Trial([*[rejected()] * 6, failed(), rejected(), rejected(), "token"])
+    assert await trial.run() == "token"
+    assert trial.slept == [0.0, 1.0, 2.0, 4.0, 8.0, 8.0, 1.0, 0.0, 1.0]
+
+
+async def test_an_empty_budget_stops_retries_but_not_429s() -> None:
+    """During an outage the client stops repeating; rejections are exempt, since they cost the server nothing."""
+    budget = RetryBudget(lambda: 0.0)
+    while budget.take():
+        pass
+    for failure, tries in ((failed(), 1), (CUT, 1), (UNSENT, 1), (rejected(), 10), (BARE, 4)):
+        trial = Trial([failure], budget=budget)
+        assert await trial.run() is failure
+        assert trial.tries == tries
+
+
+async def test_retries_spend_the_shared_budget() -> None:
+    """Many failing calls together make no more retries than the budget holds, and the last try of each costs none."""
+    budget = RetryBudget(lambda: 0.0)
+    trials = [Trial([failed()], budget=budget) for _ in range(50)]
+    for trial in trials:
+        await trial.run()
+    assert sum(len(trial.slept) for trial in trials) == 100
+    assert sum(trial.tries for trial in trials) == 150
+
+
+async def test_calls_share_nothing_but_the_budget() -> None:
+    """Interleaved calls count their own tries."""
+    trials = [Trial([failed()] * n + ["token"]) for n in (0, 1, 2, 3)]
+    assert await asyncio.gather(*(trial.run() for trial in trials)) == ["token"] * 4
+    assert [trial.tries for trial in trials] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), DatadogError("a bug"), KeyError("a bug"), TimeoutError()])
+async def test_exceptions_pass_untouched(error: BaseException) -> None:
+    """Cancellation and bugs are no outcomes to retry: they come out as they are, after one try."""
+    trial = Trial([error, "token"])
+    with pytest.raises(type(error)) as caught:
+        await trial.run()
+    assert caught.value is error
+    assert trial.tries == 1
+    assert trial.slept == []
+
+
+async def test_cancelling_the_sleep_ends_the_call() -> None:
+    """A call that waits for its retry ends when it is cancelled."""
+    slept = asyncio.Event()
+
+    async def attempt() -> Failure:
+        return failed()
+
+    async def sleep(_: float) -> None:
+        slept.set()
+        await asyncio.Event().wait()
+
+    retries = Retries(POLICY, GET, RetryBudget(lambda: 0.0), lambda *_: None, sleep)
+    task = asyncio.ensure_future(retries.run(attempt))
+    await slept.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,370 @@
+"""The keys are looked for in everything that a failure leaves behind: not a piece of one may be there."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import pickle
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import aiohttp
+import pytest
+from conftest import (
+    ACCESS_TOKEN,
+    ACCOUNT,
+    API_KEY,
+    APP_KEY,
+    KEYS,
+    Act,
+    Exchange,
+    RawServer,
+    StartServer,
+    drip,
+    endless,
+    hang_up,
+    head,
+    leaks,
+    quota,
+    raw,
+    reply,
+    reset,
+    stall,
+)
+
+from dd_sa_tokens import ConfigurationError, DatadogError, RetryPolicy, TokensClient
+
+HERE = str(Path(__file__).parent)
+QUICK = RetryPolicy(max_attempts=2, initial_backoff=0.001, max_backoff=0.001, max_rate_limit_wait=0.2)
+CREDENTIALS = pytest.mark.parametrize(
+    "credentials", [KEYS, {"access_token": ACCESS_TOKEN}, {"app_key": ACCESS_TOKEN}], ids=["pair", "bearer", "app key"]
+)
+
+
+def echo(status: int, padding: int = 0, reset: int = 1) -> Act:
+    """Answer with the request's own headers, in the body and in the headers that errors show."""
+
+    async def act(exchange: Exchange) -> None:
+        keys = [value for name, value in exchange.headers.items() if name in {"dd-api-key", "dd-application-key"}]
+        keys.append(exchange.headers.get("authorization", ""))
+        said = ["x" * padding + " ".join(keys), *keys, exchange.head.decode()]
+        headers = quota(10, 5, reset, 3600, **{"X-RateLimit-Name": "n" * (padding % 90) + "".join(keys)})
+        headers |= {"X-Request-Id": "r" * (padding % 90) + "".join(keys), "Location": f"https://x.example/{keys[0]}"}
+        await reply(status, {"errors": said, "data": {"id": keys[0], "attributes": {"created_at": keys[0]}}}, headers)(
+            exchange
+        )
+
+    return act
+
+
+def remains(error: BaseException, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield each text that an exception leaves behind, by where it was found; our tests' own frames aside."""
+    seen = set() if seen is None else seen
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    name = type(error).__name__
+    yield f"repr of {name}", repr(error)
+    yield f"str of {name}", str(error)
+    yield f"args of {name}", repr(error.args)
+    yield f"attributes of {name}", repr(vars(error))
+    yield f"notes of {name}", repr(getattr(error, "__notes__", []))
+    yield f"log of {name}", "".join(traceback.format_exception(error))
+    if isinstance(error, DatadogError):
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+            yield f"pickle of {name}", pickle.dumps(error, protocol).decode("latin-1")
+        yield f"copy of {name}", repr(vars(copy.copy(error)))
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield from _locals_of(frame)
+    related = [error.__cause__, error.__context__]
+    related += error.exceptions if isinstance(error, BaseExceptionGroup) else []
+    for other in related:
+        if other is not None:
+            yield from remains(other, seen)
+
+
+def _locals_of(frame: FrameType) -> Iterator[tuple[str, str]]:
+    if frame.f_code.co_filename.startswith(HERE):
+        return
+    for name, value in frame.f_locals.items():
+        where = f"{name} in {frame.f_code.co_qualname} of {frame.f_code.co_filename}"
+        yield where, repr(value)
+        yield f"str of {where}", str(value)
+
+
+def check(error: BaseException, caplog: pytest.LogCaptureFixture, client: TokensClient) -> None:
+    """Look for the keys in all that is left."""
+    for where, text in remains(error):
+        assert leaks(text) == [], where
+    for record in caplog.records:
+        assert leaks(record.getMessage() + repr(record.args) + repr(record.exc_info)) == []
+    assert leaks(repr(client) + repr(vars(client))) == []
+    assert leaks("".join(repr(vars(part)) for part in (client._pipeline, client._pipeline._transport))) == []
+
+
+def test_the_search_finds_what_is_there() -> None:
+    """The search itself works: it finds a key, and a piece of one, in a text, in an attribute and behind a cause."""
+    inner = ValueError("harmless")
+    inner.add_note(APP_KEY[5:25])
+    outer = DatadogError("harmless", token_id=API_KEY)
+    outer.__cause__ = inner
+    found = [where for where, text in remains(outer) if leaks(text)]
+    assert "notes of ValueError" in found
+    assert "attributes of DatadogError" in found
+    assert "pickle of DatadogError" in found
+    assert "str of DatadogError" in found
+    assert not leaks("canary0apik")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Every logger's DEBUG, asyncio's and aiohttp's too."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+FAULTS: dict[str, Act] = {
+    **{f"echo {status}": echo(status) for status in (200, 302, 400, 401, 403, 404, 409, 418, 429, 500, 503)},
+    "hang up": hang_up(),
+    "reset": reset(),
+    "cut short": raw(head(200, {"Content-Length": "99"}) + b"{"),
+    "bad JSON": reply(200, b'{"data": ' + API_KEY.encode() + b" " + APP_KEY.encode()),
+    "bad dates": reply(200, {"data": {"id": "t1", "attributes": {"created_at": API_KEY, "scopes": [APP_KEY, 1]}}}),
+    "another token": reply(200, {"data": {"id": API_KEY, "attributes": {"name": APP_KEY}}}),
+    "no HTTP": raw(f"HTTP/1.1 {API_KEY} {ACCESS_TOKEN}\r\n\r\n".encode()),
+    "bad header": raw(f"HTTP/1.1 200 OK\r\n{APP_KEY} {ACCESS_TOKEN}\r\n\r\n".encode()),
+    "bad length": raw(head(200, {"Content-Length": API_KEY, "X-Echo": APP_KEY})),
+    "endless": endless(head(200, {"Connection": "close"}), (API_KEY + APP_KEY + ACCESS_TOKEN).encode() * 1000),
+    "timeout": stall(),
+    "timeout in the body": stall(head(200, {"Content-Length": "999"}) + API_KEY.encode()),
+    "drip": drip(head(200, {"X-Echo": APP_KEY}), 0.01),
+    "429 with a wait": echo(429, reset=3000),
+}
+
+
+@CREDENTIALS
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_failure_shows_a_key(
+    server: RawServer, log: pytest.LogCaptureFixture, fault: str, credentials: dict[str, str]
+) -> None:
+    """Whatever a server does, echoing the keys back included, the error, its chain, frames and the logs show none."""
+    server.script(otherwise=FAULTS[fault])
+    async with TokensClient(base_url=server.url, retry=QUICK, timeout=0.03, **credentials) as client:
+        with pytest.raises(DatadogError) as caught:
+            await client.get_token(ACCOUNT, "t1")
+        check(caught.value, log, client)
+        result = await client.get_tokens(ACCOUNT, ["t1", "t2"])
+        assert leaks(repr(result) + repr(list(result)) + str(result.errors)) == []
+        with pytest.raises(ExceptionGroup) as group:
+            result.raise_for_errors()
+        check(group.value, log, client)
+    assert server.requests
+
+
+@pytest.mark.parametrize("padding", [960, 975, 60, 75])
+@CREDENTIALS
+async def test_no_piece_of_a_key_is_left_where_a_text_is_cut(
+    server: RawServer, log: pytest.LogCaptureFixture, credentials: dict[str, str], padding: int
+) -> None:
+    """Long texts of the server are shortened, and a key that lies across the cut does not show by its first half."""
+    server.script(otherwise=echo(401, padding))
+    async with TokensClient(base_url=server.url, retry=QUICK, **credentials) as client:
+        with pytest.raises(DatadogError) as caught:
+            await client.get_token(ACCOUNT, "t1")
+        check(caught.value, log, client)
+        assert leaks(repr(client.rate_limit)) == []
+
+
+@CREDENTIALS
+@pytest.mark.parametrize("https", [False, True])
+async def test_a_refused_connection_shows_no_key(
+    start_server: StartServer, log: pytest.LogCaptureFixture, https: bool, credentials: dict[str, str]
+) -> None:
+    """Nor does a connection that is refused, or a TLS handshake that fails."""
+    server = await start_server()
+    if https:
+        server.greeting = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    else:
+        await server.stop()
+    url = server.url.replace("http:", "https:") if https else server.url
+    async with TokensClient(base_url=url, retry=QUICK, **credentials) as client:
+        with pytest.raises(DatadogError) as caught:
+            await client.get_token(ACCOUNT, "t1")
+        check(caught.value, log, client)
+
+
+async def _cancel(call: Awaitable[Any], seconds: float) -> None:
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await task
+
+
+async def _timeout(call: Awaitable[Any], seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        await call
+
+
+async def _wait_for(call: Awaitable[Any], seconds: float) -> None:
+    await asyncio.wait_for(call, seconds)
+
+
+async def _group(call: Awaitable[Any], seconds: float) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(seconds)
+        raise ZeroDivisionError
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_timeout(call, seconds / 2))
+        group.create_task(fail())
+
+
+CUT_OFF_AT: dict[str, Act] = {
+    "answer": stall(),
+    "headers": stall(b"HTTP/1.1 200 OK\r\nX-Echo: "),
+    "body": stall(head(200, {"Content-Length": "999"}) + API_KEY.encode()),
+    "retry": reply(503, Retry_After="0.01, 9"),
+    "gate": reply(429, headers=quota(5, 0, 3000, 3600)),
+    "echo, then answer": echo(500),
+    "handshake": stall(),
+    "pool": stall(),
+}
+
+
+@CREDENTIALS
+@pytest.mark.parametrize("moment", CUT_OFF_AT)
+@pytest.mark.parametrize("way", [_cancel, _timeout, _wait_for, _group])
+async def test_a_call_that_is_cut_off_shows_no_key(
+    server: RawServer,
+    log: pytest.LogCaptureFixture,
+    way: Callable[[Awaitable[Any], float], Awaitable[None]],
+    moment: str,
+    credentials: dict[str, str],
+) -> None:
+    """A call that its caller cancels, wherever it is, takes no frame along that shows the keys."""
+    server.silent = moment == "handshake"
+    server.script(CUT_OFF_AT[moment], otherwise=stall())
+    url = server.url.replace("http:", "https:") if server.silent else server.url
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        retry = RetryPolicy(initial_backoff=0.001, max_backoff=10)
+        client = TokensClient(base_url=url, retry=retry, session=session, **credentials)
+        blocker = asyncio.create_task(client.get_token(ACCOUNT, "t0")) if moment == "pool" else None
+        if blocker is not None:
+            await server.arrival()
+            client._gate._lanes["get_token"].ledger.confirmed = True  # let the next one through
+        with pytest.raises((asyncio.CancelledError, TimeoutError, ExceptionGroup)) as caught:
+            await way(client.get_token(ACCOUNT, "t1"), 0.03)
+        check(caught.value, log, client)
+        assert not isinstance(caught.value, DatadogError)
+        await client.close()
+        if blocker is not None:
+            await asyncio.wait([blocker])
+            check(blocker.exception() or ValueError(), log, client)
+
+
+@CREDENTIALS
+async def test_a_bulk_fetch_that_is_cut_off_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, credentials: dict[str, str]
+) -> None:
+    """Nor do the tasks of a bulk fetch, or of a stream that is left early."""
+    server.script(reply(), otherwise=stall())
+    async with TokensClient(base_url=server.url, **credentials) as client:
+        ids = [f"t{number}" for number in range(9)]
+        with pytest.raises(TimeoutError) as caught:
+            await _timeout(client.get_tokens(ACCOUNT, ids), 0.03)
+        check(caught.value, log, client)
+        stream = client.stream_tokens(ACCOUNT, ids)
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.03):
+                [item async for item in stream]
+        check(caught.value, log, client)
+        await stream.aclose()
+
+
+@CREDENTIALS
+@pytest.mark.parametrize("during", [False, True])
+async def test_a_closed_client_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, during: bool, credentials: dict[str, str]
+) -> None:
+    """Nor does a client that is closed before or during a call."""
+    server.script(otherwise=stall())
+    server.script(reply())
+    client = TokensClient(base_url=server.url, **credentials)
+    await client.get_token(ACCOUNT, "t1")
+    task = asyncio.create_task(client.get_token(ACCOUNT, "t1"))
+    if during:
+        await server.arrival(2)
+    await client.close()
+    with pytest.raises(DatadogError) as caught:
+        await task
+    check(caught.value, log, client)
+
+
+@CREDENTIALS
+async def test_a_call_that_succeeds_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, credentials: dict[str, str]
+) -> None:
+    """Nor do the logs and the objects of calls where nothing went wrong."""
+    async with TokensClient(base_url=server.url, **credentials) as client:
+        token = await client.get_token(ACCOUNT, "t1")
+        result = await client.get_tokens(ACCOUNT, ["t1", "t2"])
+        check(ValueError(repr(token) + repr(list(result)) + repr(client.stats)), log, client)
+        assert [record for record in log.records if record.name == "dd_sa_tokens"]
+
+
+@pytest.mark.parametrize("middleware_fails", [False, True])
+async def test_a_borrowed_session_s_failure_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, middleware_fails: bool
+) -> None:
+    """A session that raises for status itself, or whose middleware raises with the request in its words, shows none."""
+
+    async def middleware(request: aiohttp.ClientRequest, handler: Any) -> Any:
+        if middleware_fails:
+            raise RuntimeError(dict(request.headers))
+        return await handler(request)
+
+    server.script(otherwise=reply(401))
+    async with aiohttp.ClientSession(raise_for_status=True, middlewares=[middleware]) as session:
+        client = TokensClient(base_url=server.url, session=session, retry=QUICK, **KEYS)
+        with pytest.raises(DatadogError) as caught:
+            await client.get_token(ACCOUNT, "t1")
+        check(caught.value, log, client)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": f"{API_KEY}\n"},
+        {"app_key": f" {APP_KEY}"},
+        {"app_key": f"{APP_KEY}\u200b"},
+        {"access_token": ACCESS_TOKEN},
+        {"api_key": API_KEY.encode()},
+        {"base_url": f"https://{API_KEY}:{APP_KEY}@proxy.example.com"},
+        {"base_url": f"https://proxy.example.com/?key={API_KEY}"},
+        {"base_url": f"http://proxy.example.com/{API_KEY}"},
+        {"base_url": f"https://proxy.example.com/#{API_KEY}"},
+    ],
+)
+def test_a_bad_setting_is_not_quoted(options: dict[str, Any]) -> None:
+    """A key or a URL that is refused is not shown in the refusal."""
+    with pytest.raises(ConfigurationError) as caught:
+        TokensClient(**(KEYS | options))
+    error = caught.value
+    for where, text in remains(error.with_traceback(None)):
+        assert leaks(text) == [], where
+
+
+def test_half_of_the_credentials_are_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one that came from the environment."""
+    monkeypatch.setenv("DD_API_KEY", API_KEY)
+    with pytest.raises(ConfigurationError) as caught:
+        TokensClient()
+    assert leaks(str(caught.value) + repr(caught.value)) == []
+    monkeypatch.setenv("DD_APP_KEY", f"{APP_KEY} ")
+    with pytest.raises(ConfigurationError, match="DD_APP_KEY") as caught:
+        TokensClient()
+    assert leaks(str(caught.value) + repr(caught.value)) == []

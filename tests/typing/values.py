@@ -1,0 +1,76 @@
+"""What type checkers say of the values and the converter. Never run: mypy and pyright read it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+from dd_sa_tokens import (
+    AccessToken,
+    BulkResult,
+    CreatedToken,
+    DatadogError,
+    RetryPolicy,
+    Secret,
+    Site,
+    TokenResult,
+    __version__,
+    converter,
+)
+
+version: str = __version__
+assert_type(Site("datadoghq.eu"), Site)
+
+
+def a_token(token: AccessToken, at: datetime) -> None:
+    assert_type(token.id, str)
+    assert_type(token.name, str | None)
+    assert_type(token.public_portion, str | None)
+    assert_type(token.scopes, tuple[str, ...])
+    assert_type(token.created_at, datetime | None)
+    assert_type(token.modified_at, datetime | None)
+    assert_type(token.last_used_at, datetime | None)
+    assert_type(token.expires_at, datetime | None)
+    assert_type(token.service_account_id, str | None)
+    assert_type(token.type, str)
+    assert_type(token.is_expired(), bool)
+    assert_type(token.is_expired(at), bool)
+    assert_type(token.expires_within(timedelta(days=7), at), bool)
+    assert_type(token.never_used, bool)
+    assert_type({token: 1}, dict[AccessToken, int])
+    token.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def a_secret(created: CreatedToken) -> None:
+    assert_type(created.token, AccessToken)
+    assert_type(created.key, Secret)
+    assert_type(created.key.reveal(), str)
+    key: str = created.key  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    del key
+
+
+def many(result: BulkResult) -> None:
+    assert_type(result.tokens, dict[str, AccessToken])
+    assert_type(result.errors, dict[str, DatadogError])
+    assert_type(result[0], TokenResult)
+    assert_type(result[1:], BulkResult)
+    assert_type(len(result), int)
+    assert_type([item.token_id for item in result], list[str])
+    assert_type(result.raise_for_errors(), None)
+    for item in reversed(result):
+        assert_type(item, TokenResult)
+
+
+def a_policy(policy: RetryPolicy) -> None:
+    assert_type(policy.max_attempts, int)
+    assert_type(policy.initial_backoff, float)
+    assert_type(policy.max_backoff, float)
+    assert_type(policy.max_rate_limit_wait, float | None)
+    RetryPolicy(max_attempts="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def converted(resource: dict[str, Any]) -> None:
+    token = converter.structure(resource, AccessToken)
+    assert_type(token, AccessToken)
+    back: dict[str, Any] = converter.unstructure(token)
+    assert_type(converter.structure(back, AccessToken), AccessToken)
