@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import (
     ClientClosedError,
+    ConfigurationError,
     DatadogError,
     ForbiddenError,
     InvalidArgumentError,
@@ -236,7 +237,7 @@ class Crew:
                 self._ready.append(result)
                 self._tell()
         except Exception as error:
-            self.broken = error  # a bug, and the consumer must see it
+            self.broken = error  # not about one ID: the consumer must see it
             self._end()
 
     async def _may_take(self) -> bool:
@@ -323,6 +324,8 @@ class Crew:
     async def _fetch_one(self, token_id: str) -> TokenResult:
         try:
             return TokenResult(token_id, await self._fetch(token_id))
+        except ConfigurationError:
+            raise  # it is the client that is wrong, not this ID
         except DatadogError as error:
             # Without its frames: a million failures must not keep a million of them alive.
             return TokenResult(token_id, error=error.with_traceback(None))

@@ -42,7 +42,7 @@ class _Lane:
     ledger: Ledger
     waiters: OrderedDict[int, _Waiter] = attrs.field(factory=OrderedDict[int, _Waiter])
     impatient: int = 0  # waiters with a deadline
-    opens: float = -math.inf  # when the quota was last expected back
+    served: float = -math.inf  # when the last of them was expected to have quota
 
 
 class Gate:
@@ -118,6 +118,7 @@ class Gate:
             _logger.info("%s: the quota is spent, waiting %.2f s for the next window", operation, short)
         lane.waiters[number] = waiter
         lane.impatient += patience is not None
+        lane.served = begun + short
         self._arm(begun)
         try:
             answer = await waiter.answer
@@ -211,14 +212,14 @@ class Gate:
         if not lane.impatient:
             return
         now = self._clock()
-        short = lane.ledger.shortage(now, 0)
-        if not short or now + short <= lane.opens + _NOISE:
+        short = lane.ledger.shortage(now, len(lane.waiters) - 1)
+        expected, lane.served = lane.served, now + short
+        if not short or lane.served <= expected + _NOISE:
             return
-        lane.opens = now + short
         ahead = 0
         for waiter in lane.waiters.values():
             short = lane.ledger.shortage(now, ahead)
-            if now + short > waiter.deadline and not waiter.answer.done():
+            if short and now + short > waiter.deadline and not waiter.answer.done():
                 waiter.answer.set_result(self._refusal(lane, now, short))
             else:
                 ahead += 1

@@ -82,11 +82,11 @@ class Boundary:
         if self.meets(lo, hi):
             lo, hi = max(lo, self.lo), min(hi, self.hi)
         self.lo, self.hi, self.after = lo, hi, max(sent, self.after)
-        while self.hi <= self.after and self.shift < 1.0:
-            # Of the other roundings the first that the wall clock bears out, else rounding down, the latest.
-            self._suppose(self.shift + 0.5)
-            if self.guess() is None:
-                self._suppose(1.0)
+        if not self.shift and self.hi <= self.after:
+            self._suppose(0.5)
+        # Of the two other roundings, to nearest only while the wall clock bears it out; down is later, so safe.
+        if self.shift == 0.5 and (self.hi <= self.after or self.guess() is None):
+            self._suppose(1.0)
 
     def was_early(self, sent: float) -> None:
         """Learn that a request was sent when the window was thought over, and was not."""
@@ -133,7 +133,7 @@ class Contention:
     Attributes:
         sent: Requests sent in this window.
         answered: Those of them that were answered.
-        since: When the first of these answers came, on the loop's clock.
+        since: When somebody first asked whether there is room in this window, on the loop's clock.
         past: The factors of the two windows before, the last one first; empty while nothing is known of them.
     """
 
@@ -145,14 +145,13 @@ class Contention:
     _used: int = 0
     _numbers: int = 0
 
-    def note(self, number: int, used: int, now: float) -> None:
+    def note(self, number: int, used: int) -> None:
         """Take in the answer to the request with this number, after which so many were used by everybody."""
         if not self.answered:
             self._before = max(used - number, 0)
         self.answered += 1
         self._used += used - self._before
         self._numbers += number
-        self.since = min(self.since, now)
 
     @property
     def current(self) -> float:
@@ -179,6 +178,7 @@ class Contention:
         shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
         no more than have been answered, for a second at most, unless there is plenty.
         """
+        self.since = min(self.since, now)
         factor = max(self.current, *self.past, 1.0)
         room = left if factor == 1.0 else left // (_CAUTION * factor)
         if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
@@ -192,7 +192,7 @@ class Ledger:
 
     Attributes:
         reserve: Share (0 <= r < 1) of each window that is left to others.
-        places: Most requests that the client has in flight.
+        places: Most requests that the client has in flight; 0 to begin at full speed.
         contention: Who else spends this quota.
         limit: Requests in a window; `None` while unknown.
         period: Seconds from window to window; `None` while unknown.
@@ -205,7 +205,7 @@ class Ledger:
     """
 
     reserve: float = 0.0
-    places: int = 50
+    places: int = 0
     contention: Contention = attrs.Factory(Contention)
     limit: int | None = None
     period: float | None = None
@@ -235,8 +235,10 @@ class Ledger:
                 return self._alone_since + ALONE_FOR - now
         if left is None or self.in_flight < self.contention.room(left, self.places, now):
             return 0.0
-        slow = self.contention.since + ALONE_FOR
-        return (slow if now < slow < self._end() else max(self._end(), now)) - now
+        faster = self.contention.since + ALONE_FOR
+        if now < faster and self.in_flight < self.contention.room(left, self.places, faster):
+            return faster - now
+        return max(self._end() - now, 0.0)
 
     def shortage(self, now: float, ahead: int) -> float:
         """Return for how many seconds the quota is known to be spent for a request with others ahead of it."""
@@ -366,7 +368,7 @@ class Ledger:
             boundary.was_early(ticket.sent)
         boundary.observe(ticket.sent, now, rate.reset)
         if self.limit is not None and ticket.window == self.window and not rejected:
-            self.contention.note(ticket.number, self.limit - remaining, now)
+            self.contention.note(ticket.number, self.limit - remaining)
         self.remaining = remaining if self.remaining is None else min(self.remaining, remaining)
         self.confirmed = True
 

@@ -153,9 +153,10 @@ class Pipeline:
             _logger.warning("%s: %s; try %d in %.2f s", what, failure.error, call.attempts + 1, seconds)
 
         def patience() -> float:
-            return math.inf if self._policy.max_rate_limit_wait is None else self._patience(call) or 0.0
+            left = self._patience(call)
+            return math.inf if left is None else left
 
-        retries = Retries(self._policy, request.operation, self._budget, patience, on_retry, self._sleep)
+        retries = Retries(self._policy, request.operation, self._budget, on_retry, self._sleep, patience)
         return cast("T | Failure", await retries.run(attempt))
 
     async def _sleep(self, seconds: float) -> None:

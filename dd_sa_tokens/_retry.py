@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -93,9 +94,9 @@ class Retries:
         policy: How patient to be.
         operation: What is tried.
         budget: Shared by all calls of the client.
-        patience: Tells for how many more seconds the call may wait for quota.
         on_retry: Called before each wait with the failure and the seconds.
         sleep: Waits.
+        patience: Tells for how many more seconds the call may wait for quota.
         counted: Tries that count toward `max_attempts`.
         rejections: 429s in a row.
     """
@@ -103,9 +104,9 @@ class Retries:
     policy: RetryPolicy
     operation: Operation[Any]
     budget: RetryBudget
-    patience: Callable[[], float]
     on_retry: Callable[[Failure, float], None]
     sleep: Callable[[float], Awaitable[None]]
+    patience: Callable[[], float] = lambda: math.inf
     counted: int = 0
     rejections: int = 0
 

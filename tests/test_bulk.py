@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -354,7 +355,7 @@ async def test_a_stream_runs_in_constant_memory() -> None:
     async def fetch(token_id: str) -> AccessToken:
         return AccessToken(id=token_id)
 
-    seen = early = 0
+    seen = early = late = peak = blocks = 0
     async with aclosing(stream(endless(), fetch, 50)) as items:
         async for _ in items:
             seen += 1
@@ -364,11 +365,15 @@ async def test_a_stream_runs_in_constant_memory() -> None:
             elif seen == 3_000:
                 early, _ = tracemalloc.get_traced_memory()
                 tracemalloc.reset_peak()
-    late, peak = tracemalloc.get_traced_memory()
+            elif seen == 30_000:
+                late, peak = tracemalloc.get_traced_memory()
+                tracemalloc.stop()  # which makes everything several times slower; a count of objects will do from here
+                blocks = sys.getallocatedblocks()
 
     assert seen == 200_000
     assert late - early < 64 * 1024
     assert peak - early < 256 * 1024
+    assert sys.getallocatedblocks() - blocks < 2_000
 
 
 @pytest.mark.usefixtures("_traced")
@@ -484,6 +489,21 @@ async def test_an_error_of_the_fetch_itself_does_not_hang_its_twins() -> None:
     _, raised = await drain(["a", "a", "a"], fetch)
 
     assert isinstance(raised, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("token_ids", [["a", "b"], ["a", "a", "a"]], ids=["different", "twins"])
+@pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
+async def test_a_fetch_that_cancels_itself_is_not_lost(token_ids: list[str], to_the_end: bool) -> None:
+    """A `CancelledError` that nobody asked for (the HTTP library has some) neither hangs nor drops a position."""
+
+    async def fetch(token_id: str) -> AccessToken:
+        await turns(5)
+        if token_id == "a":
+            raise asyncio.CancelledError
+        return AccessToken(id=token_id)
+
+    with pytest.raises(asyncio.CancelledError):
+        await (gather if to_the_end else drain)(token_ids, fetch)
 
 
 # When no other ID can succeed

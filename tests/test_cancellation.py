@@ -7,11 +7,13 @@ import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
+import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver
 
-from dd_sa_tokens import RequestTimeoutError, RetryPolicy, TokensClient
+from dd_sa_tokens import ClientClosedError, RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog
 
 PLENTY = (1_000_000, 10.0)
@@ -415,3 +417,44 @@ async def test_the_clients_timeout_and_an_outer_one_together(datadog: FakeDatado
             assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
             await turns(2)
             check_nothing_left(client)
+
+
+# Cancelled by nobody
+
+
+class StuckResolver(AbstractResolver):
+    """Never finds out where a host is."""
+
+    async def resolve(self, *_: Any, **__: Any) -> NoReturn:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("call", ["get_token", "get_tokens", "stream_tokens"])
+async def test_a_borrowed_session_that_is_closed_while_it_looks_up_the_host(call: str) -> None:
+    """aiohttp then cancels what it was doing itself; to the caller that is a `ClientClosedError` like any other."""
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=StuckResolver()))
+    client = TokensClient(session=session, access_token="ddpat_0123456789")
+
+    async def run() -> list[Any]:
+        if call == "get_token":
+            return [await client.get_token("account", "a")]
+        if call == "get_tokens":
+            return [item.error for item in await client.get_tokens("account", ["a", "b", "c"])]
+        return [item.error async for item in client.stream_tokens("account", ["a", "b", "c"])]
+
+    task = asyncio.create_task(run())
+    await until(lambda: client._gate.in_flight)
+    await asyncio.sleep(0.01)
+    await session.close()
+    async with asyncio.timeout(HANG):
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+
+    if call == "get_tokens":
+        assert [type(error) for error in outcome] == [ClientClosedError] * 3
+    else:
+        assert isinstance(outcome, ClientClosedError)
+    check_nothing_left(client)

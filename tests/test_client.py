@@ -504,12 +504,14 @@ def test_a_second_loop_is_refused(
     mocked.get(US1, payload={"data": resource()}, repeat=True)
     client = TokensClient(**KEYS)
     first.run_until_complete(client.get_token(ACCOUNT, "t1"))
-    with pytest.raises(ConfigurationError, match="event loop"):
-        second.run_until_complete(client.get_token(ACCOUNT, "t1"))
-    with pytest.raises(ConfigurationError, match="event loop"):
-        second.run_until_complete(client.get_tokens(ACCOUNT, ["t1"]))
-    assert first.run_until_complete(client.get_token(ACCOUNT, "t1")).id == "t1"
-    first.run_until_complete(client.close())
+    try:
+        with pytest.raises(ConfigurationError, match="event loop"):
+            second.run_until_complete(client.get_token(ACCOUNT, "t1"))
+        with pytest.raises(ConfigurationError, match="event loop"):
+            second.run_until_complete(client.get_tokens(ACCOUNT, ["t1"]))
+        assert first.run_until_complete(client.get_token(ACCOUNT, "t1")).id == "t1"
+    finally:
+        first.run_until_complete(client.close())
 
 
 def test_a_session_of_another_loop_is_refused(

@@ -184,29 +184,28 @@ async def test_quota_is_each_operation_s_own() -> None:
 
 @virtual
 async def test_the_window_is_waited_for_in_order() -> None:
-    """Those who wait for the next window pass in order: one alone, and with its answer as many as the limit allows."""
-    gate = make()
-    await opened(gate, GET, rate(5, 0, 10))
+    """Those who wait for the next window pass in order: one alone, and after its answer as many as the limit allows."""
+    gate, server = make(places=5), Quota(40)
+    await opened(gate, GET, rate(40, 0, 10))
     order: list[tuple[int, float]] = []
-    left = itertools.count(4, -1)
 
     async def call(number: int) -> None:
         ticket = await enter(gate)
         order.append((number, now() - 1000.0))
         await asyncio.sleep(0.1)
-        gate.answered(GET, ticket, rate(5, next(left), 10), 200)
+        gate.answered(GET, ticket, *server.spend())
 
-    tasks = [asyncio.create_task(call(number)) for number in range(7)]
-    await asyncio.sleep(11)
-    assert [number for number, _ in order] == [0, 1, 2, 3, 4]
+    tasks = [asyncio.create_task(call(number)) for number in range(43)]
+    await asyncio.sleep(19)
+    assert [number for number, _ in order] == list(range(40))
     begun = [at for _, at in order]
     assert 10 < begun[0] < 10.05
-    assert begun[1:] == [pytest.approx(begun[0] + 0.1)] * 4
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    assert gate.in_flight == 0
-    assert waiting(gate) == 0
+    assert begun[1:6] == pytest.approx([begun[0] + 0.1] * 5)
+    await asyncio.gather(*tasks)
+    assert [number for number, _ in order] == list(range(43))
+    assert 20 < order[40][1] < 20.05
+    assert server.rejected == 0
+    assert (gate.in_flight, waiting(gate)) == (0, 0)
 
 
 @virtual
@@ -234,18 +233,32 @@ async def test_one_timer_for_all() -> None:
 
 @virtual
 async def test_one_goes_alone_and_then_all() -> None:
-    """While nothing is known one request goes alone; its headers let the others go as far as they allow."""
+    """While nothing is known one request goes alone; where its answer shows plenty, the others go at once."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(49)]
+    await asyncio.sleep(0.5)
+    assert not any(task.done() for task in others)
+    gate.answered(GET, first, rate(1000, 999, 10), 200)
+    await turns()
+    assert all(task.done() for task in others)
+    assert gate.in_flight == 49
+
+
+@virtual
+async def test_one_goes_alone_and_then_as_many_as_may() -> None:
+    """Where the first answer shows that little is left, no more than that go, and all of those within a second."""
     gate = make()
     first = await enter(gate)
     others = [asyncio.create_task(enter(gate)) for _ in range(9)]
-    await asyncio.sleep(0.5)
-    assert not any(task.done() for task in others)
-    gate.answered(GET, first, rate(100, 6, 10), 200)
     await turns()
+    gate.answered(GET, first, rate(100, 6, 10), 200)
+    await asyncio.sleep(1.01)
     assert [task.done() for task in others] == [True] * 6 + [False] * 3
     for task in others[6:]:
         task.cancel()
     await asyncio.wait(others)
+    assert gate.in_flight == 6
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
@@ -273,7 +286,7 @@ async def test_an_error_without_headers_changes_nothing(status: int) -> None:
     gate.answered(GET, first, None, status)
     await turns()
     assert [task.done() for task in others] == [True, False, False]
-    gate.answered(GET, others[0].result(), rate(10, 8, 10), 404)
+    gate.answered(GET, others[0].result(), rate(1000, 998, 10), 404)
     await turns()
     assert all(task.done() for task in others)
 
@@ -351,15 +364,12 @@ async def test_no_more_than_remaining_are_in_flight() -> None:
 async def test_out_of_order_answers_do_not_raise_the_quota() -> None:
     """Of two answers the lower count holds, whichever comes last."""
     gate = make()
-    await opened(gate, GET, rate(100, 50, 10))
+    await opened(gate, GET, rate(1000, 999, 10))
     early, late = await enter(gate), await enter(gate)
-    gate.answered(GET, late, rate(100, 1, 10), 200)
-    gate.answered(GET, early, rate(100, 49, 10), 200)
-    seen = gate.rate_limit
-    assert seen is not None
-    assert seen.remaining == 1
-    assert gate.try_enter(GET) is not None
-    assert gate.try_enter(GET) is None
+    for ticket, left in ((late, 997), (early, 998)):
+        gate.answered(GET, ticket, rate(1000, left, 10), 200)
+        assert gate.rate_limit is not None
+        assert gate.rate_limit.remaining == (996 if gate.in_flight else 997)
 
 
 @virtual
@@ -405,7 +415,7 @@ async def test_a_closed_gate_opens_for_one_and_then_all() -> None:
 async def test_the_time_spent_waiting_for_quota_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     """`waited` adds up what all calls waited for quota, each ticket knows its own part, and one log record says so."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
-    gate = make()
+    gate = make(places=5)
     await opened(gate, GET, rate(100, 0, 10))
     tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
     await asyncio.sleep(10.02)
@@ -714,12 +724,12 @@ async def run(gate: Gate, server: Quota, count: int, latency: float = 0.05) -> N
 async def test_a_client_alone_spends_each_window_and_meets_no_429(
     rounding: Callable[[float], float], offset: float, rejected: int, start: float
 ) -> None:
-    """A client alone meets no 429 (one with a server that rounds or dates otherwise), and wastes less than 1% of it."""
+    """A client alone meets no 429, or one with a server that rounds or dates otherwise, and spends whole windows."""
     await asyncio.sleep(start)
     server = Quota(100, 10.0, rounding, offset)
     await run(make(), server, 450)
     assert server.rejected <= rejected
-    full = list(server.spent.values())[:-1]
+    full = list(server.spent.values())[bool((start + offset) % 10) : -1]  # a window that has begun is not whole
     assert sum(server.spent.values()) == 450
     assert all(spent >= 99 for spent in full)
     end = (list(server.spent)[-1]) * 10.0

@@ -42,6 +42,7 @@ from conftest import (
 from dd_sa_tokens import (
     APIError,
     ClientClosedError,
+    ConfigurationError,
     DatadogError,
     InvalidResponseError,
     RequestTimeoutError,
@@ -135,13 +136,12 @@ async def test_a_large_body_within_the_cap_is_read(server: RawServer, connect: C
     assert len(token.name or "") == 9 * MEBIBYTE
 
 
-async def test_a_compressed_answer_is_read_whatever_the_borrowed_session_does(
-    server: RawServer, connect: Connect
-) -> None:
-    """A session that was told not to decompress still gets its tokens."""
-    server.script(reply(200, gzip.compress(BODY), Content_Encoding="gzip"))
+async def test_a_session_that_does_not_decompress_is_no_riddle(server: RawServer, connect: Connect) -> None:
+    """A lent session that was told not to decompress is refused when the client is made: no answer would be readable."""
     async with aiohttp.ClientSession(auto_decompress=False) as session:
-        assert (await connect(session=session).get_token(ACCOUNT, "t1")).id == "t1"
+        with pytest.raises(ConfigurationError, match="decompress"):
+            connect(session=session)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
