@@ -166,7 +166,7 @@ class Crew:
         self._promising = False  # something else than a 403 has come back
         self._leaving = False
         self.error: BaseException | None = None
-        self.broken: Exception | None = None
+        self.broken: BaseException | None = None
         self.stopped: DatadogError | None = None
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
@@ -236,8 +236,10 @@ class Crew:
                 result = _not_an_id(taken[0]) or await self._answer(task, taken[0])
                 self._ready.append(result)
                 self._tell()
-        except Exception as error:
-            self.broken = error  # not about one ID: the consumer must see it
+        except (Exception, asyncio.CancelledError) as error:
+            if task.cancelling():
+                raise
+            self.broken = self.broken or error  # not about one ID: the consumer must see it
             self._end()
 
     async def _may_take(self) -> bool:
@@ -297,10 +299,9 @@ class Crew:
         flight = self._flights[token_id] = list[asyncio.Future[TokenResult]]()
         try:
             result = await self._ask(token_id)
-        except Exception as error:
+        except BaseException:
             for twin in flight:
-                if not twin.done():
-                    twin.set_exception(error)
+                twin.cancel()
             raise
         finally:
             del self._flights[token_id]

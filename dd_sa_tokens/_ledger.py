@@ -178,7 +178,6 @@ class Contention:
         shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
         no more than have been answered, for a second at most, unless there is plenty.
         """
-        self.since = min(self.since, now)
         factor = max(self.current, *self.past, 1.0)
         room = left if factor == 1.0 else left // (_CAUTION * factor)
         if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
@@ -225,6 +224,7 @@ class Ledger:
         An answer may open the gate earlier, so look again after each.
         """
         self._turn(now)
+        self.contention.since = min(self.contention.since, now)
         if now < self._closed_until:
             return self._closed_until - now
         left = None if self.remaining is None else self.remaining - self._reserved

@@ -79,6 +79,11 @@ class _Attempt:
             self.cut = why
             self.task.cancel()
 
+    def cancelled(self) -> bool:
+        """Tell whether somebody else asked the task to stop."""
+        asked = self.task.cancelling() if self.cut is None else self.task.uncancel()
+        return asked > self.cancelling
+
 
 class Transport:
     """Sends requests over a session that it opens when it is first needed, or that it borrows.
@@ -147,10 +152,10 @@ class Transport:
         try:
             return await self._exchange(request)
         except asyncio.CancelledError as error:
-            if attempt.cut is None or attempt.task.uncancel() > attempt.cancelling:
+            if attempt.cancelled():
                 # Without the frames of aiohttp, which hold the headers: cancellation, too, ends up in tracebacks.
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
-            return Failure(attempt.cut, Fate.FINAL if isinstance(attempt.cut, ClientClosedError) else Fate.UNKNOWN)
+            return self._give_up(attempt)
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
             return self._explain(error)
         finally:
@@ -189,6 +194,11 @@ class Transport:
             timeout=_NO_TIMEOUT,
         ) as response:
             return Reply(response.status, response.headers, await _read(response), time.time())
+
+    def _give_up(self, attempt: _Attempt) -> Failure:
+        if attempt.cut is None:  # aiohttp cancels its own work, for example when a session is closed
+            return self._explain(aiohttp.ClientConnectionError())
+        return Failure(attempt.cut, Fate.FINAL if isinstance(attempt.cut, ClientClosedError) else Fate.UNKNOWN)
 
     def _explain(self, error: Exception) -> Failure:
         if self._session is not None and self._session.closed:

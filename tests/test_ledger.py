@@ -168,7 +168,7 @@ def test_headerless_success_takes_one_once_a_limit_is_known() -> None:
 
 
 @pytest.mark.parametrize("said", [None, RateLimit(), RateLimit(limit=1, period=1.0, reset=0.0)])
-@pytest.mark.parametrize("status", [400, 403, 404, 500, 502, 503])
+@pytest.mark.parametrize("status", [300, 302, 403, 404, 500, 502])
 def test_an_error_page_changes_nothing(status: int, said: RateLimit | None) -> None:
     """A proxy's error page without a count says nothing about the quota."""
     ledger = opened(remaining=10)
@@ -292,13 +292,14 @@ def test_stale_answers_change_nothing(remaining: int, status: int) -> None:
     assert ledger.view(10.3) == attrs.evolve(before, remaining=30)
 
 
-def test_a_stale_answer_does_not_confirm_the_new_window() -> None:
+@pytest.mark.parametrize("remaining", [0, 40])
+def test_a_stale_answer_does_not_confirm_the_new_window(remaining: int) -> None:
     """Before the first answer of the new window, one of the old window lets nobody through."""
     ledger = opened(remaining=50)
     late = ledger.send(9.5)
     (probe,) = passing(ledger, 10.1)
-    ledger.answered(late, 10.2, 10.2, rate(0, 1), 200)
-    assert ledger.wait(10.2) > 0
+    ledger.answered(late, 10.2, 10.2, rate(remaining, 1), 200)
+    assert ledger.wait(10.2) == pytest.approx(0.9)
     ledger.answered(probe, 10.3, 10.3, rate(99, 10), 200)
     assert len(passing(ledger, 10.3)) == 99
 
@@ -360,7 +361,7 @@ def test_without_limit_or_period_nothing_is_known_after_the_reset(limit: int | N
     assert len(passing(ledger, 3.2)) == 2
     end = 3.2 + ledger.wait(3.2)
     assert 10.0 <= end <= 10.2 + SOON
-    assert left(ledger, end) is None
+    assert ledger.view(end) == (None if limit is None else RateLimit(limit=limit))
     assert len(passing(ledger, end)) == 1
     assert ledger.wait(end) == pytest.approx(1.0)
 
@@ -453,9 +454,18 @@ def test_shortage_includes_a_closing(until: float, shortage: float) -> None:
     assert unknown.shortage(4.0, 10) == pytest.approx(until - 4.0)
 
 
+@pytest.mark.parametrize(("limit", "period"), [(LIMIT, None), (None, PERIOD)])
+def test_shortage_without_limit_or_period_is_that_of_this_window(limit: int | None, period: float | None) -> None:
+    """What the next window holds is not known, so no position is told to wait for more than this one."""
+    ledger = Ledger()
+    answer(ledger, 3.0, 3.0, rate(0, 7, limit, period))
+    assert ledger.shortage(4.0, 1_000) == pytest.approx(6.0, abs=SOON)
+
+
 def test_shortage_ends_with_the_window() -> None:
     """In the next window there is quota again."""
     ledger = opened(remaining=0)
+    assert ledger.shortage(9.5, 0) == pytest.approx(0.5, abs=SOON)
     assert ledger.shortage(10.0 + SOON, 50) == 0
 
 
@@ -476,7 +486,7 @@ def test_view_describes_the_window_as_the_ledger_sees_it() -> None:
     view = ledger.view(4.0)
     assert view == RateLimit(100, 10.0, 42, view.reset, "tokens")
     assert view.reset == pytest.approx(6.0, abs=SOON)
-    assert ledger.view(9.0).reset == pytest.approx(1.0, abs=SOON)
+    assert ledger.view(9.5).reset == pytest.approx(0.5, abs=SOON)
 
 
 def test_view_never_shows_less_than_nothing() -> None:

@@ -137,7 +137,7 @@ async def test_a_large_body_within_the_cap_is_read(server: RawServer, connect: C
 
 
 async def test_a_session_that_does_not_decompress_is_no_riddle(server: RawServer, connect: Connect) -> None:
-    """A lent session that was told not to decompress is refused when the client is made: no answer would be readable."""
+    """A lent session that was told not to decompress is refused at once: no answer would be readable."""
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         with pytest.raises(ConfigurationError, match="decompress"):
             connect(session=session)
