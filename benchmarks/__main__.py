@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from . import memory, throughput
+from . import memory, quota, throughput
 
-BENCHMARKS = {"throughput": throughput.main, "memory": memory.main}
+BENCHMARKS = {"throughput": throughput.main, "quota": quota.main, "memory": memory.main}
 
 
 def main() -> None:

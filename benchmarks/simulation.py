@@ -15,11 +15,10 @@ from typing import Any
 import attrs
 
 from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._ledger import Ticket
 from dd_sa_tokens._wire import Reply, parse_rate_limit
-from dd_sa_tokens.errors import RateLimitError
 from dd_sa_tokens.testing import Quota
 
-REJ: Counter[int] = Counter()
 _EPOCH = 1_800_000_000.0  # when the simulated wall clock begins
 
 
@@ -88,9 +87,11 @@ class Server:
         self.requests[window] += 1
         self.accepted[window] += admitted
         self.rejected += not admitted
-        REJ[window - int(_EPOCH // self.quota.period)] += not admitted
         await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
         return Reply(200 if admitted else 429, headers, b"", self.wall())
+
+
+GATES = ("none: each request by itself", "one that closes on a 429", "dd_sa_tokens")
 
 
 @attrs.define
@@ -102,6 +103,8 @@ class Client:
         todo: Requests that must succeed.
         places: Most in flight.
         start: Seconds before it begins.
+        reserve: Share of each window that it leaves to others.
+        gate: Of `GATES`; the others are what clients commonly do.
         rejected: 429s met.
         done: When it had them all, on the loop's clock.
     """
@@ -111,8 +114,10 @@ class Client:
     places: int = 50
     start: float = 0.0
     reserve: float = 0.0
+    gate: str = GATES[-1]
     rejected: int = 0
     done: float = 0.0
+    _closed_until: float = 0.0
 
     async def run(self) -> None:
         """Do all of it."""
@@ -120,20 +125,48 @@ class Client:
         await asyncio.sleep(self.start)
         gate = Gate(self.places, reserve=self.reserve, clock=loop.time, wall=self.server.wall)
         left = iter(range(self.todo))
+        ask = self._through(gate) if self.gate == GATES[-1] else self._by_itself
 
         async def work() -> None:
             for _ in left:
-                while not await self._once(gate):
+                while not await ask():
                     pass
 
         await asyncio.gather(*(work() for _ in range(min(self.places, self.todo))))
         assert gate.in_flight == 0
         self.done = loop.time()
 
-    async def _once(self, gate: Gate) -> bool:
-        ticket = await gate.enter("get")
-        assert not isinstance(ticket, RateLimitError)
+    def _through(self, gate: Gate) -> Callable[[], Awaitable[bool]]:
+        async def ask() -> bool:
+            ticket = await gate.enter("get")
+            assert isinstance(ticket, Ticket)
+            reply = await self.server.answer()
+            gate.answered("get", ticket, parse_rate_limit(reply, str), reply.status)
+            self.rejected += reply.status == 429
+            return reply.status == 200
+
+        return ask
+
+    async def _by_itself(self) -> bool:
+        """Wait for the reset after a 429: alone, or, with a gate that closes, together."""
+        loop = asyncio.get_running_loop()
+        if self.gate == GATES[1] and loop.time() < self._closed_until:
+            await asyncio.sleep(self._closed_until - loop.time())
         reply = await self.server.answer()
-        gate.answered("get", ticket, parse_rate_limit(reply, str), reply.status)  # type: ignore[arg-type]
-        self.rejected += reply.status == 429
+        if reply.status == 429:
+            self.rejected += 1
+            reset = float(reply.headers["X-RateLimit-Reset"])
+            self._closed_until = loop.time() + reset
+            if self.gate == GATES[0]:
+                await asyncio.sleep(reset)
         return reply.status == 200
+
+
+def run_all(clients: list[Client], start: float = 0.0) -> None:
+    """Run clients beside one another, beginning so many seconds after a window's begin."""
+
+    async def main() -> None:
+        await asyncio.sleep(start)
+        await asyncio.gather(*(client.run() for client in clients))
+
+    run(main)

@@ -69,7 +69,8 @@ class Gate:
         self._reserve = reserve
         self._clock = clock
         self._wall = wall
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _Lane] = {}  # by operation; those with the same limit have the same one
+        self._named: dict[str, _Lane] = {}
         self._last: _Lane | None = None
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
@@ -127,6 +128,7 @@ class Gate:
                 self._give_back(operation, waiter.answer.result())
             raise
         finally:
+            lane = self._lanes[operation]  # it may be another by now
             lane.waiters.pop(number, None)
             lane.impatient -= patience is not None
             waited = self._clock() - begun if short else 0.0
@@ -141,8 +143,21 @@ class Gate:
 
     def answered(self, operation: str, ticket: Ticket, rate: RateLimit | None, status: int) -> None:
         """Take in an answer: its status and what its rate-limit headers said."""
+        if rate is not None and rate.name and self._lanes[operation].ledger.name is None:
+            self._share(operation, rate.name)
         self._lanes[operation].ledger.answered(ticket, self._clock(), self._wall(), rate, status)
         self._left(operation)
+
+    def _share(self, operation: str, name: str) -> None:
+        """Put an operation whose limit has told its name for the first time under the ledger of that name."""
+        lane = self._lanes[operation]
+        shared = self._named.setdefault(name, lane)
+        if shared is not lane:
+            self._lanes[operation] = shared
+            shared.ledger.in_flight += lane.ledger.in_flight
+            shared.waiters = OrderedDict(sorted([*shared.waiters.items(), *lane.waiters.items()]))
+            shared.impatient += lane.impatient
+            self._last = shared if self._last is lane else self._last
 
     def lost(self, operation: str, ticket: Ticket) -> None:
         """Take note that a request went out and no answer came."""

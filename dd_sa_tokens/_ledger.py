@@ -102,8 +102,9 @@ class Boundary:
         """Return the wall clock's multiple of the period, where the answers allow it."""
         if self.period is None or not self.guessing:
             return None
-        multiple = round((self.middle + self.skew) / self.period) * self.period - self.skew
-        return multiple if max(self.lo, self.after) < multiple <= self.hi else None
+        # Where several fit, the last: too late costs time, too early a 429.
+        multiple = math.floor((self.hi + self.skew) / self.period) * self.period - self.skew
+        return multiple if multiple > max(self.lo, self.after) else None
 
     @property
     def middle(self) -> float:
@@ -327,7 +328,8 @@ class Ledger:
         return math.inf if self.boundary is None else self.boundary.expected()
 
     def _count(self, ticket: Ticket) -> None:
-        if self.remaining is not None and ticket.window == self.window:
+        # Sent at the end of a window, it may have been counted in the next one.
+        if self.remaining is not None and self.window - ticket.window <= 1:
             self.remaining = max(self.remaining - 1, 0)
 
     def _turn(self, now: float) -> None:

@@ -16,7 +16,7 @@ from ._retry import Retries, RetryBudget, rejection_pause
 from ._transport import Transport
 from ._wire import Failure, Fate, Reply, Request, interpret, parse_rate_limit
 from .config import Credentials, RetryPolicy
-from .errors import ClientClosedError
+from .errors import APIError, ClientClosedError
 from .models import ClientStats
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class _Call:
 
     attempts: int = 0
     rejections: int = 0  # 429s in a row
+    rejection: APIError | None = None  # the last of them
     waited: float = 0.0  # seconds at the gate
 
 
@@ -100,7 +101,10 @@ class Pipeline:
             return Failure(ClientClosedError("the client is closed"), Fate.FINAL)
         ticket = self._gate.try_enter(operation) or await self._gate.enter(operation, self._patience(call))
         if not isinstance(ticket, Ticket):
-            return Failure(ticket, Fate.FINAL)
+            said = call.rejection
+            return Failure(
+                ticket.with_context(errors=said.errors, request_id=said.request_id) if said else ticket, Fate.FINAL
+            )
         call.waited += ticket.waited
         self._requests += 1
         self._retries += call.attempts > 0
@@ -127,6 +131,7 @@ class Pipeline:
         elif outcome.fate is Fate.NOT_PROCESSED:
             self._rate_limited += 1
             call.rejections += 1
+            call.rejection = cast("APIError", outcome.error)
             pause = rejection_pause(outcome, self._policy, call.rejections)
             if pause:
                 self._gate.close(operation, pause)
@@ -147,10 +152,12 @@ class Pipeline:
             return await self._attempt(request, call)
 
         def on_retry(failure: Failure, seconds: float) -> None:
+            when = f"in {seconds:.2f} s"
             if failure.fate is Fate.NOT_PROCESSED:
                 call.waited += seconds
+                when = "when there is quota"
             what = f"{request.operation.method} {request.path}"
-            _logger.warning("%s: %s; try %d in %.2f s", what, failure.error, call.attempts + 1, seconds)
+            _logger.warning("%s: %s; try %d %s", what, failure.error, call.attempts + 1, when)
 
         def patience() -> float:
             left = self._patience(call)

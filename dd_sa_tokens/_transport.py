@@ -44,7 +44,7 @@ _FAILURES: tuple[tuple[type[BaseException], str, Fate], ...] = (
     (TimeoutError, "the session's own timeout ran out", Fate.UNKNOWN),
     (aiohttp.ClientError, "the connection failed", Fate.UNKNOWN),
     (OSError, "the connection failed", Fate.UNKNOWN),
-    (RuntimeError, "the session failed; it must have been made under the running event loop", Fate.FINAL),
+    (RuntimeError, "the session failed; was it made under another event loop?", Fate.FINAL),
     (Exception, "the session failed", Fate.FINAL),  # a middleware of a borrowed session, say
 )
 

@@ -115,8 +115,9 @@ def get_token(service_account_id: str, token_id: str) -> Request[AccessToken]:
     Raises:
         InvalidArgumentError: An ID cannot be one.
     """
-    collection = _collection(check_id("service_account_id", service_account_id, "get_token"))
-    path = f"{collection}/{quote(check_id('token_id', token_id, 'get_token'), safe='')}"
+    check_id("service_account_id", service_account_id, "get_token")
+    check_id("token_id", token_id, "get_token", service_account_id=service_account_id)
+    path = f"{_collection(service_account_id)}/{quote(token_id, safe='')}"
     return Request(_GET_TOKEN, path, service_account_id, token_id)
 
 

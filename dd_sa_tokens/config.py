@@ -261,7 +261,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def check_id(name: str, value: object, operation: str) -> str:
+def check_id(name: str, value: object, operation: str, service_account_id: str | None = None) -> str:
     """Return an ID that can be sent as one path segment.
 
     Raises:
@@ -280,7 +280,10 @@ def check_id(name: str, value: object, operation: str) -> str:
         msg = f"{name} must not be {value!r}: as a path segment it names another path"
     else:
         return value
-    raise InvalidArgumentError(msg, operation=operation)
+    error = InvalidArgumentError(msg, operation=operation, service_account_id=service_account_id)
+    if isinstance(value, str):
+        setattr(error, name, value)
+    raise error
 
 
 def check_options(*, concurrency: Any, timeout: Any, retry: Any, quota_reserve: Any) -> None:

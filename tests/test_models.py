@@ -145,6 +145,11 @@ def test_a_bare_token_has_the_documented_defaults() -> None:
     )
 
 
+def test_a_new_client_has_done_nothing() -> None:
+    """All counters begin at zero."""
+    assert attrs.astuple(ClientStats()) == (0, 0, 0, 0.0)
+
+
 @given(secrets)
 def test_secret_shows_only_when_revealed(value: str) -> None:
     """No usual way of looking at a secret, or at what holds it, gives it away."""

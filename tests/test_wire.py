@@ -429,6 +429,7 @@ def test_a_unix_time_is_read_against_the_answer_s_date(seconds: int, date: int |
         ("Remaining", "4.9", RateLimit(remaining=4)),
         ("Period", "3600", RateLimit(period=3600.0)),
         ("Period", "10, 60", RateLimit(period=60.0)),
+        ("Period", "0.5", RateLimit(period=0.5)),
         ("Period", "86400", RateLimit(period=86_400.0)),
         ("Name", "tokens_v2", RateLimit(name="tokens_v2")),
         ("Limit", "many", None),
