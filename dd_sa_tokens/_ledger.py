@@ -177,12 +177,12 @@ class Contention:
 
         Alone, all of them. With others, who may have as many more in flight for each of ours, a part of them, which
         shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
-        no more than have been answered, for a second at most, unless there is plenty.
+        twice as many as have been answered, for a second at most, unless there is plenty.
         """
         factor = max(self.current, *self.past, 1.0)
         room = left if factor == 1.0 else left // (_CAUTION * factor)
         if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
-            room = min(room, max(self.answered, 1))
+            room = min(room, max(2 * self.answered, 3))
         return room
 
 
