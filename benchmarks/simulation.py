@@ -63,6 +63,8 @@ class Server:
         offset: Seconds by which its clock is ahead of the clients'.
         latency: Mean seconds for a round trip; each half of it varies by half.
         requests: Received, by window.
+        accepted: Those that were not rejected, by window.
+        first: When the first of a window came, in seconds since the epoch on the server's clock.
         rejected: 429s given.
     """
 
@@ -72,6 +74,7 @@ class Server:
     random: random.Random = attrs.Factory(lambda: random.Random(0))
     requests: Counter[int] = attrs.Factory(Counter)
     accepted: Counter[int] = attrs.Factory(Counter)
+    first: dict[int, float] = attrs.Factory(dict)
     rejected: int = 0
 
     def wall(self) -> float:
@@ -85,6 +88,7 @@ class Server:
         admitted, headers = self.quota.spend(now)
         window = int(now // self.quota.period)
         self.requests[window] += 1
+        self.first.setdefault(window, now)
         self.accepted[window] += admitted
         self.rejected += not admitted
         await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))

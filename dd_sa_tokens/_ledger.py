@@ -160,7 +160,8 @@ class Contention:
         others = self._used - self._numbers
         if others < max(self.answered, _LEAST_CONTENDED * self._numbers, 1):
             return 1.0
-        return min(self._used / self._numbers, _MOST_CONTENDED)
+        # Where there are others, there is one at least: or who has more would go on having more.
+        return min(max(self._used / self._numbers, 2.0), _MOST_CONTENDED)
 
     def turn(self, windows: int, limit: int, in_flight: int) -> None:
         """Begin a new window, so many after this one; what is still in flight may be counted in it."""
@@ -179,7 +180,8 @@ class Contention:
         shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
         twice as many as have been answered, for a second at most, unless there is plenty.
         """
-        factor = max(self.current, *self.past, 1.0)
+        # Of the past, the last window with others in it: two without them have to pass before they are forgotten.
+        factor = max(self.current, next((past for past in self.past if past > 1.0), 1.0))
         room = left if factor == 1.0 else left // (_CAUTION * factor)
         if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
             room = min(room, max(2 * self.answered, 3))

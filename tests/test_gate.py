@@ -902,3 +902,65 @@ class GateMachine(RuleBasedStateMachine):
 
 TestGateMachine = GateMachine.TestCase
 TestGateMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+
+
+# Operations with the same limit
+
+
+def named(name: str | None, remaining: int, limit: int = 1000) -> RateLimit:
+    return RateLimit(limit, 10.0, remaining, 9, name)
+
+
+@virtual
+async def test_operations_of_the_same_limit_share_a_ledger() -> None:
+    """Once both have given the limit's name, what one has spent the other one cannot."""
+    gate = make()
+    await opened(gate, GET, named("tokens", 1))
+    assert gate.try_enter(LIST) is not None  # its limit is not known yet
+    gate = make()
+    await opened(gate, GET, named("tokens", 2))
+    await opened(gate, LIST, named("tokens", 1))
+    ticket = gate.try_enter(LIST)
+    assert ticket is not None
+    assert gate.try_enter(GET) is None
+    assert gate.try_enter(LIST) is None
+    gate.forget(LIST, ticket)
+    assert gate.try_enter(GET) is not None
+
+
+@virtual
+async def test_operations_of_different_limits_do_not_share() -> None:
+    """Another name, or none, is another account."""
+    gate = make()
+    await opened(gate, GET, named("tokens", 0))
+    await opened(gate, LIST, named("lists", 500))
+    await opened(gate, "other", named(None, 500))
+    assert gate.try_enter(GET) is None
+    assert gate.try_enter(LIST) is not None
+    assert gate.try_enter("other") is not None
+
+
+@virtual
+async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
+    """Requests that wait when their operation joins another's ledger are served with the others, oldest first."""
+    gate = make(places=10)
+    await opened(gate, GET, named("tokens", 0))
+    order: list[str] = []
+
+    async def call(operation: str) -> None:
+        ticket = await enter(gate, operation)
+        order.append(operation)
+        gate.answered(operation, ticket, named("tokens", 500), 200)
+
+    first = gate.try_enter(LIST)  # alone, so that the others of its kind wait
+    assert first is not None
+    tasks = [asyncio.create_task(call(operation)) for operation in (LIST, GET, LIST, GET)]
+    await turns()
+    gate.answered(LIST, first, named("tokens", 0), 200)
+    await turns()
+    assert order == []
+    tasks[2].cancel()
+    await asyncio.sleep(11)
+    assert order == [LIST, GET, GET]
+    assert waiting(gate) == 0
+    assert gate.in_flight == 0

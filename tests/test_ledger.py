@@ -304,13 +304,16 @@ def test_a_stale_answer_does_not_confirm_the_new_window(remaining: int) -> None:
     assert len(passing(ledger, 10.3)) == 99
 
 
-def test_a_lost_request_of_the_window_before_takes_nothing() -> None:
-    """It was counted there, if at all."""
+def test_a_lost_request_of_the_window_before_may_have_been_counted_in_this_one() -> None:
+    """Sent just before a window's end it may have arrived after it; a window later it was counted there, if at all."""
     ledger = opened(remaining=50)
-    late = ledger.send(9.5)
+    late, later = ledger.send(9.5), ledger.send(9.5)
     answer(ledger, 10.1, 10.2, rate(99, 10))
     ledger.lost(late)
-    assert left(ledger, 10.3) == 99
+    assert left(ledger, 10.3) == 97  # one lost, one still in flight
+    answer(ledger, 20.1, 20.2, rate(99, 10))
+    ledger.lost(later)
+    assert left(ledger, 20.3) == 99
 
 
 def test_an_answer_of_a_later_window_opens_it() -> None:
@@ -636,3 +639,111 @@ def test_any_limit_and_period_are_kept(limit: int, period: float) -> None:
     run = simulate(limit=limit, period=period, requests=limit * 5)
     assert run.rejected == 0
     assert all(used >= 0.99 * limit for used in run.full)
+
+
+# Those who share the quota
+
+
+def contended(others: int = 1, count: int = 20, places: int = 0) -> Ledger:
+    """Return a ledger of a fresh window of 100, in which others sent so many requests for each of its own."""
+    ledger = Ledger(places=places)
+    for number in range(1, count + 1):
+        answer(ledger, 1.0, 1.1, rate(LIMIT - number * (1 + others), 9))
+    return ledger
+
+
+def test_alone_nothing_is_held_back() -> None:
+    """A client that finds each of its requests, and no others, in the count may use all that is left at once."""
+    assert len(passing(contended(others=0), 1.1)) == LIMIT - 20
+
+
+def test_alone_with_answers_out_of_order_nothing_is_held_back() -> None:
+    """The server may serve what is in flight together in any order; that is no sign of others."""
+    shuffled = random.Random(7)
+    ledger = Ledger()
+    answer(ledger, 1.0, 1.1, rate(99, 9))
+    while ledger.remaining:
+        tickets = passing(ledger, 1.2, most=25)
+        left_over = LIMIT - ledger.contention.sent + len(tickets)
+        counts = list(range(left_over - len(tickets), left_over))
+        shuffled.shuffle(tickets)
+        for ticket in tickets:
+            ledger.answered(ticket, 1.3, 1.3, rate(counts.pop(), 9), 200)
+            assert ledger.contention.current == 1.0
+
+
+@pytest.mark.parametrize(("others", "most"), [(1, 15), (3, 2)])
+def test_the_more_others_there_are_the_fewer_are_in_flight(others: int, most: int) -> None:
+    """What is in flight, ours and theirs, must fit in half of what is left: 60 / 2 / 2, and 20 / 2 / 4."""
+    assert len(passing(contended(others), 1.1)) == most
+
+
+def test_the_last_few_are_left_where_others_may_take_them() -> None:
+    """When less is left than everybody may have in flight, a contended client waits for the next window."""
+    ledger = contended(others=1)
+    answer(ledger, 1.2, 1.3, rate(3, 9))
+    assert ledger.wait(1.3) > 8
+    assert ledger.shortage(1.3, 0) > 8
+
+
+def next_windows(ledger: Ledger, first: int, last: int, others: int = 0) -> None:
+    """Let windows pass in which half of the quota is used."""
+    for window in range(first, last + 1):
+        for number in range(1, 51 // (1 + others)):
+            at = window * PERIOD + 1
+            answer(ledger, at, at + 0.1, rate(LIMIT - number * (1 + others), 9))
+
+
+def test_full_speed_returns_after_two_clean_windows() -> None:
+    """One window without others may be chance; after two it is believed that they have gone."""
+    ledger = contended(others=1)
+    next_windows(ledger, 1, 1)
+    held = passing(ledger, 11.2)
+    assert len(held) == (LIMIT - 50) // 4  # half of what is left, for each of two
+    for ticket in held:
+        ledger.forget(ticket)
+    next_windows(ledger, 2, 3)
+    assert ledger.contention.past == (1.0, 1.0)
+    assert len(passing(ledger, 31.2)) == 51
+
+
+def test_what_was_used_before_we_came_is_nobodys_haste() -> None:
+    """Others' use from before the first answer says nothing about how fast they go on."""
+    ledger = Ledger()
+    for number in range(1, 11):
+        answer(ledger, 1.0, 1.1, rate(40 - number, 9))
+    assert len(passing(ledger, 1.1)) == 30
+
+
+def test_the_first_window_begins_slowly() -> None:
+    """Nothing being known of others, three go at first, then twice as many as were answered."""
+    ledger = Ledger(places=50)
+    answer(ledger, 1.0, 1.1, rate(99, 9))
+    first = passing(ledger, 1.1)
+    assert len(first) == 3
+    for number, ticket in enumerate(first, start=2):
+        ledger.answered(ticket, 1.2, 1.2, rate(LIMIT - number, 9), 200)
+    assert len(passing(ledger, 1.2)) == 8
+    assert len(passing(ledger, 2.0 + SOON)) == LIMIT - 4 - 8  # no longer than a second
+
+
+def test_with_plenty_left_the_first_window_begins_at_full_speed() -> None:
+    """Four times as many as the client can have in flight leave room for others."""
+    ledger = Ledger(places=50)
+    answer(ledger, 1.0, 1.1, rate(200, 9, limit=1000))
+    assert len(passing(ledger, 1.1, most=50)) == 50
+
+
+def test_a_known_quiet_quota_begins_at_full_speed() -> None:
+    """After a window that was ours alone, the next one is not begun slowly, except for its first request."""
+    ledger = contended(others=0, count=60, places=50)
+    assert len(passing(ledger, 10.1)) == 1
+    answer(ledger, 10.2, 10.3, rate(98, 10))
+    assert len(passing(ledger, 10.3)) == 97
+
+
+def test_after_a_long_silence_nothing_is_known_of_others() -> None:
+    """What windows long ago were like does not count: others may have come."""
+    ledger = contended(others=0, count=60, places=50)
+    answer(ledger, 95.0, 95.1, rate(99, 5))
+    assert len(passing(ledger, 95.1)) == 3
