@@ -172,12 +172,12 @@ def _describe(  # noqa: PLR0917 - one line of a table
     first = limit - fake.get("quota_used", 0)
     more = max(math.ceil((total - first) / limit), 0)
     least = (begun // period + more) * period if more else begun
-    over = max(end for _, end in outcomes) + fake.get("clock_offset", 0.0) - least
+    over = f"{max(end for _, end in outcomes) + fake.get('clock_offset', 0.0) - least:+7.2f} s" if got else "-"
     full = [used for _, used in windows[1:-1]]
     worst = f"{min(full)}/{limit}" if full else "-"
     return (
         f"  {case.name:38} {requests:5} {rejected:4} {rejected / requests:6.1%} {worst:>8} "
-        f"{over:+7.2f} s {total - got:5}   {case.aim}"
+        f"{over:>9} {total - got:5}   {case.aim}"
     )
 
 

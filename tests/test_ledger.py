@@ -704,7 +704,7 @@ def test_full_speed_returns_after_two_clean_windows() -> None:
         ledger.forget(ticket)
     next_windows(ledger, 2, 3)
     assert ledger.contention.past == (1.0, 1.0)
-    assert len(passing(ledger, 31.2)) == 51
+    assert len(passing(ledger, 31.2)) == 50
 
 
 def test_what_was_used_before_we_came_is_nobodys_haste() -> None:
