@@ -47,6 +47,7 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
+from dd_sa_tokens.testing import FakeDatadog
 
 PATH = f"/api/v2/service_accounts/{ACCOUNT}/access_tokens/t1"
 US1 = f"https://api.datadoghq.com{PATH}"
@@ -575,3 +576,35 @@ async def test_what_is_sent_may_be_answered_by_a_function(mocked: aioresponses, 
         mocked.get(US1.replace("t1", name), callback=answer)
     tokens = await asyncio.gather(*(client.get_token(ACCOUNT, name) for name in "abcd"))
     assert [token.id for token in tokens] == list("abcd")
+
+
+# A whole run
+
+
+async def test_five_hundred_tokens_through_a_quota() -> None:
+    """500 tokens through 200 requests a second: each ID answered once, in order, with at most one 429."""
+    async with FakeDatadog(tokens=500, rate_limit=(200, 1.0), latency=0.005) as datadog:
+        async with TokensClient(base_url=datadog.url, access_token=datadog.access_token) as client:
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            stats = client.stats
+        expected = datadog.tokens
+    assert [item.unwrap() for item in result] == list(expected)
+    assert datadog.rejected <= 1
+    assert datadog.requests == stats.requests == 500 + datadog.rejected
+    assert stats.rate_limited == stats.retries == datadog.rejected
+    assert stats.quota_wait_seconds > 0
+
+
+async def test_a_stream_through_a_quota_and_an_outage() -> None:
+    """With failures among them, each ID is still answered exactly once."""
+    async with FakeDatadog(tokens=300, rate_limit=(150, 1.0), latency=0.005) as datadog:
+        for fault in ({"status": 503}, {"drop": True}, {"truncate": True}, {"status": 429}) * 5:
+            datadog.fail_next(**fault)  # type: ignore[arg-type]
+        policy = RetryPolicy(initial_backoff=0.01)
+        async with TokensClient(
+            base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key, retry=policy
+        ) as client:
+            items = [item async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids)]
+        ids = datadog.token_ids
+    assert sorted(item.token_id for item in items) == sorted(ids)
+    assert all(item.ok for item in items)
