@@ -88,7 +88,7 @@ def _not_an_id(value: object) -> TokenResult | None:
     if isinstance(value, str):
         return None
     error = InvalidArgumentError(f"token_id must be a str, not {type(value).__name__}", operation="get_token")
-    return TokenResult(shown(value), error=error)
+    return TokenResult(f"<{type(value).__name__} {shown(value)}>", error=error)  # no ID looks like that
 
 
 class _Order:

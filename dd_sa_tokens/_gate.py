@@ -43,6 +43,18 @@ class _Lane:
     waiters: OrderedDict[int, _Waiter] = attrs.field(factory=OrderedDict[int, _Waiter])
     impatient: int = 0  # waiters with a deadline
     served: float = -math.inf  # when the last of them was expected to have quota
+    short: bool = False  # whether the quota was spent when somebody last looked
+    looked: float = -math.inf  # when that was
+    shortages: float = 0.0  # seconds for which the quota was spent, in all
+
+    def look(self, now: float) -> None:
+        """Keep the account of the shortages."""
+        if self.short:
+            self.shortages += now - self.looked
+        short = self.ledger.shortage(now, 0)
+        if short and not self.short:
+            _logger.info("the quota %s is spent for %.2f s", self.ledger.name or "", short)
+        self.short, self.looked = short > 0, now
 
 
 class Gate:
@@ -110,13 +122,13 @@ class Gate:
             return ticket
         lane = self._lanes[operation]
         begun = self._clock()
+        lane.look(begun)
+        before = lane.shortages
         short = lane.ledger.shortage(begun, len(lane.waiters))
         if patience is not None and short > patience:
             return self._refusal(lane, begun, short)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), math.inf if patience is None else begun + patience)
         number = next(self._numbers)
-        if short and not lane.waiters:
-            _logger.info("%s: the quota is spent, waiting %.2f s for the next window", operation, short)
         lane.waiters[number] = waiter
         lane.impatient += patience is not None
         lane.served = begun + short
@@ -131,7 +143,8 @@ class Gate:
             lane = self._lanes[operation]  # it may be another by now
             lane.waiters.pop(number, None)
             lane.impatient -= patience is not None
-            waited = self._clock() - begun if short else 0.0
+            lane.look(self._clock())
+            waited = max(lane.shortages - before, 0.0)
             self.waited += waited
         if isinstance(answer, Ticket):
             answer.waited = waited
@@ -194,6 +207,9 @@ class Gate:
     def _admit(self) -> None:
         """Let the next ones pass, as many as may."""
         now = self._clock()
+        for lane in self._lanes.values():
+            if lane.waiters:
+                lane.look(now)
         while self.in_flight < self._places:
             ready = [lane for lane in self._lanes.values() if lane.waiters and lane.ledger.wait(now) <= 0]
             if not ready:

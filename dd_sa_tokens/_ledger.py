@@ -15,6 +15,7 @@ from .models import RateLimit
 ALONE_FOR = 1.0
 """Seconds for which the first request of an unconfirmed window holds the others back, at the most."""
 
+_SLOW_FOR = 1.0  # seconds for which a window begins slowly while nothing is known of others
 _LEAST_CONTENDED = 0.04  # requests of others for each of ours; below, it is somebody who looks up a thing or two
 _MOST_CONTENDED = 8.0
 _CAUTION = 2.0  # what is left was counted half a round trip ago: the others have used some of it since
@@ -28,15 +29,17 @@ class Ticket:
     """A request that is in flight.
 
     Attributes:
+        ledger: Whose numbers the next two are.
         sent: When it left, on the loop's clock.
         window: The number of the window that it was meant for.
         number: Its place among the requests of this window, counted from 1.
         waited: Seconds that it had to wait for quota.
     """
 
+    ledger: Ledger
     sent: float
     window: int
-    number: int = 0
+    number: int
     waited: float = 0.0
 
 
@@ -183,7 +186,7 @@ class Contention:
         # Of the past, the last window with others in it: two without them have to pass before they are forgotten.
         factor = max(self.current, next((past for past in self.past if past > 1.0), 1.0))
         room = left if factor == 1.0 else left // (_CAUTION * factor)
-        if not self.past and left < _PLENTY * places and now < self.since + ALONE_FOR:
+        if not self.past and left < _PLENTY * places and now < self.since + _SLOW_FOR:
             room = min(room, max(2 * self.answered, 3))
         return room
 
@@ -219,6 +222,7 @@ class Ledger:
     confirmed: bool = False
     _alone: Ticket | None = None
     _alone_since: float = -math.inf
+    _last_sent: float = -math.inf
     _closed_until: float = -math.inf
 
     def wait(self, now: float) -> float:
@@ -238,7 +242,7 @@ class Ledger:
                 return self._alone_since + ALONE_FOR - now
         if left is None or self.in_flight < self.contention.room(left, self.places, now):
             return 0.0
-        faster = self.contention.since + ALONE_FOR
+        faster = self.contention.since + _SLOW_FOR
         if now < faster and self.in_flight < self.contention.room(left, self.places, faster):
             return faster - now
         return max(self._end() - now, 0.0)
@@ -263,11 +267,13 @@ class Ledger:
     def send(self, now: float) -> Ticket:
         """Take a place in flight. The first request of an unconfirmed window goes alone."""
         self.contention.sent += 1
-        ticket = Ticket(now, self.window, self.contention.sent)
+        ticket = Ticket(self, now, self.window, self.contention.sent)
         if not self.confirmed and self._alone is None:
             self._alone = ticket
-            if not self.in_flight or self._alone_since == -math.inf:
+            idle = not self.in_flight and now - self._last_sent > ALONE_FOR
+            if idle or self._alone_since == -math.inf:
                 self._alone_since = now
+        self._last_sent = now
         self.in_flight += 1
         return ticket
 
@@ -293,20 +299,30 @@ class Ledger:
             status: The HTTP status.
         """
         self.forget(ticket)
-        if rate is None or (rate.remaining is None and status != 429):
-            if status < 300:
-                self.confirmed = True
-                self._count(ticket)
-            return
-        self.limit = rate.limit or self.limit
-        self.period = rate.period or self.period
-        self.name = rate.name or self.name
-        rejected = status == 429
-        if rate.reset is not None or (self.period is not None and not rejected):
+        if rate is not None and (rate.remaining is not None or status < 300 or status == 429):
+            self.limit = rate.limit or self.limit
+            self.period = rate.period or self.period
+            self.name = rate.name or self.name
+        if rate is not None and rate.remaining is None and status < 300 and self.limit is not None:
+            # A count of our own, where the answers have none: it does not see others.
+            rate = attrs.evolve(rate, remaining=max(self.limit - ticket.number, 0))
+        if self._tells(rate, status):
+            assert rate is not None
             if self.boundary is None:
                 self.boundary = Boundary()
             self.boundary.period, self.boundary.skew = self.period, wall - now
-            self._place(self.boundary, ticket, now, rate, rejected=rejected)
+            self._place(self.boundary, ticket, now, rate, rejected=status == 429)
+        elif status < 300:
+            self.confirmed = True
+            self._count(ticket)
+
+    def _tells(self, rate: RateLimit | None, status: int) -> bool:
+        """Tell whether an answer says how much is left, and until when: a 429 must say so itself."""
+        if rate is None:
+            return False
+        if status == 429:
+            return rate.reset is not None
+        return rate.remaining is not None and (rate.reset is not None or self.period is not None)
 
     def close(self, until: float) -> None:
         """Let nothing pass until then: a 429 said so without saying when the window ends."""
@@ -365,13 +381,14 @@ class Ledger:
         if later > 0 and now > boundary.lo:
             boundary.move(later * (boundary.period or 0.0))
             self._open(later, remaining)
+            self.contention.sent += 1  # this request is no longer in flight, and was counted there
         elif later < 0:
-            if self.confirmed or ticket.window < self.window:
+            if self.confirmed or ticket.ledger is not self or ticket.window < self.window:
                 return
             boundary.move(-(boundary.period or 0.0))
             boundary.was_early(ticket.sent)
         boundary.observe(ticket.sent, now, rate.reset)
-        if self.limit is not None and ticket.window == self.window and not rejected:
+        if self.limit is not None and ticket.ledger is self and ticket.window == self.window and not rejected:
             self.contention.note(ticket.number, self.limit - remaining)
         self.remaining = remaining if self.remaining is None else min(self.remaining, remaining)
         self.confirmed = True
@@ -382,6 +399,6 @@ class Ledger:
             return 0
         lo, hi = boundary.seen(ticket.sent, now, reset)
         own = ticket.window - self.window
-        if boundary.meets(lo - own * boundary.period, hi - own * boundary.period):
+        if ticket.ledger is self and boundary.meets(lo - own * boundary.period, hi - own * boundary.period):
             return own
         return round(((lo + hi) / 2 - boundary.middle) / boundary.period)

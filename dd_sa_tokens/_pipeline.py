@@ -105,6 +105,9 @@ class Pipeline:
             return Failure(
                 ticket.with_context(errors=said.errors, request_id=said.request_id) if said else ticket, Fate.FINAL
             )
+        if self.closed:
+            self._gate.forget(operation, ticket)
+            return Failure(ClientClosedError("the client is closed"), Fate.FINAL)
         call.waited += ticket.waited
         self._requests += 1
         self._retries += call.attempts > 0
@@ -119,6 +122,7 @@ class Pipeline:
         if isinstance(reply, Failure):
             leave = self._gate.forget if reply.fate is Fate.NOT_SENT else self._gate.lost
             leave(operation, ticket)
+            call.rejections, call.rejection = 0, None
             return reply
         return self._take_in(request, call, ticket, reply)
 
@@ -136,7 +140,7 @@ class Pipeline:
             if pause:
                 self._gate.close(operation, pause)
         else:
-            call.rejections = 0
+            call.rejections, call.rejection = 0, None
         return outcome
 
     def _patience(self, call: _Call) -> float | None:

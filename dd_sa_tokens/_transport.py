@@ -19,6 +19,7 @@ from .errors import ClientClosedError, ConfigurationError, DatadogError, Request
 LARGEST_BODY = 10 * 1024 * 1024
 """Bytes that an answer's body may have, once decompressed."""
 
+_CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 _USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 
@@ -31,9 +32,9 @@ class _TooLargeError(Exception):
 _FAILURES: tuple[tuple[type[BaseException], str, Fate], ...] = (
     (_TooLargeError, f"the body is larger than {LARGEST_BODY // 1024 // 1024} MiB", Fate.FINAL),
     (aiohttp.InvalidURL, "the URL is refused by the HTTP library", Fate.FINAL),
-    (aiohttp.ClientConnectorCertificateError, "the server's TLS certificate is not valid for it", Fate.NOT_SENT),
+    (aiohttp.ClientConnectorCertificateError, "the server's TLS certificate is not valid for it", Fate.FINAL),
     (aiohttp.ClientConnectorSSLError, "no TLS connection could be made", Fate.NOT_SENT),
-    (aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", Fate.NOT_SENT),
+    (aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", Fate.FINAL),
     (aiohttp.ClientConnectorDNSError, "the host name could not be resolved", Fate.NOT_SENT),
     (aiohttp.ClientProxyConnectionError, "the proxy could not be reached", Fate.NOT_SENT),
     (aiohttp.ClientHttpProxyError, "the proxy refused the connection", Fate.NOT_SENT),
@@ -66,12 +67,14 @@ class _Attempt:
         deadline: On the loop's clock.
         cancelling: How often the task had been asked to stop by others before.
         cut: Why it was cut short, if it was.
+        sent: Whether it went out already.
     """
 
     task: asyncio.Task[Any]
     deadline: float
     cancelling: int
     cut: DatadogError | None = None
+    sent: bool = False
 
     def stop(self, why: DatadogError) -> None:
         """End the attempt with an error."""
@@ -105,7 +108,7 @@ class Transport:
         timeout: float,
         connections: int,
     ) -> None:
-        _check_session(session)
+        _check_session(session, credentials)
         self._base_url = base_url
         self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
         self._session = session
@@ -113,8 +116,16 @@ class Transport:
         self._timeout = timeout
         self._connections = connections
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._attempts: dict[_Attempt, None] = {}  # in the order in which they began, so by deadline too
+        self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        """Requests that can be under way at a time, so that none waits for a connection while its timer runs."""
+        limits = [self._connections]
+        if self._session is not None and self._session.connector is not None:
+            limits += [self._session.connector.limit, self._session.connector.limit_per_host]
+        return min(limit for limit in limits if limit)
 
     def open(self) -> None:
         """Bind to the running loop, and make the session if there is none.
@@ -134,11 +145,25 @@ class Transport:
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                middlewares=(self._send_once,),
             )
+
+    async def _send_once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Refuse to send a request a second time, which aiohttp does by itself when a connection is dropped.
+
+        That would be a request that neither the quota's ledger nor the retry budget knows of.
+        """
+        attempt = self._attempts[asyncio.current_task()]  # type: ignore[index]
+        if attempt.sent:
+            raise aiohttp.ServerDisconnectedError
+        attempt.sent = True
+        return await handler(request)
 
     async def close(self) -> None:
         """End what is under way and close the session, if it is not borrowed."""
-        for attempt in self._attempts:
+        for attempt in self._attempts.values():
             attempt.stop(ClientClosedError("the client was closed during the request"))
         if self._timer is not None:
             self._timer.cancel()
@@ -159,7 +184,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
             return self._explain(error)
         finally:
-            del self._attempts[attempt]
+            del self._attempts[attempt.task]
 
     def _begin(self) -> _Attempt:
         assert self._loop is not None
@@ -167,7 +192,7 @@ class Transport:
         assert task is not None
         deadline = self._loop.time() + self._timeout
         attempt = _Attempt(task, deadline, task.cancelling())
-        self._attempts[attempt] = None
+        self._attempts[task] = attempt
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._expire)
         return attempt
@@ -177,7 +202,7 @@ class Transport:
         assert self._loop is not None
         self._timer = None
         now = self._loop.time()
-        for attempt in self._attempts:
+        for attempt in self._attempts.values():
             if attempt.deadline > now:
                 self._timer = self._loop.call_at(attempt.deadline, self._expire)
                 break
@@ -208,15 +233,18 @@ class Transport:
         return Failure(cls(f"{text} ({type(error).__name__})"), fate)
 
 
-def _check_session(session: object) -> None:
+def _check_session(session: object, credentials: Credentials) -> None:
     if session is None:
         return
+    ours = credentials.headers().keys()
     if not isinstance(session, aiohttp.ClientSession):
         msg = f"session must be an aiohttp.ClientSession, not {type(session).__name__}"
     elif session.closed:
         msg = "session must be an open aiohttp.ClientSession, not a closed one"
     elif not session.auto_decompress:
         msg = "session must decompress what it receives (auto_decompress=True)"
+    elif session.auth is not None or any(name in session.headers and name not in ours for name in _CREDENTIALS):
+        msg = f"session must not have credentials of its own (auth, {', '.join(_CREDENTIALS)}): both would be sent"
     else:
         return
     raise ConfigurationError(msg)

@@ -12,7 +12,7 @@ from . import _bulk, _wire
 from ._gate import Gate
 from ._pipeline import Pipeline
 from ._transport import Transport
-from .config import RetryPolicy, Site, check_id, check_options, check_strategy, read_base_url, read_credentials
+from .config import RetryPolicy, Site, check_id, check_options, check_strategy, masked, read_base_url, read_credentials
 from .errors import ClientClosedError
 from .models import AccessToken, ClientStats, RateLimit
 from .results import BulkResult, TokenResult
@@ -32,7 +32,8 @@ class TokensClient:
             `DD_ACCESS_TOKEN`.
         site: The Datadog site, such as `datadoghq.eu`; `DD_SITE`, else `datadoghq.com`.
         base_url: Instead of a site: a proxy or a fake server. https, or http on loopback.
-        session: A session to borrow: used, and never closed. Its connector should allow `concurrency` connections.
+        session: A session to borrow: used, and never closed. If its connector allows fewer connections than
+            `concurrency`, that many requests are in flight.
         concurrency: Most requests in flight, over all calls of this client.
         timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for quota or for a place
             does not count.
@@ -57,12 +58,15 @@ class TokensClient:
         retry: RetryPolicy = RetryPolicy(),
         quota_reserve: float = 0.0,
     ) -> None:
+        # First of all: what is raised below must not show the keys to those who log local variables.
+        keys, address = (masked(api_key), masked(app_key), masked(access_token)), masked(base_url)
+        del api_key, app_key, access_token, base_url
         check_options(concurrency=concurrency, timeout=timeout, retry=retry, quota_reserve=quota_reserve)
-        credentials = read_credentials(api_key, app_key, access_token)
+        credentials = read_credentials(*keys)
         transport = Transport(
-            read_base_url(site, base_url), credentials, session=session, timeout=timeout, connections=concurrency
+            read_base_url(site, address), credentials, session=session, timeout=timeout, connections=concurrency
         )
-        self._gate = Gate(concurrency, reserve=quota_reserve)
+        self._gate = Gate(transport.connections, reserve=quota_reserve)
         self._pipeline = Pipeline(transport, self._gate, retry, credentials)
         self._concurrency = concurrency
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Any, final
+from typing import Any, cast, final
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -112,8 +112,8 @@ class Credentials:
 
     __slots__ = ("_headers",)
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = {name: Secret(value) for name, value in headers.items()}
+    def __init__(self, headers: Mapping[str, Secret]) -> None:
+        self._headers = dict(headers)
 
     def headers(self) -> dict[str, str]:
         """Return the headers in the clear, to be put on a request and nowhere else."""
@@ -132,8 +132,16 @@ class Credentials:
         return f"<Credentials: {', '.join(self._headers)}>"
 
 
+def masked(key: str | Secret | None) -> Secret | None:
+    """Hide a key from tracebacks that show local variables, whatever was given for one."""
+    return key if key is None or isinstance(key, Secret) else Secret(key)
+
+
 def read_credentials(
-    api_key: str | None, app_key: str | None, access_token: str | None, environ: Mapping[str, str] = os.environ
+    api_key: str | Secret | None,
+    app_key: str | Secret | None,
+    access_token: str | Secret | None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Credentials:
     """Choose the credentials: the arguments if any is given, else the environment.
 
@@ -146,17 +154,34 @@ def read_credentials(
     Raises:
         ConfigurationError: None, half or both of the two forms are given, or a key cannot be one.
     """
-    given = {"api_key": api_key, "app_key": app_key, "access_token": access_token}
-    if all(value is None for value in given.values()):
-        given = {f"DD_{name.upper()}": environ.get(f"DD_{name.upper()}") or None for name in given}
-    for name, value in given.items():
-        _check_key(name, value)
-    (api_name, api), (app_name, app), (token_name, token) = given.items()
+    api_key, app_key, access_token = masked(api_key), masked(app_key), masked(access_token)
+    names = ("api_key", "app_key", "access_token")
+    keys = (api_key, app_key, access_token)
+    if keys == (None, None, None):
+        names = ("DD_API_KEY", "DD_APP_KEY", "DD_ACCESS_TOKEN")
+        keys = (
+            masked(environ.get(names[0]) or None),
+            masked(environ.get(names[1]) or None),
+            masked(environ.get(names[2]) or None),
+        )
+    del environ  # it is full of keys, and what is raised below must not show them
+    faults = [fault for fault in map(_fault_of_key, names, keys) if fault is not None]
+    if faults:
+        raise ConfigurationError(faults[0])
+    return _choose(names, keys)
+
+
+_Names = tuple[str, str, str]
+_Keys = tuple[Secret | None, Secret | None, Secret | None]
+
+
+def _choose(names: _Names, keys: _Keys) -> Credentials:
+    (api_name, app_name, token_name), (api, app, token) = names, keys
     if token is not None:
         if api is not None or app is not None:
             msg = f"give either {token_name}, or {api_name} with {app_name}, not both forms"
             raise ConfigurationError(msg)
-        return Credentials({"Authorization": f"Bearer {token}"})
+        return Credentials({"Authorization": Secret(f"Bearer {token.reveal()}")})
     if app is None:
         missing = f"{app_name} is missing" if api is not None else "no credentials"
         msg = (
@@ -164,29 +189,30 @@ def read_credentials(
             "Keys are made in Datadog under Organization Settings"
         )
         raise ConfigurationError(msg)
-    if api is None:
-        if not app.startswith(_OWN_TOKEN_PREFIXES):
-            msg = f"{api_name} is missing: {app_name} stands alone only where it is a ddsat_ or ddpat_ token"
-            raise ConfigurationError(msg)
-        return Credentials({"DD-APPLICATION-KEY": app})
-    return Credentials({"DD-API-KEY": api, "DD-APPLICATION-KEY": app})
-
-
-def _check_key(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str) or not value:
-        msg = f"{name} must be a non-empty str"
+    if api is not None:
+        return Credentials({"DD-API-KEY": api, "DD-APPLICATION-KEY": app})
+    if not app.reveal().startswith(_OWN_TOKEN_PREFIXES):
+        msg = f"{api_name} is missing: {app_name} stands alone only where it is a ddsat_ or ddpat_ token"
         raise ConfigurationError(msg)
+    return Credentials({"DD-APPLICATION-KEY": app})
+
+
+def _fault_of_key(name: str, key: Secret | None) -> str | None:
+    """Say what is wrong with a key, without raising: the frames here hold it."""
+    value = "fine" if key is None else cast("object", key.reveal())
+    if not isinstance(value, str) or not value:
+        return f"{name} must be a non-empty str"
     if not value.isascii() or not value.isprintable() or " " in value:
-        msg = (
+        return (
             f"{name} must be printable ASCII without whitespace; "
             "a newline at the end of a key that was read from a file is the usual cause"
         )
-        raise ConfigurationError(msg)
+    return None
 
 
-def read_base_url(site: Site | str | None, base_url: str | None, environ: Mapping[str, str] = os.environ) -> str:
+def read_base_url(
+    site: Site | str | None, base_url: str | Secret | None, environ: Mapping[str, str] = os.environ
+) -> str:
     """Choose where requests go, as a URL without a trailing slash.
 
     Args:
@@ -197,14 +223,15 @@ def read_base_url(site: Site | str | None, base_url: str | None, environ: Mappin
     Raises:
         ConfigurationError: Both are given, the site is not Datadog's, or the URL is not fit to send keys to.
     """
-    if base_url is not None:
-        if site is not None:
-            msg = "give either site or base_url, not both"
-            raise ConfigurationError(msg)
-        return _check_base_url(base_url)
-    if site is not None:
-        return f"https://api.{_check_site('site', site)}"
-    return f"https://api.{_check_site('DD_SITE', environ.get('DD_SITE') or Site.US1)}"
+    base_url = masked(base_url)  # people put passwords into URLs
+    name, given = ("DD_SITE", environ.get("DD_SITE") or Site.US1) if site is None else ("site", site)
+    del environ  # it holds keys, too, and an error must not show them
+    if base_url is None:
+        return f"https://api.{_check_site(name, given)}"
+    fault = "give either site or base_url, not both" if site is not None else _fault_of_base_url(base_url)
+    if fault is not None:
+        raise ConfigurationError(fault)
+    return base_url.reveal().rstrip("/")
 
 
 def _check_site(name: str, site: object) -> str:
@@ -229,27 +256,25 @@ def _split_url(url: str) -> SplitResult | None:
     return parts
 
 
-def _check_base_url(base_url: object) -> str:
-    # The URL itself is not quoted in any of the messages: it may hold a password.
+def _fault_of_base_url(secret: Secret) -> str | None:  # noqa: PLR0911 - one for each fault
+    """Say what is wrong with a URL, without raising and without quoting it: it may hold a password."""
+    base_url = cast("object", secret.reveal())
     if not isinstance(base_url, str):
-        msg = "base_url must be a str such as https://datadog-proxy.example.com"
-        raise ConfigurationError(msg)
+        return "base_url must be a str such as https://datadog-proxy.example.com"
     parts = _split_url(base_url)
     if parts is None or not base_url.isascii() or not base_url.isprintable() or " " in base_url or "\\" in base_url:
-        msg = "base_url is not a URL; it must look like https://datadog-proxy.example.com"
-    elif parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.hostname or ""):
-        msg = "base_url must begin with https:// and a host, or with http:// and a loopback host"
-    elif "@" in parts.netloc:
-        msg = "base_url must not contain credentials; they are given as api_key, app_key or access_token"
-    elif "?" in base_url or "#" in base_url:
-        msg = "base_url must have neither a query nor a fragment"
-    elif parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        msg = "base_url must use https: keys would travel in the clear; http is for loopback (localhost, 127.0.0.1)"
-    elif {".", ".."} & set(parts.path.split("/")) or "%" in parts.path:
-        msg = "base_url must have a plain path, without dot segments and percent escapes"
-    else:
-        return base_url.rstrip("/")
-    raise ConfigurationError(msg)
+        return "base_url is not a URL; it must look like https://datadog-proxy.example.com"
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.hostname or ""):
+        return "base_url must begin with https:// and a host, or with http:// and a loopback host"
+    if "@" in parts.netloc:
+        return "base_url must not contain credentials; they are given as api_key, app_key or access_token"
+    if "?" in base_url or "#" in base_url:
+        return "base_url must have neither a query nor a fragment"
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        return "base_url must use https: keys would travel in the clear; http is for loopback (localhost, 127.0.0.1)"
+    if {".", ".."} & set(parts.path.split("/")) or "%" in parts.path:
+        return "base_url must have a plain path, without dot segments and percent escapes"
+    return None
 
 
 def _is_loopback(host: str) -> bool:

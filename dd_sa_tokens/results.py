@@ -22,7 +22,7 @@ class TokenResult:
     """The outcome for one token ID: the token, or the error that it met.
 
     Attributes:
-        token_id: The ID as it was given (its `repr` where it was no `str`).
+        token_id: The ID as it was given; where it was no `str`, a description such as `<int 5>`.
         token: The token; `None` if the fetch failed.
         error: Why the fetch failed; `None` if it did not.
 
@@ -75,6 +75,9 @@ class BulkResult(Sequence[TokenResult]):
 
     def __hash__(self) -> int:
         return hash(self._items)
+
+    def __reduce__(self) -> tuple[type[BulkResult], tuple[tuple[TokenResult, ...]]]:
+        return BulkResult, (self._items,)
 
     def __repr__(self) -> str:
         return f"<BulkResult: {len(self.tokens)} tokens, {len(self.errors)} errors, {len(self)} positions>"

@@ -29,7 +29,7 @@ from functools import cache, lru_cache
 from http import HTTPStatus
 from itertools import count as counter
 from itertools import repeat
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -453,6 +453,8 @@ def _check_fault(fault: _Fault) -> None:
     fits = fault.stall is None or _is_seconds(fault.stall)
     _check("stall", fits, "seconds, at least 0", fault.stall)
     bare = not fault.headers and fault.body is None
+    _check("headers", isinstance(cast("object", fault.headers), Mapping), "a mapping", fault.headers)
+    _check("body", isinstance(cast("object", fault.body), bytes | None), "bytes", fault.body)
     _check("headers and body", bare or fault.status is not None, "given with a status only", fault)
 
 

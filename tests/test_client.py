@@ -608,3 +608,49 @@ async def test_a_stream_through_a_quota_and_an_outage() -> None:
         ids = datadog.token_ids
     assert sorted(item.token_id for item in items) == sorted(ids)
     assert all(item.ok for item in items)
+
+
+# Borrowed sessions
+
+
+async def test_a_borrowed_session_with_few_connections_loses_nothing() -> None:
+    """No more are in flight than its connector has connections: none waits for one while its time runs."""
+    async with (
+        FakeDatadog(tokens=40, latency=0.1) as datadog,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=5)) as session,
+        TokensClient(
+            base_url=datadog.url, access_token=datadog.access_token, session=session, timeout=0.4, retry=ONCE
+        ) as client,
+    ):
+        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+        assert len(result.tokens) == datadog.requests == 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": {"Authorization": "Bearer another"}},
+        {"headers": {"dd-application-key": "another", "DD-API-KEY": "another"}},
+    ],
+)
+async def test_a_borrowed_session_with_credentials_of_its_own_is_refused(options: dict[str, Any]) -> None:
+    """Both kinds would be sent; ours win where they are the same kind."""
+    async with aiohttp.ClientSession(**options) as session:
+        ours: dict[str, Any] = KEYS if "Authorization" in options["headers"] else {"access_token": "ddpat_0123456789"}
+        with pytest.raises(ConfigurationError, match="session"):
+            TokensClient(**ours, session=session)
+
+
+async def test_closing_ends_a_call_that_was_just_let_through() -> None:
+    """Once `close` was called nothing is sent, not even what had waited and may go in the same moment."""
+    async with FakeDatadog(tokens=2, latency=0.02) as datadog, aiohttp.ClientSession() as session:
+        client = TokensClient(base_url=datadog.url, access_token=datadog.access_token, session=session, concurrency=1)
+        first, second = (
+            asyncio.create_task(client.get_token(datadog.service_account_id, token_id))
+            for token_id in datadog.token_ids
+        )
+        first.add_done_callback(lambda _: asyncio.ensure_future(client.close()))
+        await asyncio.wait([first, second])
+        assert first.result().id == datadog.token_ids[0]
+        assert isinstance(second.exception(), ClientClosedError)
+        assert client._gate.in_flight == 0

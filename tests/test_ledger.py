@@ -74,11 +74,46 @@ def test_first_answer_opens_the_window() -> None:
 
 
 def test_after_an_error_page_the_next_goes_alone_at_once() -> None:
-    """A first answer without headers teaches nothing: the next one goes without delay, and alone for its own second."""
+    """A first answer without headers teaches nothing: the next one goes alone, for what is left of the second."""
     ledger = Ledger()
     answer(ledger, 0.0, 0.5, None, status=502)
     assert len(passing(ledger, 0.5)) == 1
-    assert ledger.wait(0.6) == pytest.approx(0.9)
+    assert ledger.wait(0.6) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("said", [rate(50, None, period=None), RateLimit(reset=7), RateLimit(limit=100)])
+def test_a_success_whose_headers_do_not_tell_enough_opens(said: RateLimit) -> None:
+    """How many are left is of no use without until when, and the other way round."""
+    ledger = Ledger()
+    answer(ledger, 0.0, 0.1, said)
+    assert len(passing(ledger, 0.1)) == 1000
+
+
+def test_without_a_count_it_keeps_one_of_its_own() -> None:
+    """Where answers name the limit and the reset but not what remains, no more than the limit is sent in a window."""
+    ledger = Ledger()
+    answer(ledger, 3.0, 3.1, rate(None, 7))
+    tickets = passing(ledger, 3.1)
+    assert len(tickets) == LIMIT - 1
+    for ticket in tickets:
+        ledger.answered(ticket, 3.2, 3.2, rate(None, 7), 200)
+    assert ledger.wait(3.2) > 6
+
+
+def test_error_pages_do_not_hold_the_others_one_after_the_other() -> None:
+    """The second counts from the first request: after it all go, however many answers said nothing."""
+    ledger = Ledger()
+    for at in (0.0, 0.3, 0.6, 0.9):
+        assert len(passing(ledger, at)) == 1
+        ledger.lost(ledger._alone)  # type: ignore[arg-type]
+    assert len(passing(ledger, 1.0)) == 1000
+
+
+def test_after_a_silence_one_goes_alone_again() -> None:
+    """A client that learnt nothing and then had nothing to do does not begin with a rush."""
+    ledger = Ledger()
+    answer(ledger, 0.0, 0.5, None, status=502)
+    assert len(passing(ledger, 60.0)) == 1
 
 
 @pytest.mark.parametrize("end", ["lost", "forget"])
@@ -705,6 +740,18 @@ def test_full_speed_returns_after_two_clean_windows() -> None:
     next_windows(ledger, 2, 3)
     assert ledger.contention.past == (1.0, 1.0)
     assert len(passing(ledger, 31.2)) == 50
+
+
+def test_a_request_that_opens_a_window_is_one_of_its_own() -> None:
+    """Sent before a window's begin and counted after it, it is nobody else's."""
+    ledger = Ledger()
+    answer(ledger, 9.0, 9.01, rate(99, 1))
+    tickets = [ledger.send(9.99) for _ in range(5)]
+    for number, ticket in enumerate(tickets, start=1):
+        ledger.answered(ticket, 10.02, 10.02, rate(LIMIT - number, 10), 200)
+    for number in range(6, 30):
+        answer(ledger, 10.03, 10.04, rate(LIMIT - number, 10))
+    assert ledger.contention.current == 1.0
 
 
 def test_what_was_used_before_we_came_is_nobodys_haste() -> None:

@@ -148,12 +148,14 @@ async def test_a_lost_answer_is_asked_for_again(
 async def test_a_lost_connection_is_made_again(server: RawServer, connect: Connect, act: Act) -> None:
     """A connection that is lost before the answer is made again; the call has at most max_attempts of its own."""
     client = connect(retry=RetryPolicy(max_attempts=3, initial_backoff=0.001))
-    server.script(*[act] * 4)
+    server.script(*[act] * 2)
     assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
     before = client.stats.requests
     server.script(otherwise=act)
+    received = len(server.requests)
     error = await failed(client, TransportError)
-    assert error.attempts == client.stats.requests - before == 3
+    # aiohttp would send a GET a second time by itself, unseen by quota and budget.
+    assert error.attempts == client.stats.requests - before == len(server.requests) - received == 3
 
 
 async def test_a_refused_connection_is_tried_again(

@@ -354,6 +354,12 @@ def test_a_bad_setting_is_not_quoted(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         TokensClient(**(KEYS | options))
     error = caught.value
+    frames = [
+        frame for frame, _ in traceback.walk_tb(error.__traceback__) if "dd_sa_tokens" in frame.f_globals["__name__"]
+    ]
+    assert frames
+    for frame in frames:
+        assert leaks(repr(frame.f_locals)) == [], frame.f_code.co_name
     for where, text in remains(error.with_traceback(None)):
         assert leaks(text) == [], where
 
@@ -364,6 +370,8 @@ def test_half_of_the_credentials_are_not_quoted(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigurationError) as caught:
         TokensClient()
     assert leaks(str(caught.value) + repr(caught.value)) == []
+    for frame, _ in traceback.walk_tb(caught.value.__traceback__):
+        assert leaks(repr({name: repr(value) for name, value in frame.f_locals.items() if name != "caught"})) == []
     monkeypatch.setenv("DD_APP_KEY", f"{APP_KEY} ")
     with pytest.raises(ConfigurationError, match="DD_APP_KEY") as caught:
         TokensClient()

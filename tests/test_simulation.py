@@ -118,6 +118,16 @@ def test_simpler_gates_do_worse() -> None:
         assert server.rejected > 0.2 * sum(server.requests.values())
 
 
+@pytest.mark.parametrize("before", [0.03, 0.05, 0.07])
+@pytest.mark.parametrize("limit", [10, 40, 100])
+def test_a_start_just_before_a_boundary(limit: int, before: float) -> None:
+    """What is in flight across the boundary is not taken for somebody else's: the windows after it are full."""
+    server = server_of(limit)
+    play(server, {"todo": limit * 5}, start=3.0 - before)
+    assert server.rejected == 0
+    assert set([used for _, used in sorted(server.accepted.items())][1:-1]) == {limit}
+
+
 @given(
     limit=st.integers(1, 60),
     period=st.sampled_from([2.0, 3.0, 10.0]),
