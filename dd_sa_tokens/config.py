@@ -86,8 +86,8 @@ class RetryPolicy:
         initial_backoff: Longest wait before the second try.
         max_backoff: Longest wait before any try. A `Retry-After` of more than ten times this is not waited for.
         max_rate_limit_wait: Longest time one call may wait for quota, its place in the queue included. A call that
-            would wait longer raises `RateLimitError` at once. `None` means as long as it takes, up to an hour where
-            the quota's period is an hour.
+            would wait longer raises `RateLimitError` at once. `None` means as long as it takes: with a quota per hour,
+            an hour for each window that those ahead of it in the queue fill.
 
     Raises:
         ConfigurationError: A value is out of range.

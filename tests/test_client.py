@@ -654,3 +654,18 @@ async def test_closing_ends_a_call_that_was_just_let_through() -> None:
         assert first.result().id == datadog.token_ids[0]
         assert isinstance(second.exception(), ClientClosedError)
         assert client._gate.in_flight == 0
+
+
+async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
+    """1,000 IDs all answered 503: at most 2,000 requests, the real error for each, and the client works afterwards."""
+    async with FakeDatadog(tokens=1000) as datadog:
+        datadog.fail_next(10_000, status=503)
+        policy = RetryPolicy(max_attempts=8, initial_backoff=0.01)
+        async with TokensClient(base_url=datadog.url, access_token=datadog.access_token, retry=policy) as client:
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            assert {type(error) for error in result.errors.values()} == {ServerError}
+            assert len(result) == len(result.errors) == 1000
+            assert 1000 < datadog.requests <= 2000
+            datadog._faults.clear()
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            assert len(result.tokens) == 1000
