@@ -224,9 +224,10 @@ class Gate:
     def _arm(self, now: float) -> None:
         """See to it that the timer rings when the first ledger with waiters may have room again."""
         waits = [lane.ledger.wait(now) for lane in self._lanes.values() if lane.waiters]
-        delay = min((wait for wait in waits if wait > 0), default=None)
-        if delay is None:
-            return
+        if not waits or self.in_flight >= self._places:
+            return  # nobody waits, or for a place, which an answer will give
+        # At once, if a window has begun since the waiter was told to wait.
+        delay = max(min(waits), 0.0)
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + delay:

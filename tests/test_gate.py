@@ -228,6 +228,18 @@ async def test_one_timer_for_all() -> None:
     assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
 
 
+@virtual
+async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> None:
+    """Told to wait a moment before the window's begin, and queued a moment after it, a call passes all the same."""
+    looks = [now()]
+    gate = Gate(50, clock=lambda: looks.pop(0) if len(looks) > 1 else looks[0], wall=wall)
+    await opened(gate, GET, rate(5, 0, 10))
+    end = now() + gate._lanes[GET].ledger.wait(now())
+    looks[:] = [end - 0.001, end + 0.001]
+    async with asyncio.timeout(1):
+        assert isinstance(await gate.enter(GET), Ticket)
+
+
 # The first request of a window
 
 
