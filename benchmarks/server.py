@@ -49,11 +49,12 @@ def _serve(ready: Connection, core: int | None) -> None:
         ready.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    with suppress(KeyboardInterrupt, ImportError):
-        import uvloop  # noqa: PLC0415 - where there is one
-
-        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(run())
-    asyncio.run(run())
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - where there is one
+    except ImportError:
+        from asyncio import new_event_loop  # noqa: PLC0415
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
 
 
 @contextmanager

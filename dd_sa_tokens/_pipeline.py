@@ -128,7 +128,6 @@ class Pipeline:
 
     def _take_in(self, request: Request[T], call: _Call, ticket: Ticket, reply: Reply) -> T | Failure:
         operation = request.operation.name
-        self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact), reply.status)
         outcome = interpret(request, reply, self._redact)
         if not isinstance(outcome, Failure):
             self._budget.succeeded()
@@ -137,10 +136,11 @@ class Pipeline:
             call.rejections += 1
             call.rejection = cast("APIError", outcome.error)
             pause = rejection_pause(outcome, self._policy, call.rejections)
-            if pause:
+            if pause:  # before the place is free, or the next one in the queue would slip through
                 self._gate.close(operation, pause)
         else:
             call.rejections, call.rejection = 0, None
+        self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact), reply.status)
         return outcome
 
     def _patience(self, call: _Call) -> float | None:

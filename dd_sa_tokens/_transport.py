@@ -155,7 +155,9 @@ class Transport:
 
         That would be a request that neither the quota's ledger nor the retry budget knows of.
         """
-        attempt = self._attempts[asyncio.current_task()]  # type: ignore[index]
+        task = asyncio.current_task()
+        assert task is not None
+        attempt = self._attempts[task]
         if attempt.sent:
             raise aiohttp.ServerDisconnectedError
         attempt.sent = True

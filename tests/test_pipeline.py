@@ -642,3 +642,17 @@ async def test_every_result_has_its_own_exception(server: RawServer, connect: Co
     errors = [item.error for item in result]
     assert len({id(error) for error in errors}) == 3
     assert [error.token_id for error in errors if error] == ["a", "b", "a"]
+
+
+async def test_a_429_without_headers_lets_nobody_slip_through(
+    server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place that a rejected request leaves goes to no one before the pause is over, though others wait for it."""
+    monkeypatch.setattr("dd_sa_tokens._retry.random.uniform", lambda _least, most: most)
+    server.script(reply(200), reply(429))
+    client = connect(concurrency=1, retry=RetryPolicy(initial_backoff=0.3))
+    await client.get_token(ACCOUNT, "t1")
+    await asyncio.gather(*(client.get_token(ACCOUNT, "t1") for _ in range(3)))
+    rejected_at, *later = [request.at for request in server.requests[1:]]
+    assert len(later) == 3
+    assert later[0] - rejected_at > 0.25
