@@ -24,7 +24,7 @@ async def _ids(count: int) -> AsyncIterator[str]:
 
 async def _stream(url: str, count: int) -> None:
     async with TokensClient(base_url=url, api_key="0" * 32, app_key="1" * 40) as client:
-        async for item in client.stream_tokens(SERVICE_ACCOUNT_ID, _ids(count)):
+        async for item in client.stream_tokens(SERVICE_ACCOUNT_ID, _ids(count), strategy="get"):
             item.unwrap()
 
 

@@ -104,7 +104,7 @@ async def _fetch(party: Party, where: tuple[Any, ...], ids: list[str]) -> tuple[
     async with TokensClient(
         base_url=url, api_key=api_key, app_key=app_key, concurrency=party.places, retry=policy
     ) as client:
-        result = await client.get_tokens(account, ids)
+        result = await client.get_tokens(account, ids, strategy="get")
     assert len(result) == len(ids)
     return len(result.tokens), time.time()
 

@@ -29,7 +29,7 @@ _HEADERS = {"DD-API-KEY": _KEYS["api_key"], "DD-APPLICATION-KEY": _KEYS["app_key
 async def ours(url: str, ids: list[str]) -> None:
     """`stream_tokens`, with types, quota, retry and timeouts."""
     async with TokensClient(base_url=url, concurrency=CONCURRENCY, **_KEYS) as client:
-        async for item in client.stream_tokens(SERVICE_ACCOUNT_ID, ids):
+        async for item in client.stream_tokens(SERVICE_ACCOUNT_ID, ids, strategy="get"):
             assert item.unwrap().id == item.token_id
 
 

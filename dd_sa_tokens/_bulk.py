@@ -29,6 +29,7 @@ MANY_FORBIDDEN = 10
 """403s, with nothing else come back, from which it follows that no other ID can succeed."""
 
 Fetch = Callable[[Any], Awaitable[AccessToken]]
+Plan = Callable[[], Awaitable[Fetch]]
 Source = Iterable[str] | AsyncIterable[str]
 
 
@@ -44,14 +45,19 @@ def check_source(token_ids: object) -> None:
         raise InvalidArgumentError(msg)
 
 
-async def collect(token_ids: Source, fetch: Fetch, width: int) -> BulkResult:
+async def collect(token_ids: Source, plan: Plan, width: int) -> BulkResult:
     """Fetch all IDs, each different one once, and return the results in the order of the input.
+
+    Args:
+        token_ids: The IDs.
+        plan: Gives what fetches one.
+        width: Most fetches at a time.
 
     Raises:
         SourceError: The iterable raised; the error carries what was fetched.
     """
     order = _Order(token_ids)
-    crew = Crew(order.unique, fetch, width, to_the_end=True)
+    crew = Crew(order.unique, await plan(), width, to_the_end=True)
     found = {item.token_id: item async for item in crew.results()}
     results = order.arrange(found)
     if crew.error is not None and not isinstance(crew.error, Exception | asyncio.CancelledError):
@@ -62,14 +68,19 @@ async def collect(token_ids: Source, fetch: Fetch, width: int) -> BulkResult:
     return results
 
 
-async def stream(token_ids: Source, fetch: Fetch, width: int) -> AsyncGenerator[TokenResult, None]:
+async def stream(token_ids: Source, plan: Plan, width: int) -> AsyncGenerator[TokenResult, None]:
     """Fetch all IDs and yield the results as they come.
+
+    Args:
+        token_ids: The IDs.
+        plan: Gives what fetches one.
+        width: Most results in flight, or fetched and not consumed.
 
     Raises:
         DatadogError: No further ID can succeed: keys refused, or the client closed.
         Exception: What the iterable raised.
     """
-    crew = Crew(_iterator(token_ids), fetch, width, to_the_end=False)
+    crew = Crew(_iterator(token_ids), await plan(), width, to_the_end=False)
     async with aclosing(crew.results()) as results:
         async for item in results:
             yield item

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, cast
 
+import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from .errors import InvalidResponseError
-from .models import TOKEN_TYPE, AccessToken
+from .models import TOKEN_TYPE, AccessToken, CreatedToken, Secret
 
 
 def _refuse(constant: str) -> float:
@@ -195,6 +196,70 @@ def decode_token(body: bytes) -> AccessToken:
         InvalidResponseError: It is something else.
     """
     return _structure_token(_envelope(body).get("data"), "$.data")
+
+
+@attrs.frozen
+class Page:
+    """A page of a list.
+
+    Attributes:
+        tokens: The tokens on it.
+        total: How many there are on all pages together; `None` where the answer does not say.
+    """
+
+    tokens: tuple[AccessToken, ...]
+    total: int | None
+
+
+def decode_page(body: bytes) -> Page:
+    """Read the answer `{"data": [token, ...], "meta": {"page": {"total_filtered_count": n}}}`.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    document = _envelope(body)
+    data = document.get("data")
+    if type(data) is not list:
+        raise InvalidResponseError(path="$.data", reason=str(_expected("an array", data)))
+    resources = cast("list[object]", data)
+    tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(resources))
+    total = _member(_member(document, "meta", "$"), "page", "$.meta").get("total_filtered_count")
+    if total is not None and (type(total) is not int or total < 0):
+        reason = str(_expected("a whole number of at least 0", total))
+        raise InvalidResponseError(path="$.meta.page.total_filtered_count", reason=reason)
+    return Page(tokens, total)
+
+
+def decode_created(body: bytes) -> CreatedToken:
+    """Read the answer to a create: `{"data": token}`, whose attributes hold the `key`, too.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    resource = _envelope(body).get("data")
+    token = _structure_token(resource, "$.data")
+    key = _member(cast("dict[str, Any]", resource), "attributes", "$.data").get("key")
+    if type(key) is not str or not key:
+        reason = "the secret is missing" if not key else str(_expected("a string", key))
+        raise InvalidResponseError(path="$.data.attributes.key", reason=reason)
+    return CreatedToken(token, Secret(key))
+
+
+def encode_token(
+    *,
+    token_id: str | None = None,
+    name: str | None = None,
+    scopes: Iterable[str] | None = None,
+    expires_at: datetime | None = None,
+) -> bytes:
+    """Write the body of a create or an update: what is not given is left out, not sent as null."""
+    attributes: dict[str, Any] = {} if name is None else {"name": name}
+    if scopes is not None:
+        attributes["scopes"] = list(scopes)
+    if expires_at is not None:
+        attributes["expires_at"] = _iso(expires_at.astimezone(UTC))
+    data = {"attributes": attributes} | ({} if token_id is None else {"id": token_id}) | {"type": TOKEN_TYPE}
+    return json.dumps({"data": data}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def decode_errors(body: bytes) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -16,7 +17,7 @@ from ._retry import Retries, RetryBudget, rejection_pause
 from ._transport import Transport
 from ._wire import Failure, Fate, Reply, Request, interpret, parse_rate_limit
 from .config import Credentials, RetryPolicy
-from .errors import APIError, ClientClosedError
+from .errors import APIError, ClientClosedError, DatadogError
 from .models import ClientStats
 
 T = TypeVar("T")
@@ -32,6 +33,15 @@ class _Call:
     rejections: int = 0  # 429s in a row
     rejection: APIError | None = None  # the last of them
     waited: float = 0.0  # seconds at the gate
+    begun: float = 0.0  # when the first attempt was made, in seconds since the epoch
+    unsure: bool = False  # whether an attempt may have been carried out although it failed
+
+    def note(self, failure: Failure) -> None:
+        """Take in how an attempt failed."""
+        rejected = failure.fate is Fate.NOT_PROCESSED
+        self.rejections = self.rejections + 1 if rejected else 0
+        self.rejection = cast("APIError", failure.error) if rejected else None
+        self.unsure = self.unsure or failure.fate in {Fate.UNKNOWN, Fate.FINAL}
 
 
 class Pipeline:
@@ -80,12 +90,11 @@ class Pipeline:
             outcome = await self._repeat(request, call, outcome)
         if not isinstance(outcome, Failure):
             return outcome
-        raise outcome.error.with_context(
-            operation=request.operation.name,
-            service_account_id=request.service_account_id,
-            token_id=request.token_id,
-            attempts=call.attempts,
-        )
+        raise _in_context(outcome.error, request, call)
+
+    async def landing(self, task: asyncio.Task[Any]) -> None:
+        """Wait until the request that a task has under way, if any, is answered or given up."""
+        await self._transport.landing(task)
 
     async def close(self) -> None:
         """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
@@ -98,17 +107,18 @@ class Pipeline:
     async def _attempt(self, request: Request[T], call: _Call) -> T | Failure:
         operation = request.operation.name
         if self.closed:
-            return Failure(ClientClosedError("the client is closed"), Fate.FINAL)
+            return Failure(ClientClosedError("the client is closed"), Fate.REFUSED)
         ticket = self._gate.try_enter(operation) or await self._gate.enter(operation, self._patience(call))
         if not isinstance(ticket, Ticket):
             said = call.rejection
             return Failure(
-                ticket.with_context(errors=said.errors, request_id=said.request_id) if said else ticket, Fate.FINAL
+                ticket.with_context(errors=said.errors, request_id=said.request_id) if said else ticket, Fate.REFUSED
             )
         if self.closed:
             self._gate.forget(operation, ticket)
-            return Failure(ClientClosedError("the client is closed"), Fate.FINAL)
+            return Failure(ClientClosedError("the client is closed"), Fate.REFUSED)
         call.waited += ticket.waited
+        call.begun = call.begun or time.time()
         self._requests += 1
         self._retries += call.attempts > 0
         call.attempts += 1
@@ -122,24 +132,21 @@ class Pipeline:
         if isinstance(reply, Failure):
             leave = self._gate.forget if reply.fate is Fate.NOT_SENT else self._gate.lost
             leave(operation, ticket)
-            call.rejections, call.rejection = 0, None
+            call.note(reply)
             return reply
         return self._take_in(request, call, ticket, reply)
 
     def _take_in(self, request: Request[T], call: _Call, ticket: Ticket, reply: Reply) -> T | Failure:
         operation = request.operation.name
-        outcome = interpret(request, reply, self._redact)
+        outcome = interpret(request, reply, self._redact, repeated=call.unsure)
         if not isinstance(outcome, Failure):
             self._budget.succeeded()
-        elif outcome.fate is Fate.NOT_PROCESSED:
-            self._rate_limited += 1
-            call.rejections += 1
-            call.rejection = cast("APIError", outcome.error)
+        else:
+            call.note(outcome)
+            self._rate_limited += call.rejection is not None
             pause = rejection_pause(outcome, self._policy, call.rejections)
             if pause:  # before the place is free, or the next one in the queue would slip through
                 self._gate.close(operation, pause)
-        else:
-            call.rejections, call.rejection = 0, None
         self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact), reply.status)
         return outcome
 
@@ -176,6 +183,22 @@ class Pipeline:
             self._closing = asyncio.get_running_loop().create_future()
         if seconds > 0:
             await asyncio.wait([self._closing], timeout=seconds)
+
+
+def _in_context(error: DatadogError, request: Request[Any], call: _Call) -> DatadogError:
+    """Say what a failed call was about, and how to find out whether it was carried out where that is not known."""
+    message, unsure = error.message, call.unsure and not request.operation.safe
+    if unsure:
+        since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        message += f"; {request.trace.replace('{since}', since)}"
+    return error.with_context(
+        message=message,
+        operation=request.operation.name,
+        service_account_id=request.service_account_id,
+        token_id=request.token_id,
+        attempts=call.attempts,
+        outcome_unknown=unsure,
+    )
 
 
 def _log_request(request: Request[Any], call: _Call, ticket: Ticket, reply: Reply | Failure) -> None:

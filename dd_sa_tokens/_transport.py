@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any, final
 
 import aiohttp
@@ -31,10 +32,10 @@ class _TooLargeError(Exception):
 # The most specific first. What an exception of aiohttp says is not repeated: it may quote what the server sent.
 _FAILURES: tuple[tuple[type[BaseException], str, Fate], ...] = (
     (_TooLargeError, f"the body is larger than {LARGEST_BODY // 1024 // 1024} MiB", Fate.FINAL),
-    (aiohttp.InvalidURL, "the URL is refused by the HTTP library", Fate.FINAL),
-    (aiohttp.ClientConnectorCertificateError, "the server's TLS certificate is not valid for it", Fate.FINAL),
+    (aiohttp.InvalidURL, "the URL is refused by the HTTP library", Fate.REFUSED),
+    (aiohttp.ClientConnectorCertificateError, "the server's TLS certificate is not valid for it", Fate.REFUSED),
     (aiohttp.ClientConnectorSSLError, "no TLS connection could be made", Fate.NOT_SENT),
-    (aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", Fate.FINAL),
+    (aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", Fate.REFUSED),
     (aiohttp.ClientConnectorDNSError, "the host name could not be resolved", Fate.NOT_SENT),
     (aiohttp.ClientProxyConnectionError, "the proxy could not be reached", Fate.NOT_SENT),
     (aiohttp.ClientHttpProxyError, "the proxy refused the connection", Fate.NOT_SENT),
@@ -68,6 +69,7 @@ class _Attempt:
         cancelling: How often the task had been asked to stop by others before.
         cut: Why it was cut short, if it was.
         sent: Whether it went out already.
+        landed: Done when the attempt has ended, for who waits for that.
     """
 
     task: asyncio.Task[Any]
@@ -75,6 +77,7 @@ class _Attempt:
     cancelling: int
     cut: DatadogError | None = None
     sent: bool = False
+    landed: asyncio.Future[None] | None = None
 
     def stop(self, why: DatadogError) -> None:
         """End the attempt with an error."""
@@ -111,11 +114,13 @@ class Transport:
         _check_session(session, credentials)
         self._base_url = base_url
         self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
+        self._json_headers = _Headers(self._headers | {"Content-Type": "application/json"})
         self._session = session
         self._owns_session = session is None
         self._timeout = timeout
         self._connections = connections
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
 
@@ -145,23 +150,9 @@ class Transport:
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
-                middlewares=(self._send_once,),
             )
-
-    async def _send_once(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Refuse to send a request a second time, which aiohttp does by itself when a connection is dropped.
-
-        That would be a request that neither the quota's ledger nor the retry budget knows of.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        attempt = self._attempts[task]
-        if attempt.sent:
-            raise aiohttp.ServerDisconnectedError
-        attempt.sent = True
-        return await handler(request)
+        # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
+        self._middlewares = (_sending_once(self._attempts), *getattr(self._session, "_middlewares", ()))
 
     async def close(self) -> None:
         """End what is under way and close the session, if it is not borrowed."""
@@ -184,9 +175,20 @@ class Transport:
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
             return self._give_up(attempt)
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
-            return self._explain(error)
+            return self._explain(error, attempt)
         finally:
             del self._attempts[attempt.task]
+            if attempt.landed is not None:
+                attempt.landed.set_result(None)
+
+    async def landing(self, task: asyncio.Task[Any]) -> None:
+        """Wait until the attempt that a task makes has ended, if it makes one."""
+        attempt = self._attempts.get(task)
+        if attempt is None:
+            return
+        if attempt.landed is None:
+            attempt.landed = asyncio.get_running_loop().create_future()
+        await asyncio.wait([attempt.landed])
 
     def _begin(self) -> _Attempt:
         assert self._loop is not None
@@ -215,7 +217,9 @@ class Transport:
         async with self._session.request(
             request.operation.method,
             URL(self._base_url + request.path, encoded=True),
-            headers=self._headers,
+            data=request.body,
+            headers=self._headers if request.body is None else self._json_headers,
+            middlewares=self._middlewares,
             allow_redirects=False,
             raise_for_status=False,
             timeout=_NO_TIMEOUT,
@@ -224,12 +228,12 @@ class Transport:
 
     def _give_up(self, attempt: _Attempt) -> Failure:
         if attempt.cut is None:  # aiohttp cancels its own work, for example when a session is closed
-            return self._explain(aiohttp.ClientConnectionError())
+            return self._explain(aiohttp.ClientConnectionError(), attempt)
         return Failure(attempt.cut, Fate.FINAL if isinstance(attempt.cut, ClientClosedError) else Fate.UNKNOWN)
 
-    def _explain(self, error: Exception) -> Failure:
+    def _explain(self, error: Exception, attempt: _Attempt) -> Failure:
         if self._session is not None and self._session.closed:
-            return Failure(ClientClosedError("the session was closed"), Fate.FINAL)
+            return Failure(ClientClosedError("the session was closed"), Fate.FINAL if attempt.sent else Fate.REFUSED)
         kind, text, fate = next(row for row in _FAILURES if isinstance(error, row[0]))
         cls = RequestTimeoutError if kind is TimeoutError else TransportError
         return Failure(cls(f"{text} ({type(error).__name__})"), fate)
@@ -250,6 +254,25 @@ def _check_session(session: object, credentials: Credentials) -> None:
     else:
         return
     raise ConfigurationError(msg)
+
+
+def _sending_once(attempts: Mapping[asyncio.Task[Any], _Attempt]) -> aiohttp.ClientMiddlewareType:
+    """Return what refuses to send a request a second time, as aiohttp does by itself when a connection is dropped.
+
+    That would be a request that neither the quota's ledger nor the retry budget knows of; and of a token that the first
+    one revoked, the second one would be told that there is none.
+    """
+
+    async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        attempt = attempts[task]
+        if attempt.sent:
+            raise aiohttp.ServerDisconnectedError
+        attempt.sent = True
+        return await handler(request)
+
+    return send_once
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -7,21 +7,29 @@ Sources: https://docs.datadoghq.com/api/latest/service-accounts/ and https://doc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Generic, TypeVar
-from urllib.parse import quote
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
 
 import attrs
 
-from ._codec import decode_errors, decode_token
-from .config import check_id
-from .errors import APIError, DatadogError, InvalidResponseError, TransportError, api_error_class, shown
-from .models import AccessToken, RateLimit
+from ._arguments import check_id, check_list_options, check_name, check_scopes
+from ._codec import Page, decode_created, decode_errors, decode_page, decode_token, encode_token
+from .errors import (
+    APIError,
+    DatadogError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    TransportError,
+    api_error_class,
+    shown,
+)
+from .models import AccessToken, CreatedToken, RateLimit
 
 T = TypeVar("T")
 
@@ -41,12 +49,19 @@ class Operation(Generic[T]):
         method: The HTTP method.
         repeatable: Whether it can be sent again although it may have been carried out.
         decode: Makes the value of a 2xx answer's body; raises `InvalidResponseError`.
+        undoes: Whether it is done when what it is about is gone: a 404 to a repetition then is a success.
     """
 
     name: str
     method: str
     repeatable: bool
     decode: Callable[[Request[T], bytes], T]
+    undoes: bool = False
+
+    @property
+    def safe(self) -> bool:
+        """Whether it changes nothing, so that nobody need ask what became of it."""
+        return self.method == "GET"
 
 
 @attrs.frozen
@@ -55,15 +70,19 @@ class Request(Generic[T]):
 
     Attributes:
         operation: What to do.
-        path: The URL's path, percent-encoded, as it goes on the wire.
+        path: The URL's path and query, percent-encoded, as they go on the wire.
         service_account_id: The account that it is about.
         token_id: The token that it is about, if it is about one.
+        body: JSON to send; `None` for none.
+        trace: How to find out what became of it where no answer tells; `{since}` stands for when it was sent.
     """
 
     operation: Operation[T]
     path: str
     service_account_id: str
     token_id: str | None = None
+    body: bytes | None = None
+    trace: str = ""
 
 
 @attrs.frozen
@@ -73,13 +92,13 @@ class Reply:
     Attributes:
         status: The HTTP status.
         headers: Case-insensitive.
-        body: Whole, and decompressed.
+        body: Whole, and decompressed. Not in the repr: it may hold a secret.
         received: When it came, in seconds since the epoch on the local clock.
     """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = attrs.field(repr=False)
     received: float
 
 
@@ -90,10 +109,12 @@ class Fate(Enum):
     """The connection failed before it left."""
     NOT_PROCESSED = auto()
     """A 429: it was refused at the door."""
+    REFUSED = auto()
+    """It was not carried out, and another try would not be either."""
     UNKNOWN = auto()
     """It may have been carried out: no answer came, or the server failed."""
     FINAL = auto()
-    """It was answered, and another try would be answered the same."""
+    """It may have been carried out, and another try would fail the same."""
 
 
 @attrs.frozen
@@ -115,10 +136,86 @@ def get_token(service_account_id: str, token_id: str) -> Request[AccessToken]:
     Raises:
         InvalidArgumentError: An ID cannot be one.
     """
-    check_id("service_account_id", service_account_id, "get_token")
-    check_id("token_id", token_id, "get_token", service_account_id=service_account_id)
-    path = f"{_collection(service_account_id)}/{quote(token_id, safe='')}"
-    return Request(_GET_TOKEN, path, service_account_id, token_id)
+    return Request(_GET_TOKEN, _one(_GET_TOKEN, service_account_id, token_id), service_account_id, token_id)
+
+
+def list_tokens(
+    service_account_id: str, *, filter_: str | None, sort: str | None, size: int, number: int
+) -> Request[Page]:
+    """Ask for a page of a service account's tokens; pages count from 0.
+
+    Raises:
+        InvalidArgumentError: The ID, or an option, cannot be one.
+    """
+    path = _all(_LIST_TOKENS, service_account_id)
+    check_list_options(filter_, sort, size, operation="list_tokens", service_account_id=service_account_id)
+    query: dict[str, str | int] = {"page[size]": size, "page[number]": number}
+    query |= {name: value for name, value in (("sort", sort), ("filter", filter_)) if value is not None}
+    return Request(_LIST_TOKENS, f"{path}?{urlencode(query, quote_via=quote)}", service_account_id)
+
+
+def create_token(
+    service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None
+) -> Request[CreatedToken]:
+    """Ask for a new token.
+
+    Raises:
+        InvalidArgumentError: The ID, the name or the scopes cannot be right.
+    """
+    path = _all(_CREATE_TOKEN, service_account_id)
+    check_name(name, operation="create_token", service_account_id=service_account_id)
+    check_scopes(scopes, operation="create_token", service_account_id=service_account_id)
+    body = encode_token(name=name, scopes=scopes, expires_at=expires_at)
+    trace = f"look for a token named {shown(name)} created at {{since}} or later (list_tokens, sort='-created_at')"
+    return Request(_CREATE_TOKEN, path, service_account_id, body=body, trace=trace)
+
+
+def update_token(
+    service_account_id: str, token_id: str, *, name: str | None, scopes: Collection[str] | None
+) -> Request[AccessToken]:
+    """Ask for a change of a token's name, scopes or both.
+
+    Raises:
+        InvalidArgumentError: An ID, the name or the scopes cannot be right, or there is nothing to change.
+    """
+    path = _one(_UPDATE_TOKEN, service_account_id, token_id)
+    context: dict[str, Any] = {
+        "operation": "update_token",
+        "service_account_id": service_account_id,
+        "token_id": token_id,
+    }
+    if name is None and scopes is None:
+        msg = "give name, scopes or both: there is nothing to update"
+        raise InvalidArgumentError(msg, **context)
+    if name is not None:
+        check_name(name, **context)
+    if scopes is not None:
+        check_scopes(scopes, **context)
+    body = encode_token(token_id=token_id, name=name, scopes=scopes)
+    trace = "whether it was, get_token shows: by a modified_at of {since} or later"
+    return Request(_UPDATE_TOKEN, path, service_account_id, token_id, body, trace)
+
+
+def revoke_token(service_account_id: str, token_id: str) -> Request[None]:
+    """Ask for the end of a token.
+
+    Raises:
+        InvalidArgumentError: An ID cannot be one.
+    """
+    path = _one(_REVOKE_TOKEN, service_account_id, token_id)
+    trace = "whether it was, get_token shows: it finds no revoked token"
+    return Request(_REVOKE_TOKEN, path, service_account_id, token_id, trace=trace)
+
+
+def _all(operation: Operation[Any], service_account_id: str) -> str:
+    check_id("service_account_id", service_account_id, operation.name)
+    return _collection(service_account_id)
+
+
+def _one(operation: Operation[Any], service_account_id: str, token_id: str) -> str:
+    collection = _all(operation, service_account_id)
+    check_id("token_id", token_id, operation.name, service_account_id=service_account_id)
+    return f"{collection}/{quote(token_id, safe='')}"
 
 
 @lru_cache(maxsize=64)
@@ -134,17 +231,28 @@ def _decode_asked_token(request: Request[AccessToken], body: bytes) -> AccessTok
 
 
 _GET_TOKEN = Operation("get_token", "GET", repeatable=True, decode=_decode_asked_token)
+_LIST_TOKENS = Operation[Page]("list_tokens", "GET", repeatable=True, decode=lambda _, body: decode_page(body))
+# It has no idempotency key: sent twice, it makes two tokens.
+_CREATE_TOKEN = Operation[CreatedToken](
+    "create_token", "POST", repeatable=False, decode=lambda _, body: decode_created(body)
+)
+_UPDATE_TOKEN = Operation("update_token", "PATCH", repeatable=True, decode=_decode_asked_token)
+_REVOKE_TOKEN = Operation[None]("revoke_token", "DELETE", repeatable=True, decode=lambda _, __: None, undoes=True)
 
 
-def interpret(request: Request[T], reply: Reply, redact: Callable[[str], str]) -> T | Failure:
+def interpret(
+    request: Request[T], reply: Reply, redact: Callable[[str], str], *, repeated: bool = False
+) -> T | Failure:
     """Turn a reply into the operation's value, or into the failure that it means.
 
     Args:
         request: What was asked.
         reply: What was answered.
         redact: Masks the keys in a text; a server may echo them.
+        repeated: Whether an earlier sending of the request may have been carried out.
     """
-    if 200 <= reply.status < 300:
+    gone = reply.status == 404 and repeated and request.operation.undoes
+    if 200 <= reply.status < 300 or gone:
         try:
             return request.operation.decode(request, reply.body)
         except InvalidResponseError as error:
@@ -159,7 +267,9 @@ def interpret(request: Request[T], reply: Reply, redact: Callable[[str], str]) -
 def _fate(status: int) -> Fate:
     if status == 429:
         return Fate.NOT_PROCESSED
-    return Fate.UNKNOWN if status == 408 or (status >= 500 and status not in {501, 505}) else Fate.FINAL
+    if status in {501, 505}:
+        return Fate.FINAL
+    return Fate.UNKNOWN if status == 408 or status >= 500 else Fate.REFUSED
 
 
 def _api_error(reply: Reply, redact: Callable[[str], str]) -> APIError:

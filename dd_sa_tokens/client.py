@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Iterable
+from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import aiohttp
 
-from . import _bulk, _wire
+from . import _bulk, _listing, _rotate, _wire
+from ._arguments import LARGEST_PAGE, Sort, Strategy, check_expiry, check_id, check_strategy
 from ._gate import Gate
 from ._pipeline import Pipeline
 from ._transport import Transport
-from .config import RetryPolicy, Site, check_id, check_options, check_strategy, masked, read_base_url, read_credentials
+from .config import RetryPolicy, Site, check_options, masked, read_base_url, read_credentials
 from .errors import ClientClosedError
-from .models import AccessToken, ClientStats, RateLimit
+from .models import AccessToken, ClientStats, CreatedToken, RateLimit
 from .results import BulkResult, TokenResult
-
-Strategy = Literal["auto", "get"]
 
 
 class TokensClient:
@@ -122,14 +123,18 @@ class TokensClient:
         Args:
             service_account_id: The service account that owns them.
             token_ids: The IDs, from any iterable or async iterable.
-            strategy: `"get"` asks for each ID by itself; `"auto"` does the same for now.
+            strategy: How to spend as few requests as possible; the answers are the same. `"get"` asks for each ID by
+                itself. `"list"` first reads the account's list, 100 tokens a request (and about 1 KiB of memory
+                each), and asks only for the IDs that it did not hold. `"auto"` looks at the list's first page if
+                `token_ids` is a collection of 20 different IDs or more, and goes on with whichever needs fewer
+                requests; any other iterable is fetched one by one.
 
         Raises:
             InvalidArgumentError: `service_account_id` or `strategy` cannot be right, or `token_ids` is no collection.
             SourceError: `token_ids` raised; its `partial` holds the results so far.
         """
-        fetch = self._prepare("get_tokens", service_account_id, token_ids, strategy)
-        return await _bulk.collect(token_ids, fetch, self._concurrency)
+        plan = self._plan("get_tokens", service_account_id, token_ids, strategy)
+        return await _bulk.collect(token_ids, plan, self._concurrency)
 
     def stream_tokens(
         self,
@@ -155,16 +160,178 @@ class TokensClient:
             ForbiddenError: The same, after ten 403s and nothing else.
             Exception: What `token_ids` raised, after the results that were under way.
         """
-        fetch = self._prepare("stream_tokens", service_account_id, token_ids, strategy)
-        return _bulk.stream(token_ids, fetch, self._concurrency)
+        plan = self._plan("stream_tokens", service_account_id, token_ids, strategy)
+        return _bulk.stream(token_ids, plan, self._concurrency)
 
-    def _prepare(self, operation: str, service_account_id: str, token_ids: object, strategy: str) -> _bulk.Fetch:
+    def list_tokens(
+        self,
+        service_account_id: str,
+        *,
+        filter: str | None = None,  # noqa: A002 - the API's own name for it
+        sort: Sort | None = None,
+        page_size: int = 100,
+    ) -> AsyncGenerator[AccessToken, None]:
+        """List a service account's tokens, each once, in the API's order.
+
+        Pages are read ahead of the consumer once the first one has told how many there are. If tokens move from page
+        to page meanwhile, because others were made or revoked, the list is read once more, and tokens that had been
+        missed come last.
+
+        Args:
+            service_account_id: The service account.
+            filter: Only tokens that match this text; how is the API's business.
+            sort: `name`, `created_at`, `expires_at` or `last_used_at`; downwards with a leading `-`.
+            page_size: Tokens in one request, 1 to 100.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; raised at once, not when the loop begins.
+            DatadogError: A page could not be read.
+        """
+        self._require_open()
+        read = self._reader(service_account_id, filter, sort, page_size)
+        return _listing.list_all(read, self._concurrency)
+
+    async def create_token(
+        self, service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
+    ) -> CreatedToken:
+        """Make a token. Its secret, `key`, is given only here: it cannot be read again.
+
+        A create is never sent twice where the first could have been carried out: it is repeated only after a 429, or
+        when no connection could be made. After anything else it is not known whether there is a new token: the
+        error's `outcome_unknown` is set then, and its text says how to look.
+
+        Args:
+            service_account_id: The service account that will own it.
+            name: Its name; not empty. Names need not be unique.
+            scopes: Its permissions, such as `["dashboards_read"]`; at least one.
+            expires_at: When it stops working, timezone-aware and in the future (the API wants 24 hours at least);
+                `None` for never. It cannot be changed later.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            ForbiddenError: The keys may not do this; a service access token cannot make one that has broader scopes
+                than itself, or outlives it.
+            DatadogError: Anything else that went wrong; see `outcome_unknown`.
+        """
+        request = _wire.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
+        check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=service_account_id)
+        return await self._pipeline.send(request)
+
+    async def update_token(
+        self,
+        service_account_id: str,
+        token_id: str,
+        *,
+        name: str | None = None,
+        scopes: Collection[str] | None = None,
+    ) -> AccessToken:
+        """Change a token's name, its scopes, or both.
+
+        Args:
+            service_account_id: The service account that owns it.
+            token_id: Its ID.
+            name: The new name; `None` to keep it.
+            scopes: The new scopes, in place of all old ones; `None` to keep them.
+
+        Returns:
+            The token as it is now.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right, or neither `name` nor `scopes` is given; nothing was
+                sent.
+            NotFoundError: There is no such token.
+            DatadogError: Anything else that went wrong.
+        """
+        return await self._pipeline.send(_wire.update_token(service_account_id, token_id, name=name, scopes=scopes))
+
+    async def revoke_token(self, service_account_id: str, token_id: str) -> None:
+        """Revoke a token. Within seconds it no longer works, and nothing brings it back.
+
+        If an answer is lost and the next try finds no such token, the first one had revoked it: that is a success.
+
+        Args:
+            service_account_id: The service account that owns it.
+            token_id: Its ID.
+
+        Raises:
+            InvalidArgumentError: An ID cannot be one; nothing was sent.
+            NotFoundError: There is no such token, and this call did not revoke it.
+            DatadogError: Anything else that went wrong.
+        """
+        await self._pipeline.send(_wire.revoke_token(service_account_id, token_id))
+
+    async def rotate_token(
+        self,
+        service_account_id: str,
+        token_id: str,
+        *,
+        store: Callable[[CreatedToken], Awaitable[object]],
+        expires_at: datetime | None = None,
+    ) -> AccessToken:
+        """Replace a token by a new one with the same name and scopes, with no moment in which neither works.
+
+        Reads the old token, makes the new one, awaits `store(created)`, and only then revokes the old one.
+
+        | what went wrong | what is raised | old token | new token |
+        |---|---|---|---|
+        | the old one could not be read, or the new one not be made | that error | works | none |
+        | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret unknown |
+        | `store` raised | `RotationError`, `__cause__` | works | revoked |
+        | `store` raised, and revoking the new one failed | `RotationError` | works | works, or may |
+        | revoking the old one failed | `RotationError` | works, or may | works, stored |
+        | cancelled before the create was answered | `CancelledError` | works | none, or revoked at once |
+        | cancelled in `store` | `CancelledError` | works | works, perhaps stored |
+        | cancelled while the old one was being revoked | `CancelledError` | revoked, or works | works, stored |
+
+        A `RotationError` has both IDs, and says what is left to do. A cancellation does so in a note and in a WARNING
+        of the log. It waits for a request that is under way, `timeout` seconds at most, and then up to 30 seconds to
+        revoke a token that was made but not stored.
+
+        A client can rotate the very token it signs with: revoking it is the last thing that is signed with it, and all
+        later calls of this client meet a 401, so make a new client with the new key. But a token cannot make one
+        that outlives it: if it expires, give an `expires_at` that is not later than its own, or use other keys.
+
+        Args:
+            service_account_id: The service account that owns both.
+            token_id: The old token's ID.
+            store: Awaited with the `CreatedToken`. When it returns, the new secret is where it belongs, and all users
+                of the old one have switched; if it cannot get there, it raises.
+            expires_at: When the new token stops working, timezone-aware and in the future; by default it lives as
+                long from now as the old one did from its creation, and without end only if the old one did.
+
+        Returns:
+            The new token.
+
+        Raises:
+            InvalidArgumentError: An argument cannot be right; nothing was sent.
+            RotationError: The rotation stopped half way; see above.
+            DatadogError: It failed before anything was changed.
+        """
+        return await _rotate.rotate(self._pipeline, service_account_id, token_id, store, expires_at)
+
+    def _plan(self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy) -> _bulk.Plan:
         self._require_open()
         check_id("service_account_id", service_account_id, operation)
-        check_strategy(strategy)
+        check_strategy(strategy, operation=operation, service_account_id=service_account_id)
         _bulk.check_source(token_ids)
         send = self._pipeline.send
-        return lambda token_id: send(_wire.get_token(service_account_id, token_id))
+        read = self._reader(service_account_id)
+        return partial(
+            _listing.choose,
+            strategy,
+            token_ids,
+            lambda token_id: send(_wire.get_token(service_account_id, token_id)),
+            read,
+            self._concurrency,
+        )
+
+    def _reader(
+        self, service_account_id: str, filter_: str | None = None, sort: str | None = None, size: int = LARGEST_PAGE
+    ) -> _listing.ReadPage:
+        """Return what reads a page by its number."""
+        request = partial(_wire.list_tokens, service_account_id, filter_=filter_, sort=sort, size=size)
+        request(number=0)  # what cannot be right is refused now
+        return lambda number: self._pipeline.send(request(number=number))
 
     def _require_open(self) -> None:
         if self._pipeline.closed:

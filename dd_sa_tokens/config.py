@@ -1,4 +1,4 @@
-"""The client's settings and the checks of what users pass in: everything that is refused before anything is sent."""
+"""The client's settings, and what is refused of them before anything is sent."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from .errors import ConfigurationError, InvalidArgumentError, shown
+from .errors import ConfigurationError, shown
 from .models import Secret
 
 _DOMAINS = ("datadoghq.com", "datadoghq.eu", "ddog-gov.com")
 _SITE = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)*(?:{'|'.join(map(re.escape, _DOMAINS))})")
 _OWN_TOKEN_PREFIXES = ("ddsat_", "ddpat_")
 _MANY = 1e9  # seconds: thirty years
-_LONGEST_ID = 256
 _SHORTEST_KEY = 8  # a shorter "key" is a test's, and masking it would garble every text
 _HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9a-f:.]+")
-# Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
-_UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Site(StrEnum):
@@ -286,31 +283,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def check_id(name: str, value: object, operation: str, service_account_id: str | None = None) -> str:
-    """Return an ID that can be sent as one path segment.
-
-    Raises:
-        InvalidArgumentError: It is no `str`, empty, longer than 256 characters, has control characters, or is `.` or
-            `..`, which every HTTP client and proxy takes for another path.
-    """
-    if not isinstance(value, str):
-        msg = f"{name} must be a str, not {type(value).__name__}"
-    elif not value:
-        msg = f"{name} must not be empty"
-    elif len(value) > _LONGEST_ID:
-        msg = f"{name} must have at most {_LONGEST_ID} characters, not {len(value)}"
-    elif _UNFIT_FOR_ID.search(value):
-        msg = f"{name} must not contain control characters: {shown(value)}"
-    elif value in {".", ".."}:
-        msg = f"{name} must not be {value!r}: as a path segment it names another path"
-    else:
-        return value
-    error = InvalidArgumentError(msg, operation=operation, service_account_id=service_account_id)
-    if isinstance(value, str):
-        setattr(error, name, value)
-    raise error
-
-
 def check_options(*, concurrency: Any, timeout: Any, retry: Any, quota_reserve: Any) -> None:
     """Check the client's other options.
 
@@ -323,14 +295,3 @@ def check_options(*, concurrency: Any, timeout: Any, retry: Any, quota_reserve: 
     if not isinstance(retry, RetryPolicy):
         msg = f"retry must be a RetryPolicy, not {type(retry).__name__}"
         raise ConfigurationError(msg)
-
-
-def check_strategy(strategy: object) -> None:
-    """Refuse an unknown strategy of a bulk fetch.
-
-    Raises:
-        InvalidArgumentError: It is neither `"auto"` nor `"get"`.
-    """
-    if strategy not in ("auto", "get"):
-        msg = f'strategy must be "auto" or "get", not {shown(strategy)}'
-        raise InvalidArgumentError(msg)

@@ -139,19 +139,36 @@ class InvalidResponseError(DatadogError):
 
 
 class RotationError(DatadogError):
-    """A rotation that stopped half way.
+    """A rotation that stopped half way. The text says why, what holds now, and what is left to do.
 
     Attributes:
         old_id: The token that was to be replaced.
-        new_id: The token that was made to replace it; `None` if none was.
+        new_id: The token that was made to replace it; `None` if none was, or it is not known which.
+        old_works: Whether the old token works; `None` where that is not known.
+        new_works: Whether the new token works; `None` where that is not known.
     """
 
     def __init__(
-        self, message: str = "", *, old_id: str | None = None, new_id: str | None = None, **context: Any
+        self,
+        message: str = "",
+        *,
+        old_id: str | None = None,
+        new_id: str | None = None,
+        old_works: bool | None = None,
+        new_works: bool | None = None,
+        **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.old_id = old_id
         self.new_id = new_id
+        self.old_works = old_works
+        self.new_works = new_works
+
+    def _context(self) -> list[str]:
+        parts = super()._context()
+        if self.new_id is not None:
+            parts.append(f"new token {shown(self.new_id)}")
+        return parts
 
 
 class APIError(DatadogError):

@@ -20,6 +20,7 @@ ROOMS = (
     "errors",
     "results",
     "config",
+    "_arguments",
     "_codec",
     "_wire",
     "_ledger",
@@ -27,6 +28,7 @@ ROOMS = (
     "_retry",
     "_transport",
     "_pipeline",
+    "_listing",
     "_bulk",
     "_rotate",
     "client",
@@ -37,7 +39,7 @@ ROOMS = (
     "__main__",
 )
 
-NOT_BUILT_YET = {"_rotate", "testing", "audit", "cli", "__main__"}
+NOT_BUILT_YET = {"testing", "audit", "cli", "__main__"}
 
 OWNERS = {
     "attrs": set(ROOMS),
@@ -52,7 +54,7 @@ OWNERS = {
     "uvloop": {"cli"},
 }
 
-PURE = ("models", "errors", "results", "_codec", "_wire", "_ledger", "audit")
+PURE = ("models", "errors", "results", "_arguments", "_codec", "_wire", "_ledger", "audit")
 WORLDLY = {"asyncio", "time", "socket", "os", "random", "subprocess", "threading", "aiohttp", "logging"}
 
 LONGEST_FUNCTION = 50

@@ -29,8 +29,8 @@ from dd_sa_tokens import (
     TokenResult,
     UnauthorizedError,
 )
+from dd_sa_tokens._arguments import check_id
 from dd_sa_tokens._bulk import Crew, check_source, collect, stream
-from dd_sa_tokens.config import check_id
 
 WIDTH = 4
 HANG = 2.0  # seconds, after which something that should end is taken for hung
@@ -109,9 +109,18 @@ def names(count: int) -> list[str]:
     return [f"t{number}" for number in range(count)]
 
 
+def plain(fetch: Any) -> Any:
+    """Plan to fetch each ID by itself."""
+
+    async def plan() -> Any:
+        return fetch
+
+    return plan
+
+
 async def gather(token_ids: Any, fetch: Any, width: int = WIDTH) -> BulkResult:
     async with asyncio.timeout(HANG):
-        return await collect(token_ids, fetch, width)
+        return await collect(token_ids, plain(fetch), width)
 
 
 async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[TokenResult], Exception | None]:
@@ -120,7 +129,7 @@ async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[To
     error: Exception | None = None
     async with asyncio.timeout(HANG):
         try:
-            async with aclosing(stream(token_ids, fetch, width)) as items:
+            async with aclosing(stream(token_ids, plain(fetch), width)) as items:
                 async for item in items:
                     results.append(item)  # noqa: PERF401 - the results before an error are wanted
         except TimeoutError:
@@ -300,7 +309,7 @@ async def test_fetching_stays_within_width_of_what_was_consumed(source: Any, con
             taken.append(token_id)
             yield token_id
 
-    async with asyncio.timeout(HANG), aclosing(stream(source(watched()), service, WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(source(watched()), plain(service), WIDTH)) as items:
         for _ in range(consumed):
             await anext(items)
         await turns(100)
@@ -314,7 +323,7 @@ async def test_fetching_stays_within_width_of_what_was_consumed(source: Any, con
 async def test_a_slow_consumer_does_not_stop_the_others() -> None:
     """While the consumer holds an item, the fetches go on up to the width."""
     service = Service()
-    async with asyncio.timeout(HANG), aclosing(stream(iter(names(100)), service, WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(iter(names(100)), plain(service), WIDTH)) as items:
         await anext(items)
         await turns(50)
         assert len(service.asked) == 1 + WIDTH
@@ -356,7 +365,7 @@ async def test_a_stream_runs_in_constant_memory() -> None:
         return AccessToken(id=token_id)
 
     seen = early = late = peak = blocks = 0
-    async with aclosing(stream(endless(), fetch, 50)) as items:
+    async with aclosing(stream(endless(), plain(fetch), 50)) as items:
         async for _ in items:
             seen += 1
             if seen == 1_000:
@@ -384,7 +393,7 @@ async def test_failures_in_a_stream_run_in_constant_memory() -> None:
         raise NotFoundError(token_id=token_id)
 
     seen = early = 0
-    async with aclosing(stream(iter(names(6_000)), fetch, 50)) as items:
+    async with aclosing(stream(iter(names(6_000)), plain(fetch), 50)) as items:
         async for item in items:
             assert item.error is not None
             assert item.error.__traceback__ is None
@@ -474,7 +483,7 @@ async def test_an_error_of_the_fetch_itself_is_not_blamed_on_the_source() -> Non
 
     async with asyncio.timeout(HANG):
         with pytest.raises(ZeroDivisionError):
-            await collect(["a", "b"], fetch, WIDTH)
+            await collect(["a", "b"], plain(fetch), WIDTH)
     _, raised = await drain(["a", "b"], fetch)
     assert isinstance(raised, ZeroDivisionError)
 
@@ -653,7 +662,7 @@ async def test_while_403s_look_like_the_end_nothing_new_is_sent() -> None:
         fail(**{f"t{number}": ForbiddenError for number in range(500)}), delay=lambda i: 50 if i == "t0" else 1
     )
 
-    async with asyncio.timeout(HANG), aclosing(stream(iter(names(500)), service, WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(iter(names(500)), plain(service), WIDTH)) as items:
         for _ in range(10):
             await anext(items)
         await turns(20)
@@ -754,9 +763,9 @@ async def test_cancelling_at_any_moment_leaves_nothing(source: Any, kind: Any, t
 
         async def run(service: Service = service) -> None:
             if to_the_end:
-                await collect(source(names(15)), service, WIDTH)
+                await collect(source(names(15)), plain(service), WIDTH)
             else:
-                async with aclosing(stream(source(names(15)), service, WIDTH)) as items:
+                async with aclosing(stream(source(names(15)), plain(service), WIDTH)) as items:
                     async for _ in items:
                         await turns(1)
 
@@ -782,7 +791,7 @@ async def test_a_stream_that_is_closed_early_cancels_its_requests(source: Any, c
     service = Service(delay=lambda token_id: 1 if int(token_id[1:]) < 5 else 10_000)
 
     async with asyncio.timeout(HANG):
-        items = stream(source(names(100)), service, WIDTH)
+        items = stream(source(names(100)), plain(service), WIDTH)
         for _ in range(consumed):
             await anext(items)
         await items.aclose()
@@ -796,7 +805,7 @@ async def test_a_stream_that_is_dropped_cancels_its_requests(source: Any) -> Non
     """A stream that was left with a plain `break` and dropped is cleaned up by the loop within a turn or two."""
     service = Service(delay=lambda token_id: 1 if token_id == "t0" else 10_000)
 
-    async for _ in stream(source(names(100)), service, WIDTH):
+    async for _ in stream(source(names(100)), plain(service), WIDTH):
         break
     gc.collect()
     await turns(5)
@@ -810,7 +819,7 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
     service = Service(delay=3)
 
     async def consume() -> None:
-        async with aclosing(stream(names(20), service, WIDTH)) as items:
+        async with aclosing(stream(names(20), plain(service), WIDTH)) as items:
             async for _ in items:
                 raise LookupError
 
@@ -891,7 +900,7 @@ def test_stream_whatever_happens(script: dict[str, Any]) -> None:
         source, service = play(script)
         items: list[TokenResult] = []
         async with asyncio.timeout(HANG):
-            async for item in stream(source, service, script["width"]):
+            async for item in stream(source, plain(service), script["width"]):
                 items.append(item)
                 await turns(script["pause"])
                 assert len(service.asked) <= len(items) + script["width"]
@@ -931,7 +940,7 @@ def test_cancellation_whatever_happens(script: dict[str, Any], after: int) -> No
 
     async def run() -> None:
         source, service = play(script)
-        task = asyncio.create_task(collect(source, service, script["width"]))
+        task = asyncio.create_task(collect(source, plain(service), script["width"]))
         await turns(after)
         task.cancel()
         async with asyncio.timeout(HANG):

@@ -233,7 +233,7 @@ async def test_all_who_wait_for_quota_can_be_cancelled() -> None:
         account, token_ids = datadog.service_account_id, list(datadog.token_ids)
         while client.rate_limit is None or client.rate_limit.remaining:
             await client.get_token(account, token_ids[0])
-        task = asyncio.create_task(client.get_tokens(account, token_ids))
+        task = asyncio.create_task(client.get_tokens(account, token_ids, strategy="get"))
         await turns(30)
         assert waiting(client) > 0
         task.cancel()
@@ -314,7 +314,9 @@ async def test_a_failing_sibling_cancels_a_bulk_fetch(datadog: FakeDatadog) -> N
 async def test_breaking_out_of_a_closing_stream(datadog: FakeDatadog) -> None:
     """With `aclosing`, everything is gone as soon as the block is left."""
     async with connect(datadog, concurrency=4) as client:
-        async with aclosing(client.stream_tokens(datadog.service_account_id, datadog.token_ids)) as items:
+        async with aclosing(
+            client.stream_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
+        ) as items:
             async for item in items:
                 assert item.ok
                 break
@@ -326,7 +328,7 @@ async def test_breaking_out_of_a_closing_stream(datadog: FakeDatadog) -> None:
 async def test_breaking_out_of_a_stream_and_dropping_it(datadog: FakeDatadog) -> None:
     """With a plain `break`, the loop cleans up behind the dropped stream within a few turns."""
     async with connect(datadog, concurrency=4) as client:
-        async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids):
+        async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids, strategy="get"):
             assert item.ok
             break
         gc.collect()
@@ -341,7 +343,7 @@ async def test_leaving_a_stream_while_its_requests_are_stuck(datadog: FakeDatado
     async with connect(datadog, concurrency=4) as client:
         await fetch_one(client, datadog)
         datadog.fail_next(4, stall=60.0)
-        stuck = client.stream_tokens(datadog.service_account_id, datadog.token_ids)
+        stuck = client.stream_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
         waiter = asyncio.ensure_future(anext(stuck))
         await until(lambda: client._gate.in_flight == 4)
         await asyncio.sleep(0.02)

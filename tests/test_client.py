@@ -549,8 +549,8 @@ async def test_concurrency_holds_over_all_calls(server: RawServer, connect: Conn
     client = connect(concurrency=3)
     ids = [f"t{number}" for number in range(10)]
     await asyncio.gather(
-        client.get_tokens(ACCOUNT, ids),
-        client.get_tokens(ACCOUNT, ids),
+        client.get_tokens(ACCOUNT, ids, strategy="get"),
+        client.get_tokens(ACCOUNT, ids, strategy="get"),
         *(client.get_token(ACCOUNT, token_id) for token_id in ids),
     )
     assert most == 3
@@ -585,7 +585,7 @@ async def test_five_hundred_tokens_through_a_quota() -> None:
     """500 tokens through 200 requests a second: each ID answered once, in order, with at most one 429."""
     async with FakeDatadog(tokens=500, rate_limit=(200, 1.0), latency=0.005) as datadog:
         async with TokensClient(base_url=datadog.url, access_token=datadog.access_token) as client:
-            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             stats = client.stats
         expected = datadog.tokens
     assert [item.unwrap() for item in result] == list(expected)
@@ -604,7 +604,10 @@ async def test_a_stream_through_a_quota_and_an_outage() -> None:
         async with TokensClient(
             base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key, retry=policy
         ) as client:
-            items = [item async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids)]
+            items = [
+                item
+                async for item in client.stream_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
+            ]
         ids = datadog.token_ids
     assert sorted(item.token_id for item in items) == sorted(ids)
     assert all(item.ok for item in items)
@@ -622,7 +625,7 @@ async def test_a_borrowed_session_with_few_connections_loses_nothing() -> None:
             base_url=datadog.url, access_token=datadog.access_token, session=session, timeout=0.4, retry=ONCE
         ) as client,
     ):
-        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
         assert len(result.tokens) == datadog.requests == 40
 
 
@@ -662,10 +665,10 @@ async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
         datadog.fail_next(10_000, status=503)
         policy = RetryPolicy(max_attempts=8, initial_backoff=0.01)
         async with TokensClient(base_url=datadog.url, access_token=datadog.access_token, retry=policy) as client:
-            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             assert {type(error) for error in result.errors.values()} == {ServerError}
             assert len(result) == len(result.errors) == 1000
             assert 1000 < datadog.requests <= 2000
             datadog._faults.clear()
-            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             assert len(result.tokens) == 1000

@@ -11,12 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dd_sa_tokens import ConfigurationError, InvalidArgumentError, RetryPolicy, Site
+from dd_sa_tokens import ConfigurationError, RetryPolicy, Site
 from dd_sa_tokens.config import (
     Credentials,
-    check_id,
     check_options,
-    check_strategy,
     read_base_url,
     read_credentials,
 )
@@ -443,40 +441,3 @@ def test_retry_policy_is_frozen_data_with_the_documented_defaults() -> None:
     )
     with pytest.raises(AttributeError):
         policy.max_attempts = 9
-
-
-# IDs and strategies
-
-
-@pytest.mark.parametrize(
-    "bad",
-    ["", ".", "..", "x" * 257, "a\0", "a\n", "\x1b[2J", "a\x7f", "a\x85b", "\ud800", "a\udfff", None, 5, b"id", ["id"]],
-)
-@pytest.mark.parametrize("name", ["service_account_id", "token_id"])
-def test_bad_ids_are_refused_by_name(name: str, bad: object) -> None:
-    """What cannot be sent as one path segment is refused; the error names argument and operation, and is printable."""
-    with pytest.raises(InvalidArgumentError, match=f"^{name} must") as caught:
-        check_id(name, bad, "get_token")
-    assert caught.value.operation == "get_token"
-    assert not isinstance(caught.value, ConfigurationError)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize("good", ["a", "...", "../x", "a/b", "%2F", "?", "#", " ", "ü", "x" * 256, "🦴", "\xa0"])
-def test_odd_ids_are_returned_as_they_are(good: str) -> None:
-    """Anything that can be encoded as one segment is sent for the server to judge."""
-    assert check_id("token_id", good, "get_token") == good
-
-
-@pytest.mark.parametrize("strategy", ["auto", "get"])
-def test_known_strategies_are_accepted(strategy: str) -> None:
-    """The strategies that there are pass."""
-    check_strategy(strategy)
-
-
-@pytest.mark.parametrize("bad", ["", "AUTO", "fastest", None, 5, ["get"]])
-def test_unknown_strategies_are_refused_by_name(bad: object) -> None:
-    """A typo in the strategy is an error, not a silent default."""
-    with pytest.raises(InvalidArgumentError, match=r"^strategy must be"):
-        check_strategy(bad)

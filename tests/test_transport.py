@@ -259,7 +259,7 @@ async def test_many_attempts_share_one_timer(
     """Two hundred requests set one timer, not two hundred, and those that stall all time out by it."""
     loop = asyncio.get_running_loop()
     client = connect(timeout=0.3, retry=ONCE)
-    await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(60)])
+    await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(60)], strategy="get")
     timers: list[Any] = []
     call_at = loop.call_at
 
@@ -269,10 +269,10 @@ async def test_many_attempts_share_one_timer(
         return call_at(when, callback, *args, **kwargs)
 
     monkeypatch.setattr(loop, "call_at", counting)
-    await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(200)])
+    await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(200)], strategy="get")
     assert len(timers) <= 2
     server.script(otherwise=stall())
-    result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)])
+    result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)], strategy="get")
     assert len(timers) <= 6
     assert {type(error) for error in result.errors.values()} == {RequestTimeoutError}
     assert len(result.errors) == 40
@@ -466,7 +466,7 @@ async def test_connections_are_reused(server: RawServer, connect: Connect) -> No
 async def test_no_more_connections_than_places(server: RawServer, connect: Connect) -> None:
     """A bulk fetch opens at most `concurrency` connections and uses them all again."""
     client = connect(concurrency=4)
-    result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)])
+    result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)], strategy="get")
     assert len(result.tokens) == 40
     assert server.connections <= 4
 
@@ -584,7 +584,7 @@ async def test_closing_the_client_ends_its_bulk_calls(server: RawServer) -> None
     """A bulk fetch that is under way when the client closes has a result for each position nevertheless."""
     server.script(reply(), reply(), otherwise=stall())
     client = TokensClient(base_url=server.url, concurrency=5, **KEYS)
-    bulk = asyncio.create_task(client.get_tokens(ACCOUNT, [f"t{number}" for number in range(20)]))
+    bulk = asyncio.create_task(client.get_tokens(ACCOUNT, [f"t{number}" for number in range(20)], strategy="get"))
     await server.arrival(5)
     await client.close()
     result = await asyncio.wait_for(bulk, 2)

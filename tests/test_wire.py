@@ -29,8 +29,9 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
+from dd_sa_tokens._arguments import check_id
 from dd_sa_tokens._wire import Failure, Fate, Reply, get_token, interpret, parse_rate_limit, parse_retry_after
-from dd_sa_tokens.config import check_id, read_credentials
+from dd_sa_tokens.config import read_credentials
 
 SAMPLES = Path(__file__).parent / "samples"
 ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
@@ -187,14 +188,14 @@ def test_success_with_another_body_is_a_final_failure(body: bytes, path: str) ->
 @pytest.mark.parametrize(
     ("status", "cls", "fate"),
     [
-        (400, BadRequestError, Fate.FINAL),
-        (401, UnauthorizedError, Fate.FINAL),
-        (403, ForbiddenError, Fate.FINAL),
-        (404, NotFoundError, Fate.FINAL),
-        (405, APIError, Fate.FINAL),
+        (400, BadRequestError, Fate.REFUSED),
+        (401, UnauthorizedError, Fate.REFUSED),
+        (403, ForbiddenError, Fate.REFUSED),
+        (404, NotFoundError, Fate.REFUSED),
+        (405, APIError, Fate.REFUSED),
         (408, APIError, Fate.UNKNOWN),
-        (409, ConflictError, Fate.FINAL),
-        (422, APIError, Fate.FINAL),
+        (409, ConflictError, Fate.REFUSED),
+        (422, APIError, Fate.REFUSED),
         (429, RateLimitError, Fate.NOT_PROCESSED),
         (500, ServerError, Fate.UNKNOWN),
         (501, ServerError, Fate.FINAL),
