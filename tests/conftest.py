@@ -57,6 +57,13 @@ def _no_datadog_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A plain session."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
 def mocked() -> Iterator[_Aioresponses]:
     """Answer in aiohttp's place; no socket is opened."""
     with _Aioresponses() as mock:

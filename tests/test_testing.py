@@ -1,4 +1,4 @@
-"""The fake server, over real sockets, with plain aiohttp as its client; its quota is also tested with virtual times."""
+"""The fake server, over real sockets, with plain aiohttp as its client: gets, lists, credentials, faults."""
 
 from __future__ import annotations
 
@@ -7,91 +7,19 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
 
 import aiohttp
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from plain_client import LIMIT_HEADERS, address, get, keys, listed, raw, until
 from yarl import URL
 
 from dd_sa_tokens import AccessToken, InvalidArgumentError, converter
-from dd_sa_tokens.testing import FakeDatadog, Quota
+from dd_sa_tokens.testing import FakeDatadog
 
-LIMIT_HEADERS = {f"X-RateLimit-{name}" for name in ("Limit", "Period", "Remaining", "Reset", "Name")}
-EPOCH = 1_800_000_000.0
 ACCOUNT, OTHER_ACCOUNT = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A plain session."""
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@attrs.frozen
-class Got:
-    """An answer, read to its end."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def keys(datadog: FakeDatadog) -> dict[str, str]:
-    return {"DD-API-KEY": datadog.api_key, "DD-APPLICATION-KEY": datadog.app_key}
-
-
-def address(datadog: FakeDatadog, token_id: str | None = None, account_id: str | None = None) -> URL:
-    """Return the URL of a token, or of a list without one; IDs are encoded as one segment."""
-    account = quote(account_id or datadog.service_account_id, safe="")
-    end = "" if token_id is None else f"/{quote(token_id, safe='')}"
-    return URL(f"{datadog.url}/api/v2/service_accounts/{account}/access_tokens{end}", encoded=True)
-
-
-async def get(
-    session: aiohttp.ClientSession, datadog: FakeDatadog, url: URL | None = None, headers: Any = None, **query: str
-) -> Got:
-    """GET a URL; the first token by default."""
-    url = (address(datadog, datadog.token_ids[0]) if url is None else url).update_query(query)
-    async with session.get(url, headers=keys(datadog) if headers is None else headers) as answer:
-        return Got(answer.status, answer.headers, await answer.read())
-
-
-async def listed(session: aiohttp.ClientSession, datadog: FakeDatadog, **query: str) -> tuple[list[str], int]:
-    """Return the IDs on a page, and the total."""
-    got = await get(session, datadog, address(datadog), **query)
-    assert got.status == 200
-    return [item["id"] for item in got.json["data"]], got.json["meta"]["page"]["total_filtered_count"]
-
-
-async def raw(datadog: FakeDatadog, target: str, method: str = "GET") -> bytes:
-    """Send a request line as it is and return all that comes until the connection closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", URL(datadog.url).port)
-    lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in keys(datadog).items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    try:
-        return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.001)
 
 
 # ---- What it answers
@@ -154,12 +82,23 @@ async def test_what_is_not_there(session: aiohttp.ClientSession) -> None:
             assert (got.status, got.json) == (404, {"errors": ["Not Found"]}), url
 
 
-async def test_other_methods() -> None:
-    """What it cannot do (yet) is answered with 404."""
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])
+async def test_other_methods_on_a_token(method: str) -> None:
+    """What nobody can do to a token is answered with 404."""
     async with FakeDatadog(tokens=1) as datadog:
-        answer = await raw(datadog, address(datadog, datadog.token_ids[0]).raw_path, method="DELETE")
+        answer = await raw(datadog, address(datadog, datadog.token_ids[0]).raw_path, method)
 
     assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE"])
+async def test_other_methods_on_a_list(method: str) -> None:
+    """What nobody can do to all tokens of an account is answered with 404, and does nothing."""
+    async with FakeDatadog(tokens=1) as datadog:
+        answer = await raw(datadog, address(datadog).raw_path, method)
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert len(datadog.tokens) == 1
 
 
 SPECIAL_IDS = [
@@ -412,150 +351,6 @@ def test_an_id_may_come_back_in_another_account() -> None:
     tokens = [AccessToken(id="a", service_account_id=account) for account in (ACCOUNT, OTHER_ACCOUNT)]
 
     assert FakeDatadog(tokens=tokens).tokens == tuple(tokens)
-
-
-# ---- Quota
-
-
-async def test_quota(session: aiohttp.ClientSession) -> None:
-    """Requests within the limit are answered with what is left, the others with 429 and 0 left."""
-    async with FakeDatadog(tokens=1, rate_limit=(3, 3600.0)) as datadog:
-        answers = [await get(session, datadog) for _ in range(5)]
-
-    assert [got.status for got in answers] == [200, 200, 200, 429, 429]
-    assert [got.headers["X-RateLimit-Remaining"] for got in answers] == ["2", "1", "0", "0", "0"]
-    assert answers[-1].json == {"errors": ["Too many requests"]}
-    assert (datadog.requests, datadog.rejected) == (5, 2)
-    for got in answers:
-        assert got.headers["X-RateLimit-Limit"] == "3"
-        assert got.headers["X-RateLimit-Period"] == "3600"
-        assert got.headers["X-RateLimit-Name"] == "service_account_access_tokens"
-        assert (date(got) + int(got.headers["X-RateLimit-Reset"])) % 3600 == 0
-
-
-def date(got: Got) -> float:
-    return parsedate_to_datetime(got.headers["Date"]).timestamp()
-
-
-async def test_operations_share_the_quota(session: aiohttp.ClientSession) -> None:
-    """Gets, lists and what fails all spend the same quota, under the same name."""
-    async with FakeDatadog(tokens=1, rate_limit=(10, 3600.0)) as datadog:
-        urls = [address(datadog), address(datadog, datadog.token_ids[0]), address(datadog, "x"), URL(datadog.url)]
-        answers = [await get(session, datadog, url) for url in urls]
-        answers.append(await get(session, datadog, address(datadog), **{"page[size]": "0"}))
-
-    assert [got.headers["X-RateLimit-Remaining"] for got in answers] == list("98765")
-    assert len({got.headers["X-RateLimit-Name"] for got in answers}) == 1
-
-
-async def test_no_quota(session: aiohttp.ClientSession) -> None:
-    """Without a limit there are no rate-limit headers."""
-    async with FakeDatadog(tokens=1, rate_limit=None) as datadog:
-        got = await get(session, datadog)
-
-    assert got.status == 200
-    assert not LIMIT_HEADERS & set(got.headers)
-
-
-async def test_quota_used_by_others(session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What others used counts in the window that is current at the start, and in no later one."""
-    now = EPOCH + 9.5
-    monkeypatch.setattr(time, "time", lambda: now)
-    async with FakeDatadog(tokens=1, rate_limit=(5, 10.0), quota_used=3) as datadog:
-        assert (await get(session, datadog)).headers["X-RateLimit-Remaining"] == "1"
-    async with FakeDatadog(tokens=1, rate_limit=(5, 10.0), quota_used=7) as datadog:
-        assert (await get(session, datadog)).status == 429
-    async with FakeDatadog(tokens=1, rate_limit=(5, 10.0), quota_used=7) as datadog:
-        now += 1.0
-        got = await get(session, datadog)
-        assert (got.status, got.headers["X-RateLimit-Remaining"]) == (200, "4")
-
-
-@pytest.mark.parametrize(("rounding", "reset"), [("up", "5"), ("nearest", "4"), ("down", "4")])
-async def test_clock_offset_and_rounding(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, rounding: Any, reset: str
-) -> None:
-    """The offset moves the windows and the Date header together, and the rounding is the one asked for."""
-    monkeypatch.setattr(time, "time", lambda: EPOCH + 4.7)
-    async with FakeDatadog(
-        tokens=1, rate_limit=(1, 10.0), clock_offset=-9.0, reset_rounding=rounding, quota_used=0
-    ) as datadog:
-        got = await get(session, datadog)
-
-    assert date(got) == EPOCH - 5
-    assert got.headers["X-RateLimit-Reset"] == reset
-
-
-async def test_a_window_that_passes(session: aiohttp.ClientSession) -> None:
-    """With the real clock, a used-up window is followed by a fresh one."""
-    async with FakeDatadog(tokens=1, rate_limit=(1, 0.25)) as datadog:
-        statuses = [(await get(session, datadog)).status]
-        while len(statuses) < 2 or statuses[-2:] != [429, 200]:
-            await asyncio.sleep(0.01)
-            statuses.append((await get(session, datadog)).status)
-
-    assert statuses[0] == 200
-
-
-times = st.floats(EPOCH, EPOCH + 100.0).map(lambda at: round(at, 6))
-
-
-@given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 7), st.lists(times, max_size=60))
-def test_never_more_than_the_limit(limit: int, period: int, used: int, moments: list[float]) -> None:
-    """Whatever comes when, each window admits exactly as many as the limit has room for."""
-    quota = Quota(limit, period, "up", used)
-    moments.sort()
-    admitted: Counter[float] = Counter()
-    for at in moments:
-        allowed, headers = quota.spend(at)
-        window = at // period
-        first = window == moments[0] // period
-        room = limit - admitted[window] - (used if first else 0)
-        assert allowed == (room > 0)
-        admitted[window] += allowed
-        assert headers["X-RateLimit-Remaining"] == str(max(0, room - 1))
-        assert set(headers) == LIMIT_HEADERS
-
-
-@given(st.sampled_from([1, 3, 10, 60, 3600]), times)
-def test_a_reset_that_is_rounded_up(period: int, now: float) -> None:
-    """Rounded up, the reset is 1 to the period, and Date and reset together hit the boundary, as recorded."""
-    reset = int(Quota(5, period).spend(now)[1]["X-RateLimit-Reset"])
-
-    assert 1 <= reset <= period
-    assert (math.floor(now) + reset) % period == 0
-
-
-@given(st.sampled_from([1, 3, 10, 2.5, 0.1, 3600]), times, st.sampled_from(["up", "nearest", "down"]))
-def test_a_reset_is_near_the_truth(period: float, now: float, rounding: Any) -> None:
-    """However it is rounded, the reset is off by less than a second, to the side that the rounding says."""
-    reset = int(Quota(5, period, rounding).spend(now)[1]["X-RateLimit-Reset"])
-    left = period - now % period
-    low, high = {"up": (0.0, 1.0), "nearest": (-0.5, 0.5), "down": (-1.0, 0.0)}[rounding]
-
-    assert 0 <= reset <= math.ceil(period)
-    assert low - 1e-6 <= reset - left <= high + 1e-6
-
-
-@pytest.mark.parametrize(("period", "header"), [(10, "10"), (10.0, "10"), (100.0, "100"), (2.5, "2.5"), (0.1, "0.1")])
-def test_the_period_as_a_header(period: float, header: str) -> None:
-    """A whole period has no decimals."""
-    assert Quota(1, period).spend(EPOCH)[1]["X-RateLimit-Period"] == header
-
-
-def test_a_clock_that_goes_backwards() -> None:
-    """A clock that is set back does not give a window's quota again."""
-    quota = Quota(1, 10)
-
-    assert [quota.spend(at)[0] for at in (EPOCH + 10, EPOCH + 9, EPOCH + 11, EPOCH + 20)] == [True, False, False, True]
-
-
-def test_used_belongs_to_the_first_window_heard_of() -> None:
-    """What is used already counts from the first `advance` or `spend` on, and is forgotten with its window."""
-    quota = Quota(5, 10, "up", 3)
-    quota.advance(EPOCH)
-    assert quota.spend(EPOCH + 9)[1]["X-RateLimit-Remaining"] == "1"
-    assert quota.spend(EPOCH + 10)[1]["X-RateLimit-Remaining"] == "4"
 
 
 # ---- Faults

@@ -3,51 +3,67 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import count as counter
+from typing import Any
 
 import attrs
 
 from dd_sa_tokens._codec import converter
 from dd_sa_tokens.models import AccessToken
 
-from ._answers import Answer, error
+from ._answers import Answer, RefusedError
+from ._bodies import read_create, read_update
 from ._checks import check
+from ._made_up import made_up_key, uuid
 
 _LARGEST_PAGE = 100
 _SORTS = ("name", "created_at", "expires_at", "last_used_at")
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Held:
-    """A token, its resource object ready to be sent, and its place among all tokens."""
+    """A token, its resource object ready to be sent, its place among all tokens, and its key if it was made here."""
 
     token: AccessToken
     resource: bytes
     place: int
+    key: str | None = attrs.field(default=None, repr=False)
 
 
 class Accounts:
     """Service accounts by their IDs, each with its tokens in the order in which they were given or made.
 
+    The server's time comes in as seconds since the epoch.
+
     Args:
         default: The ID of the account that is always there, and owns the tokens that name no other.
+        rng: Chooses the IDs and keys of the tokens that are made.
     """
 
-    def __init__(self, default: str) -> None:
+    def __init__(self, default: str, rng: random.Random) -> None:
         self._default = default
+        self._rng = rng
         self._accounts: dict[str, dict[str, _Held]] = {default: {}}
+        self._keyed: dict[str, _Held] = {}
         self._places = counter()
 
     def hold(self, token: AccessToken) -> None:
+        """Take a token in.
+
+        Raises:
+            InvalidArgumentError: Its service account has one of the same ID.
+        """
         owner = token.service_account_id or self._default
         account = self._accounts.setdefault(owner, {})
         check("tokens", token.id not in account, "of different IDs within a service account", token.id)
         token = attrs.evolve(token, service_account_id=owner)
-        resource = json.dumps(converter.unstructure(token), ensure_ascii=False, separators=(",", ":"))
-        account[token.id] = _Held(token, resource.encode(), next(self._places))
+        account[token.id] = _Held(token, _encoded(converter.unstructure(token)), next(self._places))
 
     def tokens(self) -> tuple[AccessToken, ...]:
+        """Return the tokens of all accounts."""
         held = [held for account in self._accounts.values() for held in account.values()]
         return tuple(held.token for held in sorted(held, key=lambda held: held.place))
 
@@ -55,26 +71,118 @@ class Accounts:
         """Name the tokens of the default account."""
         return [*self._accounts[self._default]]
 
+    def admits(self, key: str, now: float) -> bool:
+        """Tell whether it is the key of a token that was made here, and neither revoked nor expired since."""
+        held = self._keyed.get(key)
+        return held is not None and not held.token.is_expired(_moment(now))
+
     def get(self, account_id: str, token_id: str) -> Answer:
-        held = self._accounts.get(account_id, {}).get(token_id)
-        return error(404) if held is None else (200, b'{"data":%b}' % held.resource)
+        """Answer with a token.
+
+        Raises:
+            RefusedError: There is no such token.
+        """
+        return 200, b'{"data":%b}' % self._find(account_id, token_id).resource
+
+    def create(self, account_id: str, body: bytes, now: float) -> Answer:
+        """Make a token, and answer with it and its key.
+
+        Raises:
+            RefusedError: There is no such account, or the body is not what the API documents.
+        """
+        account = self._find_account(account_id)
+        created_at = _moment(now)
+        attributes = read_create(body, created_at)
+        token_id, key = uuid(self._rng), made_up_key(self._rng)
+        while token_id in account:  # the tokens at the start may come from another server of the same seed
+            token_id = uuid(self._rng)
+        self.hold(
+            AccessToken(
+                id=token_id,
+                public_portion=key.rpartition("_")[0],
+                created_at=created_at,
+                service_account_id=account_id,
+                **attributes,
+            )
+        )
+        held = account[token_id]
+        held.key = key
+        self._keyed[key] = held
+        return 201, _encoded({"data": self._introduced(held.token, key)})
+
+    def update(self, account_id: str, token_id: str, body: bytes, now: float) -> Answer:
+        """Change a token, and answer with it.
+
+        Raises:
+            RefusedError: There is no such token, or the body is not what the API documents.
+        """
+        held = self._find(account_id, token_id)
+        held.token = attrs.evolve(held.token, modified_at=_moment(now), **read_update(body, token_id))
+        held.resource = _encoded(converter.unstructure(held.token))
+        return self.get(account_id, token_id)
+
+    def revoke(self, account_id: str, token_id: str) -> Answer:
+        """Forget a token.
+
+        Raises:
+            RefusedError: There is no such token.
+        """
+        held = self._find(account_id, token_id)
+        del self._accounts[account_id][token_id]
+        if held.key is not None:
+            del self._keyed[held.key]
+        return 204, b""
 
     def list(self, account_id: str, query: Mapping[str, str]) -> Answer:
-        account = self._accounts.get(account_id)
-        if account is None:
-            return error(404)
+        """Answer with a page of an account's tokens.
+
+        Raises:
+            RefusedError: There is no such account, or the query is not what the API documents.
+        """
+        account = self._find_account(account_id)
         size, number = _whole(query.get("page[size]", "10")), _whole(query.get("page[number]", "0"))
         sort = query.get("sort")
         if size is None or not 1 <= size <= _LARGEST_PAGE:
-            return error(400, f"page[size] must be a whole number from 1 to {_LARGEST_PAGE}")
+            raise RefusedError(400, f"page[size] must be a whole number from 1 to {_LARGEST_PAGE}")
         if number is None:
-            return error(400, "page[number] must be a whole number of at least 0")
+            raise RefusedError(400, "page[number] must be a whole number of at least 0")
         if sort is not None and sort.removeprefix("-") not in _SORTS:
-            return error(400, f"sort must be {', '.join(_SORTS)}, or one of them after a -")
+            raise RefusedError(400, f"sort must be {', '.join(_SORTS)}, or one of them after a -")
         found = _filtered(account.values(), query.get("filter", ""))
         page = _sorted(found, sort)[number * size : (number + 1) * size]
         resources = b",".join([held.resource for held in page])
         return 200, b'{"data":[%b],"meta":{"page":{"total_filtered_count":%d}}}' % (resources, len(found))
+
+    def _find_account(self, account_id: str) -> dict[str, _Held]:
+        account = self._accounts.get(account_id)
+        if account is None:
+            raise RefusedError(404)
+        return account
+
+    def _find(self, account_id: str, token_id: str) -> _Held:
+        held = self._find_account(account_id).get(token_id)
+        if held is None:
+            raise RefusedError(404)
+        return held
+
+    def _introduced(self, token: AccessToken, key: str) -> dict[str, Any]:
+        """Describe a new token as only a create does: with its key, and to the nanosecond."""
+        resource: dict[str, Any] = converter.unstructure(token)
+        attributes = resource["attributes"]
+        del attributes["last_used_at"]
+        assert token.created_at is not None
+        microseconds = token.created_at.strftime("%Y-%m-%dT%H:%M:%S.%f")
+        attributes["created_at"] = f"{microseconds}{self._rng.randrange(1000):03d}Z"
+        attributes["key"] = key
+        return resource
+
+
+def _moment(now: float) -> datetime:
+    return datetime.fromtimestamp(now, UTC)
+
+
+def _encoded(document: object) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _whole(text: str) -> int | None:

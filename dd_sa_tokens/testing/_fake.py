@@ -11,7 +11,6 @@ from email.utils import formatdate
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Self, get_args
-from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -21,7 +20,8 @@ from ._accounts import Accounts
 from ._answers import Answer, error
 from ._checks import MOST_SECONDS, check, check_tokens, is_limit, is_seconds, is_whole
 from ._faults import Fault, check_fault
-from ._made_up import make_up, public_portion, uuid, word
+from ._made_up import made_up_key, make_up, uuid
+from ._operations import carry_out
 from ._quota import Quota, Rounding
 
 _ROUNDINGS = get_args(Rounding)
@@ -31,8 +31,10 @@ _SHUTDOWN_TIMEOUT = 0.01  # not 0, which aiohttp takes for "as long as it takes"
 class FakeDatadog:
     """A Datadog that holds service access tokens in memory, and serves them over HTTP while its context is open.
 
-    It answers get and list. Every request is counted, waits for `latency`, needs good credentials (else 401), meets
-    the next scripted fault if there is one, spends quota (else 429), and is carried out.
+    It answers get, list, create, update and revoke. Every request is counted, waits for `latency`, needs good
+    credentials (else 401), meets the next scripted fault if there is one, spends quota (else 429), and is carried out.
+    The key of a token that was created is good like `access_token`, until the token is revoked or expires; no key
+    lacks permissions, and using one leaves `last_used_at` as it is.
 
     Made-up tokens are as varied as those of real accounts: some have expired, are about to, or never will; some are
     never used or were not for long; a few share a name, have administrators' scopes, or names that are long or not
@@ -45,15 +47,17 @@ class FakeDatadog:
         rate_limit: Requests allowed in a period, and its length in seconds; by default more than most tests need.
             `None` means no limit and no headers.
         latency: Seconds before each answer.
-        seed: The same seed gives the same keys, and on the same day the same tokens.
+        seed: The same seed gives the same keys, and on the same day the same tokens. Creates in the same order are
+            given the same IDs and keys.
         reset_rounding: How `X-RateLimit-Reset` becomes whole: `"up"` like the real API's, `"nearest"` or `"down"`.
-        clock_offset: Seconds by which its clock is ahead of ours. It moves the windows and the `Date` header.
+        clock_offset: Seconds by which its clock is ahead of ours. It moves the windows, the `Date` header, and the
+            dates of tokens that are created or updated.
         quota_used: Requests that others have spent of the window that is current at the start.
 
     Attributes:
         api_key: Good together with `app_key`.
         app_key: Good together with `api_key`.
-        access_token: Good as a Bearer token, or alone in `DD-APPLICATION-KEY`.
+        access_token: Good as a Bearer token, or alone in `DD-APPLICATION-KEY`. It is the key of none of the `tokens`.
         service_account_id: The default service account: the first given token's, else a made-up one.
         requests: Requests received, every one.
         rejected: 429s given, scripted ones included.
@@ -84,7 +88,7 @@ class FakeDatadog:
         made_up_account = uuid(rng)
         self.api_key = f"{rng.getrandbits(128):032x}"
         self.app_key = f"{rng.getrandbits(160):040x}"
-        self.access_token = f"{public_portion(rng)}_{word(rng, 36)}"
+        self.access_token = made_up_key(rng)
         held = check_tokens(tokens) if not isinstance(tokens, int) else make_up(tokens, rng)
         self.service_account_id = (held[0].service_account_id if held else None) or made_up_account
         self.requests = 0
@@ -95,7 +99,7 @@ class FakeDatadog:
         self._faults: deque[Fault] = deque()
         self._pausing: set[asyncio.Task[Any]] = set()
         self._runner: web.ServerRunner | None = None
-        self._accounts = Accounts(self.service_account_id)
+        self._accounts = Accounts(self.service_account_id, rng)
         for token in held:
             self._accounts.hold(token)
 
@@ -113,12 +117,12 @@ class FakeDatadog:
 
     @property
     def tokens(self) -> tuple[AccessToken, ...]:
-        """The tokens of all service accounts, in the order in which they were given or made."""
+        """The tokens that it holds now, of all service accounts, in the order in which they were given or made."""
         return self._accounts.tokens()
 
     @property
     def token_ids(self) -> list[str]:
-        """The IDs of the tokens of `service_account_id`, in the same order."""
+        """The IDs of the tokens that `service_account_id` has now, in the same order."""
         return self._accounts.token_ids()
 
     def fail_next(
@@ -144,7 +148,8 @@ class FakeDatadog:
             headers: To go with `status`, such as `Retry-After`.
             body: To go with `status` instead of `{"errors": [...]}`; `text/html` unless `headers` say otherwise.
             drop: Close the connection without an answer.
-            truncate: Send the headers with the whole length, but half of the body, and close the connection.
+            truncate: Send the headers with the whole length, but half of the body, and close the connection. An answer
+                without a body (a revoke's) is dropped.
             stall: Seconds to wait before the answer.
 
         Raises:
@@ -197,27 +202,33 @@ class FakeDatadog:
             await self._pause(self._latency)
         now = self._now()
         headers = {"Content-Type": "application/vnd.api+json", "Date": _http_date(int(now))}
-        if not self._knows(request.headers):
+        if not self._knows(request.headers, now):
             return _respond(error(401), headers)
         if self._faults and self._faults[0].status is not None:
             return self._replace(self._faults.popleft(), headers)
-        limits: dict[str, str] = {}
         if self._quota is not None:
             admitted, limits = self._quota.spend(now)
+            headers |= limits
             if not admitted:
                 self.rejected += 1
-                return _respond(error(429), headers | limits)
-        if not self._faults:
-            return _respond(self._operate(request), headers | limits)
-        return await self._spoil(self._faults.popleft(), request, headers | limits)
+                return _respond(error(429), headers)
+        # The fault is this request's from here on: others may come while its body is read.
+        fault = self._faults.popleft() if self._faults else None
+        answer = await carry_out(self._accounts, request, now)
+        return _respond(answer, headers) if fault is None else await self._spoil(fault, request, answer, headers)
 
-    def _knows(self, headers: Mapping[str, str]) -> bool:
+    def _knows(self, headers: Mapping[str, str], now: float) -> bool:
         bearer = headers.get("Authorization")
         if bearer is not None:
-            return bearer == f"Bearer {self.access_token}"
-        app_key = headers.get("DD-APPLICATION-KEY")
+            return bearer.startswith("Bearer ") and self._admits(bearer.removeprefix("Bearer "), now)
+        app_key = headers.get("DD-APPLICATION-KEY", "")
+        if app_key == self.app_key:
+            return headers.get("DD-API-KEY") == self.api_key
         # A service access token stands alone: the API key beside it is not looked at.
-        return app_key == self.access_token or (app_key == self.app_key and headers.get("DD-API-KEY") == self.api_key)
+        return self._admits(app_key, now)
+
+    def _admits(self, key: str, now: float) -> bool:
+        return key == self.access_token or self._accounts.admits(key, now)
 
     def _replace(self, fault: Fault, headers: dict[str, str]) -> web.Response:
         """Answer as a proxy in front would, which neither counts requests nor speaks of limits."""
@@ -230,32 +241,27 @@ class FakeDatadog:
         response.headers.update(fault.headers)
         return response
 
-    async def _spoil(self, fault: Fault, request: web.BaseRequest, headers: dict[str, str]) -> web.Response:
-        """Carry the request out, and spoil its answer."""
-        status, body = self._operate(request)
+    async def _spoil(
+        self, fault: Fault, request: web.BaseRequest, answer: Answer, headers: dict[str, str]
+    ) -> web.Response:
+        """Keep the answer back, or send less of it."""
+        status, body = answer
         if fault.stall is not None:
             await self._pause(fault.stall)
-        if fault.drop and request.transport is not None:
+        if (fault.drop or (fault.truncate and not body)) and request.transport is not None:
             request.transport.close()  # what is returned goes nowhere
         if not fault.truncate:
-            return _respond((status, body), headers)
+            return _respond(answer, headers)
         response = _respond((status, body[: len(body) // 2]), headers | {"Content-Length": str(len(body))})
         response.force_close()
         return response
 
-    def _operate(self, request: web.BaseRequest) -> Answer:
-        # The path as it came: an ID is one segment of it, whatever it becomes once decoded.
-        match request.method, request.rel_url.raw_path.split("/"):
-            case "GET", ["", "api", "v2", "service_accounts", account_id, "access_tokens", token_id]:
-                return self._accounts.get(unquote(account_id), unquote(token_id))
-            case "GET", ["", "api", "v2", "service_accounts", account_id, "access_tokens"]:
-                return self._accounts.list(unquote(account_id), request.query)
-            case _:
-                return error(404)
-
 
 def _respond(answer: Answer, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(status=answer[0], body=answer[1], headers=headers)
+    response = web.Response(status=answer[0], body=answer[1], headers=headers)
+    if answer[0] == 204:
+        del response.headers["Content-Type"]
+    return response
 
 
 @lru_cache(maxsize=8)

@@ -39,12 +39,17 @@ def uuid(rng: random.Random) -> str:
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
-def word(rng: random.Random, length: int) -> str:
+def _word(rng: random.Random, length: int) -> str:
     return "".join(rng.choices(_BASE62, k=length))
 
 
-def public_portion(rng: random.Random) -> str:
-    return f"ddsat_{word(rng, 22)}"
+def _public_portion(rng: random.Random) -> str:
+    return f"ddsat_{_word(rng, 22)}"
+
+
+def made_up_key(rng: random.Random) -> str:
+    """Make the secret of a token up, which begins with its public portion."""
+    return f"{_public_portion(rng)}_{_word(rng, 36)}"
 
 
 def make_up(number: int, rng: random.Random) -> list[AccessToken]:
@@ -76,7 +81,7 @@ def _make_up_one(place: int, rng: random.Random, midnight: datetime) -> AccessTo
     return AccessToken(
         id=uuid(rng),
         name=_UNUSUAL_NAMES[place // 13 % len(_UNUSUAL_NAMES)] if place % 13 == 6 else name,
-        public_portion=public_portion(rng),
+        public_portion=_public_portion(rng),
         scopes=tuple(scopes),
         created_at=moment(-created),
         modified_at=None if modified is None else moment(-modified),
