@@ -207,7 +207,7 @@ async def test_the_largest_body(session: aiohttp.ClientSession, size: int, statu
 
 
 async def test_a_body_that_cannot_be_decompressed(session: aiohttp.ClientSession) -> None:
-    """A body is not what its Content-Encoding says: 400."""
+    """A body that is not what its Content-Encoding says is answered with 400."""
     async with FakeDatadog(tokens=0) as datadog:
         headers = keys(datadog) | {"Content-Encoding": "gzip"}
         got = await ask(session, datadog, "POST", address(datadog), json.dumps(wanted()).encode(), headers)
@@ -541,12 +541,14 @@ def carried_out(datadog: FakeDatadog, method: str) -> bool:
 
 
 @pytest.mark.parametrize("method", OPERATIONS)
-async def test_a_status_instead_of_a_change(method: str) -> None:
+async def test_a_refusal_instead_of_a_change(session: aiohttp.ClientSession, method: str) -> None:
     """A scripted status, like bad credentials, keeps an operation from being carried out; the next one is."""
     async with FakeDatadog(tokens=1) as datadog:
         path, body = operation(datadog, method)
         datadog.fail_next(status=503)
 
+        url = URL(f"{datadog.url}{path}", encoded=True)
+        assert (await ask(session, datadog, method, url, body, headers={})).status == 401
         assert (await raw(datadog, path, method, body)).startswith(b"HTTP/1.1 503 ")
         assert not carried_out(datadog, method)
         assert (await raw(datadog, path, method, body)).startswith(b"HTTP/1.1 20")
