@@ -10,7 +10,7 @@ async def test_survives_an_outage(datadog):
     async with TokensClient(base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key) as client:
         result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
     assert tuple(result.tokens.values()) == datadog.tokens
-    assert (datadog.requests, datadog.rejected) == (23, 0)
+    assert datadog.requests == 4  # three failures, and one page of the list that holds all 20
 """
 
 from __future__ import annotations
