@@ -272,10 +272,10 @@ async def test_many_attempts_share_one_timer(
     monkeypatch.setattr(loop, "call_at", counting)
     begun = loop.time()
     await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(200)], strategy="get")
-    assert len(timers) <= 1 + (loop.time() - begun) / timeout
+    assert len(timers) <= 2 + (loop.time() - begun) / timeout
     server.script(otherwise=stall())
     result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)], strategy="get")
-    assert len(timers) <= 4 + (loop.time() - begun) / timeout
+    assert len(timers) <= 5 + (loop.time() - begun) / timeout
     assert {type(error) for error in result.errors.values()} == {RequestTimeoutError}
     assert len(result.errors) == 40
     assert len({id(error) for error in result.errors.values()}) == 40
