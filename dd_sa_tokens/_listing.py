@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from typing import Any, cast
 
-from ._arguments import Strategy
+from ._arguments import Strategy, check_id
 from ._codec import Page
-from .errors import DatadogError
+from .errors import DatadogError, InvalidArgumentError
 from .models import AccessToken
 
 _logger = logging.getLogger("dd_sa_tokens")
@@ -36,12 +35,12 @@ async def read_pages(read: ReadPage, width: int) -> AsyncGenerator[Page, None]:
     """
     under_way: deque[asyncio.Task[Page]] = deque()
     page, number = await read(0), 0
-    size = len(page.tokens)
+    first = page
     started = 1
     try:
         while True:
             yield page
-            pages = _page_count(page, number, size)
+            pages = _page_count(page, number, first)
             while started < pages and len(under_way) < min(width, 2 ** min(number + 1, 10)):
                 under_way.append(asyncio.ensure_future(read(started)))
                 started += 1
@@ -54,11 +53,12 @@ async def read_pages(read: ReadPage, width: int) -> AsyncGenerator[Page, None]:
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-def _page_count(page: Page, number: int, size: int) -> int:
+def _page_count(page: Page, number: int, first: Page) -> int:
     """Return how many pages there are, judging by page number `number` and by the size of the first one."""
-    if not page.tokens:
+    # A server that does not know page numbers gives the first page for each: that must not go on for ever.
+    if not page.tokens or (number and page.tokens[0].id == first.tokens[0].id):
         return 0
-    return number + 2 if page.total is None else math.ceil(page.total / size)
+    return number + 2 if page.total is None else -(-page.total // len(first.tokens))
 
 
 async def list_all(read: ReadPage, width: int) -> AsyncGenerator[AccessToken, None]:
@@ -112,7 +112,7 @@ async def _look(
                 is_first = not found
                 found |= {token.id: token for token in page.tokens}
                 if strategy == "auto" and is_first:
-                    rest = _page_count(page, 0, len(page.tokens)) - 1
+                    rest = _page_count(page, 0, page) - 1
                     if page.total is None or not _more_missing(token_ids, found, rest):
                         break
     except DatadogError as error:
@@ -128,10 +128,18 @@ def _more_missing(token_ids: object, found: Collection[str], number: int) -> boo
     missing: set[str] = set()
     try:
         for token_id in cast("Collection[object]", token_ids):
-            if isinstance(token_id, str) and token_id not in found:
+            if isinstance(token_id, str) and token_id not in found and _costs_a_get(token_id):
                 missing.add(token_id)
                 if len(missing) > number:
                     return True
     except Exception:  # noqa: BLE001 - it is the caller's iterable: the fetch that follows meets this again, and says so
         return False
     return False
+
+
+def _costs_a_get(token_id: str) -> bool:
+    try:
+        check_id("token_id", token_id, "get_token")
+    except InvalidArgumentError:  # refused at its position, without a request
+        return False
+    return True
