@@ -224,7 +224,7 @@ def decode_page(body: bytes) -> Page:
     resources = cast("list[object]", data)
     tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(resources))
     total = _member(_member(document, "meta", "$"), "page", "$.meta").get("total_filtered_count")
-    if total is not None and (type(total) is not int or total < 0):
+    if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # what orjson takes for one
         reason = str(_expected("a whole number of at least 0", total))
         raise InvalidResponseError(path="$.meta.page.total_filtered_count", reason=reason)
     return Page(tokens, total)
