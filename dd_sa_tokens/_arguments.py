@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
 from .errors import InvalidArgumentError, shown
@@ -113,7 +113,7 @@ def check_expiry(expires_at: object, now: datetime, **context: Any) -> None:
     """Refuse an end of a token's life that cannot be one. That it lies a day ahead at least is the API's business.
 
     Raises:
-        InvalidArgumentError: It is no `datetime`, has no time zone, or is not in the future.
+        InvalidArgumentError: It is no `datetime`, has no time zone, is not in the future, or is no moment in UTC.
     """
     if expires_at is None:
         return
@@ -121,9 +121,19 @@ def check_expiry(expires_at: object, now: datetime, **context: Any) -> None:
         msg = "expires_at must be a timezone-aware datetime, for example datetime.now(UTC) + timedelta(days=30)"
     elif expires_at <= now:
         msg = f"expires_at must be in the future, not {expires_at.isoformat()}"
+    elif not _has_utc(expires_at):
+        msg = "expires_at must be before the year 10000 in UTC, too"
     else:
         return
     raise InvalidArgumentError(msg, **context)
+
+
+def _has_utc(moment: datetime) -> bool:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _one_of(literal: Any) -> str:

@@ -190,7 +190,7 @@ def _in_context(error: DatadogError, request: Request[Any], call: _Call) -> Data
     message, unsure = error.message, call.unsure and not request.operation.safe
     if unsure:
         since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        message += f"; {request.trace.replace('{since}', since)}"
+        message += f"; {request.trace.replace('{since}', since, 1)}"
     return error.with_context(
         message=message,
         operation=request.operation.name,

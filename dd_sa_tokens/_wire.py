@@ -166,7 +166,7 @@ def create_token(
     check_name(name, operation="create_token", service_account_id=service_account_id)
     check_scopes(scopes, operation="create_token", service_account_id=service_account_id)
     body = encode_token(name=name, scopes=scopes, expires_at=expires_at)
-    trace = f"look for a token named {shown(name)} created at {{since}} or later (list_tokens, sort='-created_at')"
+    trace = f"look for a token created at {{since}} or later and named {shown(name)} (list_tokens, sort='-created_at')"
     return Request(_CREATE_TOKEN, path, service_account_id, body=body, trace=trace)
 
 

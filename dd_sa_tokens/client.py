@@ -213,8 +213,8 @@ class TokensClient:
                 than itself, or outlives it.
             DatadogError: Anything else that went wrong; see `outcome_unknown`.
         """
-        request = _wire.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
         check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=service_account_id)
+        request = _wire.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
         return await self._pipeline.send(request)
 
     async def update_token(

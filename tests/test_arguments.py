@@ -103,15 +103,25 @@ def test_any_collection_of_scopes_is_accepted(good: Any) -> None:
         (NOW, "in the future, not 2026-11-24T12:00:00"),
         (NOW - timedelta(microseconds=1), "in the future"),
         ((NOW - timedelta(seconds=1)).astimezone(timezone(timedelta(hours=14))), "in the future"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "before the year 10000 in UTC"),
     ],
 )
 def test_an_end_that_cannot_be_one_is_refused(bad: object, text: str) -> None:
-    """The end of a token's life is a moment in the future, and no local time without an offset."""
+    """The end of a token's life is a moment in the future that UTC has, too, and no local time without an offset."""
     with pytest.raises(InvalidArgumentError, match=rf"^expires_at must be .*{text}"):
         check_expiry(bad, NOW, **ABOUT)
 
 
-@pytest.mark.parametrize("good", [None, NOW + timedelta(microseconds=1), NOW + timedelta(hours=1), NOW.replace(2999)])
+@pytest.mark.parametrize(
+    "good",
+    [
+        None,
+        NOW + timedelta(microseconds=1),
+        NOW + timedelta(hours=1),
+        NOW.replace(2999),
+        datetime.max.replace(tzinfo=UTC),
+    ],
+)
 def test_how_far_ahead_an_end_lies_is_for_the_api_to_judge(good: datetime | None) -> None:
     """An hour ahead is too soon for the API, which says so itself."""
     check_expiry(good, NOW, **ABOUT)

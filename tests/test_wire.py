@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import formatdate
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from yarl import URL
 
 from dd_sa_tokens import (
     AccessToken,
     APIError,
     BadRequestError,
     ConflictError,
+    CreatedToken,
     ForbiddenError,
     InvalidArgumentError,
     InvalidResponseError,
@@ -30,13 +36,33 @@ from dd_sa_tokens import (
     UnauthorizedError,
 )
 from dd_sa_tokens._arguments import check_id
-from dd_sa_tokens._wire import Failure, Fate, Reply, get_token, interpret, parse_rate_limit, parse_retry_after
+from dd_sa_tokens._codec import Page
+from dd_sa_tokens._wire import (
+    Failure,
+    Fate,
+    Reply,
+    Request,
+    create_token,
+    get_token,
+    interpret,
+    list_tokens,
+    parse_rate_limit,
+    parse_retry_after,
+    revoke_token,
+    update_token,
+)
 from dd_sa_tokens.config import read_credentials
 
 SAMPLES = Path(__file__).parent / "samples"
 ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
 TOKEN = "c0ffee00-1d2e-4f30-8a41-52b6c7d8e9f0"
 REQUEST = get_token(ACCOUNT, TOKEN)
+LIST = list_tokens(ACCOUNT, filter_=None, sort=None, size=100, number=0)
+CREATE = create_token(ACCOUNT, name="deploy-bot", scopes=["dashboards_read"], expires_at=None)
+UPDATE = update_token(ACCOUNT, TOKEN, name="deploy-bot-2", scopes=None)
+REVOKE = revoke_token(ACCOUNT, TOKEN)
+REQUESTS: list[Request[Any]] = [REQUEST, LIST, CREATE, UPDATE, REVOKE]
+ALL = pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.operation.name)
 NOW = 1_790_000_003.25  # the local clock when a reply came
 DAY = 86_400
 KEY = "canary0123456789abcdefghijklmnop"
@@ -142,7 +168,226 @@ def test_refused_ids_are_named(bad: tuple[str, str], name: str) -> None:
     assert caught.value.operation == "get_token"
 
 
+@pytest.mark.parametrize(
+    ("request_", "name", "method", "path", "token_id", "repeatable", "safe"),
+    [
+        (LIST, "list_tokens", "GET", "?page%5Bsize%5D=100&page%5Bnumber%5D=0", None, True, True),
+        (CREATE, "create_token", "POST", "", None, False, False),
+        (UPDATE, "update_token", "PATCH", f"/{TOKEN}", TOKEN, True, False),
+        (REVOKE, "revoke_token", "DELETE", f"/{TOKEN}", TOKEN, True, False),
+    ],
+)
+def test_the_other_documented_requests(
+    request_: Request[Any], name: str, method: str, path: str, token_id: str | None, repeatable: bool, safe: bool
+) -> None:
+    """Method and path of each, what it is about, and that a create is the one that is never sent twice."""
+    assert request_.path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens{path}"
+    assert (request_.service_account_id, request_.token_id) == (ACCOUNT, token_id)
+    operation = request_.operation
+    assert (operation.name, operation.method, operation.repeatable, operation.safe) == (name, method, repeatable, safe)
+
+
+def recorded(case: str, **attributes: Any) -> bytes:
+    """Return a recorded body without its spaces, with more attributes if there are any."""
+    body = json.loads((SAMPLES / case / "request.json").read_text())
+    body["data"]["attributes"] |= attributes
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+RECORDED_ID = "9d4b2c6e-8f01-4723-a5b9-e1c3d5f7092b"
+SOON = datetime(2027, 4, 8, 18, 45, 35, 914000, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (REQUEST, None),
+        (LIST, None),
+        (REVOKE, None),
+        (CREATE, recorded("create")),
+        (
+            create_token(ACCOUNT, name="Ü", scopes=("a", "b"), expires_at=SOON),
+            recorded("create", name="Ü", scopes=["a", "b"], expires_at="2027-04-08T16:45:35.914000Z"),
+        ),
+        (update_token(ACCOUNT, RECORDED_ID, name="deploy-bot-2", scopes=None), recorded("update")),
+        (
+            update_token(ACCOUNT, RECORDED_ID, name="deploy-bot-2", scopes=["a"]),
+            recorded("update", scopes=["a"]),
+        ),
+        (
+            update_token(ACCOUNT, RECORDED_ID, name=None, scopes=["a"]),
+            recorded("update", scopes=["a"]).replace(b'"name":"deploy-bot-2",', b""),
+        ),
+    ],
+)
+def test_bodies_are_the_recorded_ones(request_: Request[Any], body: bytes | None) -> None:
+    """A body is as recorded, to the byte but for spaces, and holds nothing that was not given; the others have none."""
+    assert request_.body == body
+
+
+def test_a_filter_and_a_sort_go_into_the_query() -> None:
+    """Size and number of the page, the sort and the filter, each under the API's own name, and only those given."""
+    request = list_tokens(ACCOUNT, filter_="a&b=c #?/+é", sort="-created_at", size=7, number=12)
+    query = "page%5Bsize%5D=7&page%5Bnumber%5D=12&sort=-created_at&filter=a%26b%3Dc%20%23%3F%2F%2B%C3%A9"
+    assert request.path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens?{query}"
+    assert list_tokens(ACCOUNT, filter_="", sort=None, size=7, number=0).path.endswith("%5D=0&filter=")
+
+
+@given(
+    st.none() | st.text() | st.text(alphabet='&=;#?/+% []"\\\r\n\x00', max_size=9),
+    st.sampled_from([None, "name", "-last_used_at"]),
+    st.integers(1, 100),
+    st.integers(0, 10**6),
+)
+def test_the_server_reads_the_query_as_it_was_given(
+    filter_: str | None, sort: str | None, size: int, number: int
+) -> None:
+    """Whatever a filter is made of, two servers' ways of reading a query find exactly what was given."""
+    path, _, query = list_tokens(ACCOUNT, filter_=filter_, sort=sort, size=size, number=number).path.partition("?")
+    expected = {"page[size]": str(size), "page[number]": str(number), "sort": sort, "filter": filter_}
+    given_ = {name: value for name, value in expected.items() if value is not None}
+    assert path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens"
+    assert parse_qsl(query, keep_blank_values=True, strict_parsing=True) == list(given_.items())
+    assert dict(URL(f"http://x{path}?{query}", encoded=True).query) == given_
+    assert query.isascii()
+    assert query.isprintable()
+    assert not {" ", "#", "/", "+"} & set(query)
+
+
+ASK: list[Callable[[Any, Any], Request[Any]]] = [
+    get_token,
+    lambda account, _: list_tokens(account, filter_=None, sort=None, size=1, number=0),
+    lambda account, _: create_token(account, name="n", scopes=["s"], expires_at=None),
+    lambda account, token: update_token(account, token, name="n", scopes=None),
+    revoke_token,
+]
+
+
+@pytest.mark.parametrize(("ask", "request_"), list(zip(ASK, REQUESTS, strict=True)))
+def test_every_operation_encodes_its_ids(ask: Callable[[Any, Any], Request[Any]], request_: Request[Any]) -> None:
+    """Odd IDs are one segment each in the path of every operation, and impossible ones are refused in its name."""
+    path = ask("../a?b", "c/../d#").path.partition("?")[0]
+    assert path.removesuffix("/c%2F..%2Fd%23") == "/api/v2/service_accounts/..%2Fa%3Fb/access_tokens"
+    assert path.endswith("access_tokens") == (request_.token_id is None)
+    for bad in ("", "..", None):
+        with pytest.raises(InvalidArgumentError, match=r"^service_account_id ") as caught:
+            ask(bad, TOKEN)
+        assert caught.value.operation == request_.operation.name
+        if request_.token_id is not None:
+            with pytest.raises(InvalidArgumentError, match=r"^token_id ") as caught:
+                ask(ACCOUNT, bad)
+            assert (caught.value.operation, caught.value.service_account_id) == (request_.operation.name, ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    ("ask", "text", "token_id"),
+    [
+        (lambda: create_token(ACCOUNT, name="", scopes=["s"], expires_at=None), "name must", None),
+        (lambda: create_token(ACCOUNT, name="\ud800", scopes=["s"], expires_at=None), "name must", None),
+        (lambda: create_token(ACCOUNT, name="n", scopes=[], expires_at=None), "scopes must", None),
+        (lambda: create_token(ACCOUNT, name="n", scopes="s", expires_at=None), "scopes must", None),
+        (lambda: create_token(ACCOUNT, name="n", scopes=["\udfff"], expires_at=None), "scopes must", None),
+        (lambda: update_token(ACCOUNT, TOKEN, name="", scopes=None), "name must", TOKEN),
+        (lambda: update_token(ACCOUNT, TOKEN, name="n", scopes=[]), "scopes must", TOKEN),
+        (lambda: update_token(ACCOUNT, TOKEN, name=None, scopes="s"), "scopes must", TOKEN),
+        (lambda: update_token(ACCOUNT, TOKEN, name=None, scopes=None), "give name, scopes or both", TOKEN),
+        (lambda: list_tokens(ACCOUNT, filter_="\ud800", sort=None, size=1, number=0), "filter must", None),
+        (lambda: list_tokens(ACCOUNT, filter_=None, sort="id", size=1, number=0), "sort must", None),
+        (lambda: list_tokens(ACCOUNT, filter_=None, sort=None, size=101, number=0), "page_size must", None),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(ask: Callable[[], Request[Any]], text: str, token_id: str | None) -> None:
+    """Each argument that cannot be right is named, with what the call was about."""
+    with pytest.raises(InvalidArgumentError, match=f"^{text}") as caught:
+        ask()
+    assert caught.value.operation is not None
+    assert (caught.value.service_account_id, caught.value.token_id) == (ACCOUNT, token_id)
+    assert str(caught.value).isprintable()
+
+
 # Replies
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "kind"),
+    [
+        (LIST, sample("list", 200), Page),
+        (LIST, sample("list_empty", 200), Page),
+        (CREATE, sample("create", 201), CreatedToken),
+        (update_token(ACCOUNT, RECORDED_ID, name="x", scopes=None), sample("update", 200), AccessToken),
+        (REVOKE, reply(204), type(None)),
+        (REVOKE, reply(200, b"<html>done</html>"), type(None)),
+        (REVOKE, reply(202), type(None)),
+    ],
+)
+@pytest.mark.parametrize("repeated", [False, True])
+def test_every_operation_s_success_is_its_value(
+    request_: Request[Any], answer: Reply, kind: type, repeated: bool
+) -> None:
+    """What is recorded of each operation is read as what it gives; a revoke gives nothing, whatever is said."""
+    outcome = interpret(request_, answer, plain, repeated=repeated)
+    assert type(outcome) is kind
+    if isinstance(outcome, AccessToken):
+        assert outcome.name == "deploy-bot-2"
+        assert outcome.modified_at == datetime(2026, 5, 11, 19, 22, 49, 17503, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "path"),
+    [
+        (LIST, reply(200), "$"),
+        (LIST, reply(204), "$"),
+        (LIST, reply(200, b'{"data": [{"id": "t"}, {"id": 5}]}'), "$.data[1].id"),
+        (CREATE, reply(201), "$"),
+        (CREATE, reply(201, b'{"data": {"id": "t"}}'), "$.data.attributes.key"),
+        (CREATE, reply(201, b'{"data": {"attributes": {"key": "canary"}}}'), "$.data.id"),
+        (UPDATE, reply(204), "$"),
+        (UPDATE, reply(200, b'{"data": {"id": "another"}}'), "$.data.id"),
+    ],
+)
+def test_an_undecodable_success_may_have_been_one(request_: Request[Any], answer: Reply, path: str) -> None:
+    """A 2xx that cannot be read is final, counts as perhaps done, and leaves no frame that holds the body."""
+    outcome = interpret(request_, answer, plain)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, InvalidResponseError)
+    assert (outcome.error.path, outcome.fate) == (path, Fate.FINAL)
+    assert outcome.error.__traceback__ is None
+    assert "canary" not in f"{outcome} {outcome.error} {vars(outcome.error)} {answer}"
+
+
+@ALL
+@pytest.mark.parametrize("repeated", [False, True])
+def test_only_a_repeated_revoke_takes_a_404_as_done(request_: Request[Any], repeated: bool) -> None:
+    """A 404 means that it is done where an earlier sending may have revoked the token, and only there."""
+    outcome = interpret(request_, sample("get", 404), plain, repeated=repeated)
+    if request_ is REVOKE and repeated:
+        assert outcome is None
+    else:
+        assert isinstance(outcome, Failure)
+        assert isinstance(outcome.error, NotFoundError)
+        assert outcome.fate is Fate.REFUSED
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 405, 408, 409, 410, 429, 500, 503])
+def test_a_repeated_revoke_takes_nothing_else_as_done(status: int) -> None:
+    """Any other failure of a repeated revoke is still one."""
+    assert isinstance(interpret(REVOKE, reply(status), plain, repeated=True), Failure)
+
+
+@ALL
+@pytest.mark.parametrize("status", [100, 301, 307, 308])
+def test_a_redirect_may_have_been_done(request_: Request[Any], status: int) -> None:
+    """Whoever redirects may have done it before; it is not followed and not tried again."""
+    outcome = interpret(request_, reply(status, Location="/elsewhere"), plain)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, TransportError)
+    assert outcome.fate is Fate.FINAL
+
+
+def test_a_reply_does_not_show_its_body() -> None:
+    """A body may hold a secret, so it is in no repr."""
+    assert "not-a-real-key" not in repr(sample("create", 201))
+    assert "not-a-real-key" not in repr(interpret(CREATE, sample("create", 201), plain))
 
 
 @pytest.mark.parametrize("status", [200, 201, 203, 299])
@@ -185,6 +430,7 @@ def test_success_with_another_body_is_a_final_failure(body: bytes, path: str) ->
     assert outcome.error.__context__ is None
 
 
+@ALL
 @pytest.mark.parametrize(
     ("status", "cls", "fate"),
     [
@@ -207,9 +453,11 @@ def test_success_with_another_body_is_a_final_failure(body: bytes, path: str) ->
         (599, ServerError, Fate.UNKNOWN),
     ],
 )
-def test_error_status_gives_class_and_fate(status: int, cls: type[APIError], fate: Fate) -> None:
-    """Each status has its class, and says whether the request may be sent again."""
-    outcome = interpret(REQUEST, reply(status, b"<html>a proxy's page</html>"), plain)
+def test_error_status_gives_class_and_fate(
+    request_: Request[Any], status: int, cls: type[APIError], fate: Fate
+) -> None:
+    """Each status has its class, and says what became of the request, the same for every operation."""
+    outcome = interpret(request_, reply(status, b"<html>a proxy's page</html>"), plain)
     assert isinstance(outcome, Failure)
     assert type(outcome.error) is cls
     assert outcome.error.status == status
@@ -544,11 +792,12 @@ def test_any_headers_give_values_in_range(headers: dict[str, str], status: int) 
         assert outcome.error.retry_after is None or 0 <= outcome.error.retry_after <= DAY
 
 
-@given(st.integers(100, 599), st.binary())
-def test_any_reply_is_a_value_or_a_failure(status: int, body: bytes) -> None:
-    """Interpreting never raises, whatever status and body."""
-    outcome = interpret(REQUEST, reply(status, body), plain)
-    assert isinstance(outcome, Failure | AccessToken)
+@given(st.sampled_from(REQUESTS), st.integers(100, 599), st.binary(), st.booleans())
+def test_any_reply_is_a_value_or_a_failure(request_: Request[Any], status: int, body: bytes, repeated: bool) -> None:
+    """Interpreting never raises, whatever operation, status and body."""
+    outcome = interpret(request_, reply(status, body), plain, repeated=repeated)
+    assert isinstance(outcome, Failure) or outcome is None
+    assert outcome is not None or request_ is REVOKE
 
 
 def test_all_samples_interpret() -> None:
