@@ -106,6 +106,7 @@ class Exchange:
         head: The request line and headers, as they came.
         connection: The number of the connection.
         at: When it came, on the monotonic clock.
+        body: Its body, if its length was declared.
     """
 
     head: bytes
@@ -113,6 +114,7 @@ class Exchange:
     at: float
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    body: bytes = b""
 
     @property
     def line(self) -> str:
@@ -289,9 +291,9 @@ class RawServer:
             while self.open:  # noqa: ASYNC110 - the peer's socket says nothing else
                 await asyncio.sleep(0.001)
 
-    async def start(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    async def start(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context, backlog=1000)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'http' if context is None else 'https'}://{host}:{self.port}"
 
@@ -319,6 +321,8 @@ class RawServer:
             while not writer.is_closing():
                 received = await reader.readuntil(b"\r\n\r\n")
                 exchange = Exchange(received[:-4], number, time.monotonic(), reader, writer)
+                length = int(exchange.headers.get("content-length", 0))
+                exchange = attrs.evolve(exchange, body=await reader.readexactly(length))
                 self.requests.append(exchange)
                 self._arrived.set()
                 await (self._script.popleft() if self._script else self._otherwise)(exchange)
