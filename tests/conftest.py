@@ -31,6 +31,7 @@ ACCOUNT = "3f1c0d5e-0000-4000-8000-00000000acc0"
 API_KEY = "canary0apikey9f3b1c7d5e2a4068b1d"
 APP_KEY = "canary1appkey7c2e9a4f6b8d0135e7a9c2b4d6f"
 ACCESS_TOKEN = "ddsat_canary2token5B8dF2hJ6kL9nP3rT7vX1zC4"
+CREATED_KEY = "ddsat_canary3created1QwErTyUiOpAsDf_GhJkLzXcVbNm2468"
 KEYS = {"api_key": API_KEY, "app_key": APP_KEY}
 
 FAST = RetryPolicy(initial_backoff=0.002, max_backoff=0.01)
@@ -377,5 +378,5 @@ Connect = Callable[..., TokensClient]
 
 def leaks(text: str) -> list[str]:
     """Return the pieces of the keys, 12 characters long, that are to be seen in a text."""
-    keys = (API_KEY, APP_KEY, ACCESS_TOKEN)
+    keys = (API_KEY, APP_KEY, ACCESS_TOKEN, CREATED_KEY)
     return [key[i : i + 12] for key in keys for i in range(len(key) - 11) if key[i : i + 12] in text]

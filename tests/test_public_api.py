@@ -177,18 +177,21 @@ def test_the_methods_parameters(name: str) -> None:
     assert keywords == SIGNATURES[name][1]
 
 
-@pytest.mark.parametrize("name", ["get_token", "get_tokens", "close", "__aenter__", "__aexit__"])
+AWAITED = ["get_token", "get_tokens", "create_token", "update_token", "revoke_token", "rotate_token", "close"]
+
+
+@pytest.mark.parametrize("name", [*AWAITED, "__aenter__", "__aexit__"])
 def test_what_is_awaited(name: str) -> None:
     """Calls that give one answer are coroutine functions."""
     assert inspect.iscoroutinefunction(getattr(TokensClient, name))
 
 
 async def test_a_stream_is_an_async_generator() -> None:
-    """`stream_tokens` gives an async generator without being awaited, so `aclose()` and `aclosing` work."""
+    """`stream_tokens` and `list_tokens` give async generators, not awaited, so `aclose()` and `aclosing` work."""
     async with TokensClient(access_token="ddpat_x", base_url="http://127.0.0.1:1") as client:
-        items = client.stream_tokens("account", [])
-        assert inspect.isasyncgen(items)
-        await items.aclose()
+        for items in (client.stream_tokens("account", []), client.list_tokens("account")):
+            assert inspect.isasyncgen(items)
+            await items.aclose()
 
 
 @pytest.mark.parametrize("name", ["rate_limit", "stats"])

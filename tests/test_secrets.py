@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import pickle
 import traceback
@@ -13,12 +14,14 @@ from types import FrameType
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from conftest import (
     ACCESS_TOKEN,
     ACCOUNT,
     API_KEY,
     APP_KEY,
+    CREATED_KEY,
     KEYS,
     Act,
     Exchange,
@@ -33,10 +36,11 @@ from conftest import (
     raw,
     reply,
     reset,
+    resource,
     stall,
 )
 
-from dd_sa_tokens import ConfigurationError, DatadogError, RetryPolicy, TokensClient
+from dd_sa_tokens import ConfigurationError, CreatedToken, DatadogError, RetryPolicy, TokensClient, converter
 
 HERE = str(Path(__file__).parent)
 QUICK = RetryPolicy(max_attempts=2, initial_backoff=0.001, max_backoff=0.001, max_rate_limit_wait=0.2)
@@ -376,3 +380,112 @@ def test_half_of_the_credentials_are_not_quoted(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigurationError, match="DD_APP_KEY") as caught:
         TokensClient()
     assert leaks(str(caught.value) + repr(caught.value)) == []
+
+
+# The secret of a token that was created
+
+
+def created_body(**attributes: object) -> bytes:
+    return json.dumps({"data": resource("new", **({"key": CREATED_KEY} | attributes))}).encode()
+
+
+async def create(client: TokensClient) -> CreatedToken:
+    return await client.create_token(ACCOUNT, name="deploy", scopes=["a"])
+
+
+async def test_a_created_key_shows_only_by_reveal(server: RawServer, log: pytest.LogCaptureFixture) -> None:
+    """The key of a created token is in no log, repr, str, format, dict, resource or copy of what holds it."""
+    server.script(reply(201, created_body()))
+    async with TokensClient(base_url=server.url, **KEYS) as client:
+        created = await create(client)
+        assert created.key.reveal() == CREATED_KEY
+        check(ValueError(f"{client.stats} {client.rate_limit}"), log, client)
+    assert [record for record in log.records if record.name == "dd_sa_tokens"]
+    shown = [repr(created), str(created), f"{created} {created.key} {created.key:>80}", f"{created.key!r}"]
+    shown += [repr(attrs.asdict(created)), repr(attrs.astuple(created)), repr(attrs.asdict(created.token))]
+    shown += [
+        json.dumps(converter.unstructure(created.token)),
+        repr(converter.unstructure(created)),
+        repr(created.token),
+    ]
+    shown += [repr(copy.copy(created)), repr(copy.deepcopy(created)), repr([created]), repr({"key": created.key})]
+    shown += [json.dumps(attrs.asdict(created), default=str)]
+    for text in shown:
+        assert leaks(text) == []
+
+
+async def test_a_created_key_is_not_pickled_and_copies_keep_it(server: RawServer) -> None:
+    """A pickle of a created token is refused by each protocol; its copies are equal and still reveal the key."""
+    server.script(reply(201, created_body()))
+    async with TokensClient(base_url=server.url, **KEYS) as client:
+        created = await create(client)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for value in (created, created.key, [created], attrs.asdict(created)):
+            with pytest.raises(TypeError, match="pickle") as caught:
+                pickle.dumps(value, protocol)
+            assert leaks(str(caught.value)) == []
+    assert pickle.loads(pickle.dumps(created.token)) == created.token
+    for twin in (copy.copy(created), copy.deepcopy(created), attrs.evolve(created)):
+        assert twin == created
+        assert twin.key.reveal() == CREATED_KEY
+
+
+UNREADABLE: dict[str, Act] = {
+    "no ID": reply(201, json.dumps({"data": {"attributes": {"key": CREATED_KEY}}}).encode()),
+    "key for a date": reply(201, created_body(created_at=CREATED_KEY)),
+    "key for scopes": reply(201, created_body(scopes=CREATED_KEY)),
+    "key for a type": reply(201, created_body(name={"key": CREATED_KEY})),
+    "key as a list": reply(201, created_body(key=[CREATED_KEY])),
+    "no JSON": reply(201, created_body()[:-1]),
+    "no UTF-8": reply(201, created_body()[:-1] + b"\xff}"),
+    "an array": reply(201, b"[" + created_body() + b"]"),
+    "redirect": reply(307, created_body(), Location=f"/{CREATED_KEY}"),
+    "cut short": raw(head(201, {"Content-Length": "9999"}) + created_body()),
+    "timeout in the body": stall(head(201, {"Content-Length": "9999"}) + created_body()),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+async def test_a_create_that_cannot_be_read_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, fault: str
+) -> None:
+    """The answer holds the new key and is no good: the error, its frames, its pickle and the logs do not show it."""
+    server.script(otherwise=UNREADABLE[fault])
+    async with TokensClient(base_url=server.url, retry=QUICK, timeout=0.1, **KEYS) as client:
+        with pytest.raises(DatadogError) as caught:
+            await create(client)
+        check(caught.value, log, client)
+        assert caught.value.outcome_unknown
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("way", [_cancel, _timeout, _wait_for, _group])
+async def test_a_create_that_is_cut_off_shows_no_key(
+    server: RawServer, log: pytest.LogCaptureFixture, way: Callable[[Awaitable[Any], float], Awaitable[None]]
+) -> None:
+    """Nor does the cancellation of a create amid its answer."""
+    server.script(otherwise=stall(head(201, {"Content-Length": "9999"}) + created_body()))
+    async with TokensClient(base_url=server.url, **KEYS) as client:
+        with pytest.raises((asyncio.CancelledError, TimeoutError, ExceptionGroup)) as caught:
+            await way(create(client), 0.03)
+        check(caught.value, log, client)
+
+
+@pytest.mark.parametrize("fault", ["echo 400", "echo 500", "echo 302", "hang up", "cut short", "timeout"])
+async def test_no_failure_of_the_other_calls_shows_a_key(
+    server: RawServer, log: pytest.LogCaptureFixture, fault: str
+) -> None:
+    """Update, revoke and list are as quiet about the client's own keys as a get is."""
+    server.script(otherwise=FAULTS[fault])
+    async with TokensClient(base_url=server.url, retry=QUICK, timeout=0.03, **KEYS) as client:
+        for call in (
+            create(client),
+            client.update_token(ACCOUNT, "t1", name="n"),
+            client.revoke_token(ACCOUNT, "t1"),
+            anext(client.list_tokens(ACCOUNT)),
+        ):
+            with pytest.raises(DatadogError) as caught:
+                await call
+            check(caught.value, log, client)
+        result = await client.get_tokens(ACCOUNT, ["t1"], strategy="list")
+        check(result[0].error or ValueError(), log, client)

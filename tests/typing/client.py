@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from datetime import datetime
 from typing import assert_type
 
 import aiohttp
@@ -11,9 +12,11 @@ from dd_sa_tokens import (
     AccessToken,
     BulkResult,
     ClientStats,
+    CreatedToken,
     DatadogError,
     RateLimit,
     RetryPolicy,
+    Secret,
     Site,
     TokenResult,
     TokensClient,
@@ -58,6 +61,70 @@ async def streamed(client: TokensClient, ids: Iterator[str]) -> None:
         assert_type(item.ok, bool)
         assert_type(item.unwrap(), AccessToken)
     assert_type(await items.aclose(), None)
+
+
+async def listed(client: TokensClient) -> None:
+    tokens = client.list_tokens("account")
+    assert_type(tokens, AsyncGenerator[AccessToken, None])
+    async for token in tokens:
+        assert_type(token, AccessToken)
+    assert_type(await tokens.aclose(), None)
+    client.list_tokens("account", filter="deploy", sort="-created_at", page_size=10)
+    client.list_tokens("account", sort="id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_tokens("account", filter=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_tokens("account", page_size="9")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_tokens("account", "deploy")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.list_tokens("account")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def created(client: TokensClient, at: datetime) -> None:
+    made = await client.create_token("account", name="deploy", scopes=["dashboards_read"])
+    assert_type(made, CreatedToken)
+    assert_type(made.token, AccessToken)
+    assert_type(made.key, Secret)
+    assert_type(made.key.reveal(), str)
+    await client.create_token("account", name="deploy", scopes={"a"}, expires_at=at)
+    await client.create_token("account", name="deploy", scopes=("a",), expires_at=None)
+    await client.create_token("account", name="deploy")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.create_token("account", "deploy", ["a"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.create_token("account", name=None, scopes=["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.create_token("account", name="n", scopes=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await client.create_token("account", name="n", scopes=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.create_token("account", name="n", scopes=["a"], expires_at="2027")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def updated_and_revoked(client: TokensClient) -> None:
+    assert_type(await client.update_token("account", "token", name="new"), AccessToken)
+    assert_type(await client.update_token("account", "token", scopes=("a", "b")), AccessToken)
+    await client.update_token("account", "token", "new")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.update_token("account", "token", name=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.update_token("account", name="new")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(await client.revoke_token("account", "token"), None)
+    await client.revoke_token("account")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.revoke_token("account", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def rotated(client: TokensClient, at: datetime) -> None:
+    async def store(made: CreatedToken) -> None:
+        assert_type(made.key, Secret)
+
+    async def store_and_tell(made: CreatedToken) -> str:
+        return made.token.id
+
+    async def store_text(key: str) -> None:
+        del key
+
+    def store_at_once(made: CreatedToken) -> None:
+        del made
+
+    assert_type(await client.rotate_token("account", "token", store=store), AccessToken)
+    assert_type(await client.rotate_token("account", "token", store=store_and_tell, expires_at=at), AccessToken)
+    await client.rotate_token("account", "token")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.rotate_token("account", "token", store)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.rotate_token("account", "token", store=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.rotate_token("account", "token", store=store_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.rotate_token("account", "token", store=store_at_once)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.rotate_token("account", "token", store=store, expires_at=30)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def observed(client: TokensClient) -> None:
