@@ -145,6 +145,16 @@ async def fetch_many(client: TokensClient, datadog: FakeDatadog) -> None:
     await client.get_tokens(datadog.service_account_id, datadog.token_ids[:12])
 
 
+async def fetch_listed(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.get_tokens(datadog.service_account_id, [*datadog.token_ids[:12], "absent"], strategy="list")
+
+
+async def list_all(client: TokensClient, datadog: FakeDatadog) -> None:
+    async with aclosing(client.list_tokens(datadog.service_account_id, page_size=5)) as tokens:
+        async for _ in tokens:
+            await asyncio.sleep(0)
+
+
 async def stream_many(client: TokensClient, datadog: FakeDatadog) -> None:
     async with aclosing(client.stream_tokens(datadog.service_account_id, datadog.token_ids[:12])) as items:
         async for _ in items:
@@ -249,10 +259,10 @@ async def test_all_who_wait_for_quota_can_be_cancelled() -> None:
 # Many
 
 
-@pytest.mark.parametrize("call", [fetch_many, stream_many])
+@pytest.mark.parametrize("call", [fetch_many, fetch_listed, stream_many, list_all])
 @pytest.mark.parametrize("faults", [0, 2])
 async def test_a_bulk_fetch_can_be_cancelled_at_any_moment(datadog: FakeDatadog, call: Call, faults: int) -> None:
-    """Cancelled after each number of turns of the loop until it is done, a bulk fetch leaves nothing behind."""
+    """Cancelled after each number of turns of the loop until it is done, a bulk fetch or a list leaves nothing."""
     after = 0
     while True:
         client = connect(datadog, concurrency=4)
@@ -274,9 +284,9 @@ async def test_a_bulk_fetch_can_be_cancelled_at_any_moment(datadog: FakeDatadog,
     assert after > 20
 
 
-@pytest.mark.parametrize("call", [fetch_many, stream_many])
+@pytest.mark.parametrize("call", [fetch_many, fetch_listed, stream_many, list_all])
 async def test_a_bulk_fetch_can_be_cancelled_wherever_its_consumer_waits(datadog: FakeDatadog, call: Call) -> None:
-    """Cancelled at each suspension point of the caller's own task, a bulk fetch leaves nothing behind."""
+    """Cancelled at each suspension point of the caller's own task, a bulk fetch or a list leaves nothing behind."""
     for at in itertools.count(1):
         client = connect(datadog, concurrency=4)
         cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]

@@ -126,6 +126,20 @@ async def test_leaving_a_list_amid_pages_read_ahead(server: RawServer, connect: 
     assert len([token async for token in client.list_tokens(ACCOUNT)]) == 1000
 
 
+async def test_no_more_is_read_ahead_than_the_client_has_places(server: RawServer, connect: Connect) -> None:
+    """Whoever consumes slowly has at most `concurrency` pages waiting."""
+    account = Served(names(1000))
+    server.script(otherwise=account)
+    client = connect(concurrency=3)
+    async with aclosing(client.list_tokens(ACCOUNT, page_size=10)) as tokens:
+        async for token in tokens:
+            if token.id == "t99":
+                await server.arrival(10 + 2)
+                await asyncio.sleep(0.03)
+                break
+    assert 10 < len(account.pages) <= 10 + 3
+
+
 async def test_tokens_that_are_revoked_while_a_list_is_read_are_no_loss() -> None:
     """Revoking each token as it comes moves all the others, and still each one comes once."""
     async with FakeDatadog(tokens=60) as datadog, connected(datadog) as client:
