@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import gzip
 import inspect
 import json
 import os
+import pickle
 import socket
 import ssl
 import struct
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import cache
+from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import Mock
 from urllib.parse import unquote
@@ -25,7 +31,9 @@ import attrs
 import pytest
 from aioresponses import aioresponses as _Aioresponses
 
-from dd_sa_tokens import RetryPolicy, TokensClient
+from dd_sa_tokens import DatadogError, RetryPolicy, TokensClient
+
+HERE = str(Path(__file__).parent)
 
 ACCOUNT = "3f1c0d5e-0000-4000-8000-00000000acc0"
 API_KEY = "canary0apikey9f3b1c7d5e2a4068b1d"
@@ -69,6 +77,18 @@ def mocked() -> Iterator[_Aioresponses]:
     """Answer in aiohttp's place; no socket is opened."""
     with _Aioresponses() as mock:
         yield mock
+
+
+@pytest.fixture
+async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
+    """Collect what the loop complains about (a task's exception that nobody looked at, say): there must be nothing."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield complaints
+    gc.collect()
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert complaints == []
 
 
 def resource(token_id: str = "t1", **attributes: Any) -> dict[str, Any]:
@@ -376,7 +396,42 @@ async def connect(server: RawServer) -> AsyncIterator[Callable[..., TokensClient
 Connect = Callable[..., TokensClient]
 
 
-def leaks(text: str) -> list[str]:
-    """Return the pieces of the keys, 12 characters long, that are to be seen in a text."""
-    keys = (API_KEY, APP_KEY, ACCESS_TOKEN, CREATED_KEY)
+def leaks(text: str, *more: str) -> list[str]:
+    """Return the pieces of the keys, and of more secrets, 12 characters long, that are to be seen in a text."""
+    keys = (API_KEY, APP_KEY, ACCESS_TOKEN, CREATED_KEY, *more)
     return [key[i : i + 12] for key in keys for i in range(len(key) - 11) if key[i : i + 12] in text]
+
+
+def remains(error: BaseException, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield each text that an exception leaves behind, by where it was found; our tests' own frames aside."""
+    seen = set() if seen is None else seen
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    name = type(error).__name__
+    yield f"repr of {name}", repr(error)
+    yield f"str of {name}", str(error)
+    yield f"args of {name}", repr(error.args)
+    yield f"attributes of {name}", repr(vars(error))
+    yield f"notes of {name}", repr(getattr(error, "__notes__", []))
+    yield f"log of {name}", "".join(traceback.format_exception(error))
+    if isinstance(error, DatadogError):
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+            yield f"pickle of {name}", pickle.dumps(error, protocol).decode("latin-1")
+        yield f"copy of {name}", repr(vars(copy.copy(error)))
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield from _locals_of(frame)
+    related = [error.__cause__, error.__context__]
+    related += error.exceptions if isinstance(error, BaseExceptionGroup) else []
+    for other in related:
+        if other is not None:
+            yield from remains(other, seen)
+
+
+def _locals_of(frame: FrameType) -> Iterator[tuple[str, str]]:
+    if frame.f_code.co_filename.startswith(HERE):
+        return
+    for name, value in frame.f_locals.items():
+        where = f"{name} in {frame.f_code.co_qualname} of {frame.f_code.co_filename}"
+        yield where, repr(value)
+        yield f"str of {where}", str(value)

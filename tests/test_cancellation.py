@@ -5,31 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn
 
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
+from cancelling import HANG, cancelled_when_suspended, check_nothing_left, check_still_works, turns, until, waiting
 
 from dd_sa_tokens import ClientClosedError, RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog
 
 PLENTY = (1_000_000, 10.0)
 QUICK = RetryPolicy(initial_backoff=0.004, max_backoff=0.004)
-HANG = 5.0  # seconds, after which something that should end is taken for hung
 
-
-@pytest.fixture(autouse=True)
-async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
-    """Collect what the loop complains about (a task's exception that nobody looked at, say): there must be nothing."""
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    yield complaints
-    gc.collect()
-    await turns(2)
-    assert complaints == []
+pytestmark = pytest.mark.usefixtures("complaints")
 
 
 @pytest.fixture
@@ -43,95 +34,6 @@ def connect(datadog: FakeDatadog, **options: Any) -> TokensClient:
     """Make a client of the fake."""
     keys = {"base_url": datadog.url, "api_key": datadog.api_key, "app_key": datadog.app_key}
     return TokensClient(**({"retry": QUICK} | keys | options))
-
-
-async def turns(count: int) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(HANG):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.001)
-
-
-def our_tasks() -> set[asyncio.Task[Any]]:
-    """Give the tasks beside this one, without those in which the fake accepts and serves connections."""
-    servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.")
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
-
-
-def waiting(client: TokensClient) -> int:
-    """Count those who wait at the gate."""
-    return sum(len(lane.waiters) for lane in client._gate._lanes.values())
-
-
-def check_nothing_left(client: TokensClient) -> None:
-    """See that no task, no ticket, no waiter, no attempt and no connection is left of a call."""
-    assert our_tasks() == set()
-    assert client._gate.in_flight == 0
-    assert waiting(client) == 0
-    assert all(lane.ledger.in_flight == 0 for lane in client._gate._lanes.values())
-    transport = client._pipeline._transport
-    assert not transport._attempts
-    connector = transport._session and transport._session.connector
-    assert connector is None or not connector._acquired
-
-
-async def check_still_works(client: TokensClient, datadog: FakeDatadog) -> None:
-    """See that a client does its work as if nothing had happened, then close it."""
-    async with asyncio.timeout(HANG), client:
-        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids[:3])
-        assert [item.unwrap().id for item in result] == list(datadog.token_ids[:3])
-        check_nothing_left(client)
-
-
-class Cancelling:
-    """Runs a coroutine and cancels its task once it is suspended for the nth time.
-
-    Attributes:
-        suspended: How often it was.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int) -> None:
-        self._coroutine = coroutine
-        self._at = at
-        self.suspended = 0
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        task = asyncio.current_task()
-        assert task is not None
-        step: Callable[[Any], Any] = self._coroutine.send
-        value: Any = None
-        while True:
-            try:
-                awaited = step(value)
-            except StopIteration as stop:
-                return stop.value
-            self.suspended += 1
-            if self.suspended == self._at:
-                asyncio.get_running_loop().call_soon(task.cancel)
-            try:
-                step, value = self._coroutine.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's
-                step, value = self._coroutine.throw, error
-
-
-async def cancelled_when_suspended(coroutine: Coroutine[Any, Any, Any], at: int) -> bool:
-    """Cancel a coroutine at its nth suspension point; tell whether it came to that."""
-
-    async def run() -> None:
-        await cancelling
-
-    cancelling = Cancelling(coroutine, at)
-    async with asyncio.timeout(HANG):
-        (outcome,) = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
-    assert outcome is None or isinstance(outcome, asyncio.CancelledError)
-    return cancelling.suspended >= at
 
 
 Call = Callable[[TokensClient, FakeDatadog], Awaitable[Any]]
@@ -285,8 +187,8 @@ async def test_a_bulk_fetch_can_be_cancelled_at_any_moment(datadog: FakeDatadog,
 
 
 @pytest.mark.parametrize("call", [fetch_many, fetch_listed, stream_many, list_all])
-async def test_a_bulk_fetch_can_be_cancelled_wherever_its_consumer_waits(datadog: FakeDatadog, call: Call) -> None:
-    """Cancelled at each suspension point of the caller's own task, a bulk fetch or a list leaves nothing behind."""
+async def test_a_bulk_fetch_can_be_cancelled_wherever_it_is_suspended(datadog: FakeDatadog, call: Call) -> None:
+    """Cancelled at each suspension point of the call or of a task of its own, a bulk fetch or a list leaves nothing."""
     for at in itertools.count(1):
         client = connect(datadog, concurrency=4)
         cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]

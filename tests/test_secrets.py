@@ -8,9 +8,7 @@ import json
 import logging
 import pickle
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from types import FrameType
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -34,6 +32,7 @@ from conftest import (
     leaks,
     quota,
     raw,
+    remains,
     reply,
     reset,
     resource,
@@ -42,7 +41,6 @@ from conftest import (
 
 from dd_sa_tokens import ConfigurationError, CreatedToken, DatadogError, RetryPolicy, TokensClient, converter
 
-HERE = str(Path(__file__).parent)
 QUICK = RetryPolicy(max_attempts=2, initial_backoff=0.001, max_backoff=0.001, max_rate_limit_wait=0.2)
 CREDENTIALS = pytest.mark.parametrize(
     "credentials", [KEYS, {"access_token": ACCESS_TOKEN}, {"app_key": ACCESS_TOKEN}], ids=["pair", "bearer", "app key"]
@@ -63,41 +61,6 @@ def echo(status: int, padding: int = 0, reset: int = 1) -> Act:
         )
 
     return act
-
-
-def remains(error: BaseException, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield each text that an exception leaves behind, by where it was found; our tests' own frames aside."""
-    seen = set() if seen is None else seen
-    if id(error) in seen:
-        return
-    seen.add(id(error))
-    name = type(error).__name__
-    yield f"repr of {name}", repr(error)
-    yield f"str of {name}", str(error)
-    yield f"args of {name}", repr(error.args)
-    yield f"attributes of {name}", repr(vars(error))
-    yield f"notes of {name}", repr(getattr(error, "__notes__", []))
-    yield f"log of {name}", "".join(traceback.format_exception(error))
-    if isinstance(error, DatadogError):
-        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-            yield f"pickle of {name}", pickle.dumps(error, protocol).decode("latin-1")
-        yield f"copy of {name}", repr(vars(copy.copy(error)))
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        yield from _locals_of(frame)
-    related = [error.__cause__, error.__context__]
-    related += error.exceptions if isinstance(error, BaseExceptionGroup) else []
-    for other in related:
-        if other is not None:
-            yield from remains(other, seen)
-
-
-def _locals_of(frame: FrameType) -> Iterator[tuple[str, str]]:
-    if frame.f_code.co_filename.startswith(HERE):
-        return
-    for name, value in frame.f_locals.items():
-        where = f"{name} in {frame.f_code.co_qualname} of {frame.f_code.co_filename}"
-        yield where, repr(value)
-        yield f"str of {where}", str(value)
 
 
 def check(error: BaseException, caplog: pytest.LogCaptureFixture, client: TokensClient) -> None:

@@ -1,0 +1,157 @@
+"""Cancelling a call wherever it is suspended, and looking for what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import attrs
+
+from dd_sa_tokens import TokensClient
+from dd_sa_tokens.testing import FakeDatadog
+
+HANG = 5.0  # seconds, after which something that should end is taken for hung
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(HANG):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+
+
+def our_tasks() -> set[asyncio.Task[Any]]:
+    """Give the tasks beside this one, without those in which the fake accepts and serves connections."""
+    servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.")
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
+
+
+def waiting(client: TokensClient) -> int:
+    """Count those who wait at the gate."""
+    return sum(len(lane.waiters) for lane in client._gate._lanes.values())
+
+
+def check_nothing_left(client: TokensClient) -> None:
+    """See that no task, no ticket, no waiter, no attempt and no connection is left of a call."""
+    assert our_tasks() == set()
+    assert client._gate.in_flight == 0
+    assert waiting(client) == 0
+    assert all(lane.ledger.in_flight == 0 for lane in client._gate._lanes.values())
+    transport = client._pipeline._transport
+    assert not transport._attempts
+    connector = transport._session and transport._session.connector
+    assert connector is None or not connector._acquired
+
+
+async def check_still_works(client: TokensClient, datadog: FakeDatadog) -> None:
+    """See that a client does its work as if nothing had happened, then close it."""
+    async with asyncio.timeout(HANG), client:
+        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids[:3])
+        assert [item.unwrap().id for item in result] == list(datadog.token_ids[:3])
+        check_nothing_left(client)
+
+
+@attrs.define(eq=False)
+class _Watch:
+    """Counts how often a call is suspended, in its own task or in one that it made, and cancels it at some points."""
+
+    points: tuple[int, ...]
+    task: asyncio.Task[Any] | None = None
+    suspended: int = 0
+
+    def count(self) -> None:
+        self.suspended += 1
+        if self.suspended in self.points and self.task is not None:
+            asyncio.get_running_loop().call_soon(self.task.cancel)
+
+
+_watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
+
+
+class _Watched(Coroutine[Any, Any, Any]):
+    """A coroutine whose suspensions are counted."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], watch: _Watch) -> None:
+        self._coroutine = coroutine
+        self._watch = watch
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from self._coroutine.__await__())
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        awaited = step(*given)
+        self._watch.count()
+        return awaited
+
+
+def _watched_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    watch = _watch.get()
+    return asyncio.Task(coroutine if watch is None else _Watched(coroutine, watch), loop=loop, **options)
+
+
+@contextmanager
+def _watching(watch: _Watch, coroutine: Coroutine[Any, Any, Any]) -> Iterator[asyncio.Task[Any]]:
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(_watched_task)
+    token = _watch.set(watch)  # the tasks that this one makes inherit it
+    watch.task = asyncio.create_task(coroutine)
+    _watch.reset(token)
+    try:
+        yield watch.task
+    finally:
+        loop.set_task_factory(before)
+
+
+@attrs.frozen
+class Ending:
+    """How a call ended that was cancelled on its way.
+
+    Attributes:
+        value: What it returned, if it did.
+        error: What it raised, if it did.
+        suspended: How often it was suspended.
+    """
+
+    value: Any
+    error: BaseException | None
+    suspended: int
+
+
+async def cancelled_at(coroutine: Coroutine[Any, Any, Any], *points: int) -> Ending:
+    """Cancel a call at its nth suspension, and again at later ones; those of the tasks that it makes count, too."""
+    watch = _Watch(points)
+    with _watching(watch, coroutine) as task:
+        async with asyncio.timeout(HANG):
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(outcome, BaseException):
+        return Ending(None, outcome, watch.suspended)
+    return Ending(outcome, None, watch.suspended)
+
+
+async def cancelled_when_suspended(coroutine: Coroutine[Any, Any, Any], at: int) -> bool:
+    """Cancel a coroutine at its nth suspension; tell whether it came to that."""
+    ending = await cancelled_at(coroutine, at)
+    assert ending.error is None or isinstance(ending.error, asyncio.CancelledError)
+    return ending.suspended >= at
