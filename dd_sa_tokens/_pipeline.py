@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
@@ -17,7 +17,7 @@ from ._retry import Retries, RetryBudget, rejection_pause
 from ._transport import Transport
 from ._wire import Failure, Fate, Reply, Request, interpret, parse_rate_limit
 from .config import Credentials, RetryPolicy
-from .errors import APIError, ClientClosedError, DatadogError
+from .errors import APIError, ClientClosedError, DatadogError, TransportError
 from .models import ClientStats
 
 T = TypeVar("T")
@@ -42,6 +42,21 @@ class _Call:
         self.rejections = self.rejections + 1 if rejected else 0
         self.rejection = cast("APIError", failure.error) if rejected else None
         self.unsure = self.unsure or failure.fate in {Fate.UNKNOWN, Fate.FINAL}
+
+
+@attrs.frozen
+class Settled(Generic[T]):
+    """How a request ended that was seen through although its caller may have been cancelled.
+
+    Attributes:
+        value: What it gave, if it succeeded.
+        error: Why it failed, if it did.
+        cancelled: The cancellation that came meanwhile and is still to be raised, if one came.
+    """
+
+    value: T | None
+    error: DatadogError | None
+    cancelled: asyncio.CancelledError | None
 
 
 class Pipeline:
@@ -82,19 +97,36 @@ class Pipeline:
         Raises:
             DatadogError: It failed; with the operation, the IDs and the number of attempts.
         """
-        call = _Call()
-        if not self.closed:
-            self._transport.open()
-        outcome = await self._attempt(request, call)
-        if isinstance(outcome, Failure):
-            outcome = await self._repeat(request, call, outcome)
-        if not isinstance(outcome, Failure):
-            return outcome
-        raise _in_context(outcome.error, request, call)
+        return await self._carry_out(request, _Call())
 
-    async def landing(self, task: asyncio.Task[Any]) -> None:
-        """Wait until the request that a task has under way, if any, is answered or given up."""
-        await self._transport.landing(task)
+    async def settle(self, request: Request[T], seconds: float | None = None) -> Settled[T]:
+        """Carry out one operation and see it through, although the caller is cancelled.
+
+        Then, or when the time is up, a request that is under way is waited for. What only waits, for quota or for its
+        next try, is given up.
+        """
+        call = _Call()
+        task = asyncio.ensure_future(self._carry_out(request, call))
+        cancelled: asyncio.CancelledError | None = None
+        hurry = False
+        while not task.done():
+            try:
+                if not hurry:
+                    await asyncio.wait([task], timeout=seconds)
+                else:
+                    await self._transport.landing(task)
+                    task.cancel()
+                    await asyncio.wait([task])
+            except asyncio.CancelledError as asked:
+                cancelled = cancelled or asked
+            hurry = True
+        try:
+            return Settled(task.result(), None, cancelled)
+        except DatadogError as error:
+            failure = error
+        except asyncio.CancelledError:
+            failure = _in_context(TransportError("given up before it was answered"), request, call)
+        return Settled(None, failure, cancelled)
 
     async def close(self) -> None:
         """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
@@ -103,6 +135,16 @@ class Pipeline:
             self._closing.set_result(None)
         self._gate.shut()
         await self._transport.close()
+
+    async def _carry_out(self, request: Request[T], call: _Call) -> T:
+        if not self.closed:
+            self._transport.open()
+        outcome = await self._attempt(request, call)
+        if isinstance(outcome, Failure):
+            outcome = await self._repeat(request, call, outcome)
+        if not isinstance(outcome, Failure):
+            return outcome
+        raise _in_context(outcome.error, request, call)
 
     async def _attempt(self, request: Request[T], call: _Call) -> T | Failure:
         operation = request.operation.name
@@ -126,6 +168,7 @@ class Pipeline:
             reply = await self._transport.send(request)
         except BaseException:  # cancelled
             self._gate.lost(operation, ticket)
+            call.unsure = True
             raise
         if _logger.isEnabledFor(logging.DEBUG):
             _log_request(request, call, ticket, reply)

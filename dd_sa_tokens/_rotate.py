@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Generic, NoReturn, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn, cast
 
 import attrs
 
@@ -20,16 +19,17 @@ from . import _wire
 from ._arguments import check_expiry, check_id
 from ._pipeline import Pipeline
 from ._wire import Request
-from .errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError, TransportError
+from .errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
 from .models import AccessToken, CreatedToken, Secret
-
-T = TypeVar("T")
 
 Store = Callable[[CreatedToken], Awaitable[object]]
 
 _logger = logging.getLogger("dd_sa_tokens")
 
 _UNDO_WITHIN = 30.0  # seconds that a cancelled call takes to revoke what it had made
+_SHORTEST_LIFE = timedelta(days=1)  # the API's; it counts from the moment in which the request arrives
+_ON_THE_WAY = timedelta(minutes=1)
+_STATE = {True: "works", False: "has expired", None: "may work"}
 
 
 async def rotate(
@@ -43,74 +43,66 @@ async def rotate(
     if not callable(store):
         msg = f"store must be an async callable that takes the CreatedToken, not {type(store).__name__}"
         raise InvalidArgumentError(msg, **context)
-    saga = _Saga(pipeline, service_account_id, token_id)
-    new = await saga.create(await saga.read(), expires_at)
+    old = await _read(pipeline, service_account_id, token_id)
+    saga = _Saga(pipeline, service_account_id, token_id, old)
+    new = await saga.create(expires_at)
     await saga.store(store, new)
     await saga.revoke_old(new.token.id)
     return new.token
+
+
+async def _read(pipeline: Pipeline, service_account_id: str, token_id: str) -> AccessToken:
+    try:
+        return await pipeline.send(_wire.get_token(service_account_id, token_id))
+    except DatadogError as error:
+        failure = error
+    raise _unchanged("reading the old token", failure, token_id)
 
 
 def successor_expiry(old: AccessToken, now: datetime) -> datetime | None:
     """Return when the successor of a token ends: after as long a life, from now on; `None` for never.
 
     Raises:
-        ValueError: The old token ends, and how long it lived is not known.
+        InvalidArgumentError: The old token ends, and how long it lived is not known.
     """
     if old.expires_at is None:
         return None
     if old.created_at is None or old.created_at >= old.expires_at:
-        msg = "it expires, and how long it lived is not known, so expires_at must be given"
-        raise ValueError(msg)
-    return now + (old.expires_at - old.created_at)
-
-
-@attrs.frozen
-class _Settled(Generic[T]):
-    """How a request ended that was seen through although the caller may have been cancelled.
-
-    Attributes:
-        value: What it gave, if it succeeded.
-        error: Why it failed, if it did.
-        cancelled: The cancellation that came meanwhile and is still to be raised, if one came.
-    """
-
-    value: T | None
-    error: DatadogError | None
-    cancelled: asyncio.CancelledError | None
+        msg = "expires_at must be given: the old token ends, and how long it lived is not known"
+        raise InvalidArgumentError(msg)
+    life = old.expires_at - old.created_at
+    if abs(life - _SHORTEST_LIFE) < _ON_THE_WAY:
+        life = _SHORTEST_LIFE + _ON_THE_WAY
+    try:
+        return now + life
+    except OverflowError:  # made to last until the year 9999: that is as far as it goes
+        return old.expires_at
 
 
 @attrs.frozen
 class _Saga:
-    """The steps, in their order. Each ends well, or raises with everything undone or reported."""
+    """The steps that change something, in their order. Each ends well, or raises with all undone or reported."""
 
     pipeline: Pipeline
     service_account_id: str
     old_id: str
+    old: AccessToken
 
-    async def read(self) -> AccessToken:
-        """Read the old token. Nothing has changed yet."""
-        try:
-            return await self.pipeline.send(_wire.get_token(self.service_account_id, self.old_id))
-        except DatadogError as error:
-            failure = error
-        raise self._as_ours("reading the old token", failure)
-
-    async def create(self, old: AccessToken, expires_at: datetime | None) -> CreatedToken:
+    async def create(self, expires_at: datetime | None) -> CreatedToken:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
-        made = await self._settle(self._creation(old, expires_at))
+        made = await self.pipeline.settle(self._creation(expires_at))
         if made.error is not None and made.error.outcome_unknown:
             text = (
                 f"creating the new token: {made.error.message}. "
-                "Now the old token works, and there may be a new one whose secret nobody knows"
+                f"Now the old token {self._old_state()}, and there may be a new one whose secret nobody knows"
             )
             _end(self._failure(text, None, new_works=None), made.cancelled)
         if made.error is not None:
-            _end(self._as_ours("creating the new token", made.error), made.cancelled)
+            _end(_unchanged("creating the new token", made.error, self.old_id), made.cancelled)
         assert made.value is not None
         if made.cancelled is not None:
-            new_id = made.value.token.id
-            undone = await self._settle(self._revocation(new_id), _UNDO_WITHIN)
-            _end(self._after_undoing("the rotation was cancelled", new_id, undone.error), made.cancelled)
+            failure, _ = await self._undo("the rotation was cancelled", made.value.token.id, _UNDO_WITHIN)
+            _end(failure, made.cancelled)
         return made.value
 
     async def store(self, store: Store, new: CreatedToken) -> None:
@@ -124,92 +116,74 @@ class _Saga:
         except Exception as error:  # noqa: BLE001 - whatever the caller's code raises, the token was not stored
             failure = error
         except BaseException as error:  # cancelled: perhaps it was stored, so neither token may go
-            text = "the rotation was stopped while the new token was being stored. Now both tokens work: revoke one"
+            text = (
+                "the rotation was stopped while the new token was being stored. "
+                f"Now the old token {self._old_state()}, and the new one works: revoke the one that is not in use"
+            )
             _report(error, self._failure(text, new_id, new_works=True))
             raise
         if failure is None:
             return
-        undone = await self._settle(self._revocation(new_id))
-        ended = self._after_undoing(f"store raised {type(failure).__name__}", new_id, undone.error)
-        if undone.cancelled is None and not _shows(failure, new.key):
-            raise ended from failure
-        _end(ended, undone.cancelled)
+        why = f"store raised {type(failure).__name__}"
+        if _shows(failure, new.key):
+            why += " (not shown: it holds the secret)"
+            failure = None  # not even this frame, which is in the traceback of what is raised below, may keep it
+        ended, cancelled = await self._undo(why, new_id)
+        ended.__cause__ = failure
+        _end(ended, cancelled)
 
     async def revoke_old(self, new_id: str) -> None:
         """Revoke the old token, now that its users have switched."""
-        revoked = await self._settle(self._revocation(self.old_id))
+        revoked = await self.pipeline.settle(_wire.revoke_token(self.service_account_id, self.old_id))
         if not _is_gone(revoked.error):
             assert revoked.error is not None
-            works = None if revoked.error.outcome_unknown else True
+            unsure = revoked.error.outcome_unknown
             text = (
                 f"revoking the old token: {revoked.error.message}. Now the new token works and is stored; "
-                f"the old one {_WORKS[works]}, and is still to be revoked"
+                f"the old one {self._old_state(unsure=unsure)}, and is still to be revoked"
             )
-            _end(self._failure(text, new_id, old_works=works, new_works=True), revoked.cancelled)
+            _end(self._failure(text, new_id, new_works=True, old_unsure=unsure), revoked.cancelled)
         if revoked.cancelled is not None:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled
 
-    def _creation(self, old: AccessToken, expires_at: datetime | None) -> Request[CreatedToken]:
-        fault = "" if old.name and old.scopes else "it has no name or no scopes, and a new token needs both"
+    def _creation(self, expires_at: datetime | None) -> Request[CreatedToken]:
+        old = self.old
         try:
             ends = expires_at or successor_expiry(old, datetime.now(UTC))
-        except ValueError as error:
-            fault, ends = str(error), None
-        if fault:
-            raise self._failure(f"the old token cannot be rotated: {fault}. Nothing was changed", None, new_works=False)
-        return _wire.create_token(self.service_account_id, name=old.name or "", scopes=old.scopes, expires_at=ends)
+            return _wire.create_token(self.service_account_id, name=old.name or "", scopes=old.scopes, expires_at=ends)
+        except InvalidArgumentError as error:
+            text = f"the old token cannot be rotated: {error.message}. Nothing was changed"
+        raise self._failure(text, None, new_works=False)
 
-    def _revocation(self, token_id: str) -> Request[None]:
-        return _wire.revoke_token(self.service_account_id, token_id)
-
-    async def _settle(self, request: Request[T], seconds: float | None = None) -> _Settled[T]:
-        """See a request through: what is under way is waited for, although the call is cancelled or its time is up.
-
-        What only waits then, for quota or for its next try, is given up.
-        """
-        task = asyncio.ensure_future(self.pipeline.send(request))
-        cancelled: asyncio.CancelledError | None = None
-        hurry = given_up = False
-        while not task.done():
-            try:
-                if not hurry:
-                    await asyncio.wait([task], timeout=seconds)
-                    hurry = True
-                else:
-                    await self.pipeline.landing(task)
-                    given_up = given_up or not task.done()
-                    task.cancel()
-                    await asyncio.wait([task])
-            except asyncio.CancelledError as asked:
-                cancelled, hurry = cancelled or asked, True
-        if task.cancelled():
-            # A create that waited was not carried out; a revoke may have been, by an earlier try.
-            unknown = not given_up or request.operation.repeatable
-            gone = TransportError("given up before it was answered", outcome_unknown=unknown)
-            return _Settled(None, gone, cancelled)
-        error = task.exception()
-        if error is None:
-            return _Settled(task.result(), None, cancelled)
-        if not isinstance(error, DatadogError):
-            raise error
-        return _Settled(None, error, cancelled)
-
-    def _after_undoing(self, why: str, new_id: str, error: DatadogError | None) -> RotationError:
-        if _is_gone(error):
-            text = f"{why}. Now the new token is revoked, and the old one works"
-            return self._failure(text, new_id, new_works=False)
-        assert error is not None
-        works = None if error.outcome_unknown else True
+    async def _undo(
+        self, why: str, new_id: str, seconds: float | None = None
+    ) -> tuple[RotationError, asyncio.CancelledError | None]:
+        """Revoke the new token. Return what holds then, and the cancellation that came meanwhile, if one came."""
+        undone = await self.pipeline.settle(_wire.revoke_token(self.service_account_id, new_id), seconds)
+        if _is_gone(undone.error):
+            text = f"{why}. Now the new token is revoked, and the old one {self._old_state()}"
+            return self._failure(text, new_id, new_works=False), undone.cancelled
+        assert undone.error is not None
+        works = None if undone.error.outcome_unknown else True
         text = (
-            f"{why}; revoking the new token: {error.message}. Now the old token works; "
-            f"the new one {_WORKS[works]}, and is still to be revoked"
+            f"{why}; revoking the new token: {undone.error.message}. Now the old token {self._old_state()}; "
+            f"the new one {_STATE[works]}, and is still to be revoked"
         )
-        return self._failure(text, new_id, new_works=works)
+        return self._failure(text, new_id, new_works=works), undone.cancelled
+
+    def _old_works(self, *, unsure: bool = False) -> bool | None:
+        if self.old.is_expired():
+            return False
+        return None if unsure else True
+
+    def _old_state(self, *, unsure: bool = False) -> str:
+        return _STATE[self._old_works(unsure=unsure)]
 
     def _failure(
-        self, text: str, new_id: str | None, *, old_works: bool | None = True, new_works: bool | None
+        self, text: str, new_id: str | None, *, new_works: bool | None, old_unsure: bool = False
     ) -> RotationError:
+        old_works = self._old_works(unsure=old_unsure)
         return RotationError(
             text,
             old_id=self.old_id,
@@ -219,15 +193,8 @@ class _Saga:
             operation="rotate_token",
             service_account_id=self.service_account_id,
             token_id=self.old_id,
-            outcome_unknown=old_works is None or new_works is None,
+            outcome_unknown=None in (old_works, new_works),
         )
-
-    def _as_ours(self, step: str, error: DatadogError) -> DatadogError:
-        message = f"{step}: {error.message}. Nothing was changed"
-        return error.with_context(operation="rotate_token", token_id=self.old_id, message=message)
-
-
-_WORKS = {True: "works, too", None: "may work"}
 
 
 def _is_gone(error: DatadogError | None) -> bool:
@@ -235,9 +202,30 @@ def _is_gone(error: DatadogError | None) -> bool:
     return error is None or isinstance(error, NotFoundError)
 
 
-def _shows(error: Exception, key: Secret) -> bool:
-    """Tell whether a text of the caller's exception, or of one behind it, holds the secret."""
-    return key.reveal() in "".join(traceback.format_exception(error))
+def _shows(failure: BaseException, key: Secret) -> bool:
+    """Tell whether the caller's exception, or one behind or inside it, holds the secret."""
+    left: list[BaseException | None] = [failure]
+    seen: set[int] = set()
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        try:
+            text = f"{error} {error!r} {error.args} {vars(error)}"
+        except Exception:  # noqa: BLE001 - what cannot be shown may hold anything
+            return True
+        if key.reveal() in text:
+            return True
+        left += [error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            left += cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return False
+
+
+def _unchanged(step: str, error: DatadogError, old_id: str) -> DatadogError:
+    message = f"{step}: {error.message}. Nothing was changed"
+    return error.with_context(operation="rotate_token", token_id=old_id, message=message)
 
 
 def _report(stopped: BaseException, failure: RotationError) -> None:

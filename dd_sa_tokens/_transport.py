@@ -182,13 +182,11 @@ class Transport:
                 attempt.landed.set_result(None)
 
     async def landing(self, task: asyncio.Task[Any]) -> None:
-        """Wait until the attempt that a task makes has ended, if it makes one."""
-        attempt = self._attempts.get(task)
-        if attempt is None:
-            return
-        if attempt.landed is None:
-            attempt.landed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([attempt.landed])
+        """Wait until a task has no attempt under way: the one that it makes, and those that follow without a pause."""
+        while (attempt := self._attempts.get(task)) is not None:
+            if attempt.landed is None:
+                attempt.landed = asyncio.get_running_loop().create_future()
+            await asyncio.wait([attempt.landed])
 
     def _begin(self) -> _Attempt:
         assert self._loop is not None

@@ -275,21 +275,23 @@ class TokensClient:
         | what went wrong | what is raised | old token | new token |
         |---|---|---|---|
         | the old one could not be read, or the new one not be made | that error | works | none |
+        | its name, scopes or lifetime cannot be copied | `RotationError` | works | none |
         | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret unknown |
-        | `store` raised | `RotationError`, `__cause__` | works | revoked |
-        | `store` raised, and revoking the new one failed | `RotationError` | works | works, or may |
+        | `store` raised | `RotationError`, `__cause__` unless that holds the secret | works | revoked |
+        | `store` raised, and revoking the new one failed | the same | works | works, or may |
         | revoking the old one failed | `RotationError` | works, or may | works, stored |
-        | cancelled before the create was answered | `CancelledError` | works | none, or revoked at once |
+        | cancelled before the create was answered | `CancelledError` | works | none, or revoked if it can be |
         | cancelled in `store` | `CancelledError` | works | works, perhaps stored |
-        | cancelled while the old one was being revoked | `CancelledError` | revoked, or works | works, stored |
+        | cancelled after `store` raised | `CancelledError` | works | revoked if it can be |
+        | cancelled while the old one was being revoked | `CancelledError` | revoked, works, or may | works, stored |
 
-        A `RotationError` has both IDs, and says what is left to do. A cancellation does so in a note and in a WARNING
-        of the log. It waits for a request that is under way, `timeout` seconds at most, and then up to 30 seconds to
-        revoke a token that was made but not stored.
+        A `RotationError` has both IDs, and says what is left to do; an old token that had expired is not said to work.
+        A cancellation says it in a note (which `asyncio.gather` drops) and in a WARNING of the log. It waits for a
+        request that is under way, `timeout` seconds at most, then up to 30 seconds to revoke what was not stored.
 
         A client can rotate the very token it signs with: revoking it is the last thing that is signed with it, and all
-        later calls of this client meet a 401, so make a new client with the new key. But a token cannot make one
-        that outlives it: if it expires, give an `expires_at` that is not later than its own, or use other keys.
+        later calls meet a 401, so make a new client with the new key. But a token cannot make one that outlives it: if
+        it expires, give an `expires_at` that is not later than its own, or use other keys.
 
         Args:
             service_account_id: The service account that owns both.

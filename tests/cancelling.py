@@ -144,10 +144,17 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, Any], *points: int) -> End
     watch = _Watch(points)
     with _watching(watch, coroutine) as task:
         async with asyncio.timeout(HANG):
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(outcome, BaseException):
-        return Ending(None, outcome, watch.suspended)
-    return Ending(outcome, None, watch.suspended)
+            await asyncio.wait([task])
+    return Ending(*await how_it_ended(task), watch.suspended)
+
+
+async def how_it_ended(task: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:
+    """Give a task's value and its error: its own one, while `gather` makes a new cancellation, without its notes."""
+    try:
+        async with asyncio.timeout(HANG):
+            return await task, None
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it was
+        return None, error
 
 
 async def cancelled_when_suspended(coroutine: Coroutine[Any, Any, Any], at: int) -> bool:

@@ -83,9 +83,11 @@ def mocked() -> Iterator[_Aioresponses]:
 async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
     """Collect what the loop complains about (a task's exception that nobody looked at, say): there must be nothing."""
     complaints: list[dict[str, Any]] = []
+    gc.freeze()  # what was there before is none of this test's garbage, and takes long to look through
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     yield complaints
     gc.collect()
+    gc.unfreeze()
     for _ in range(2):
         await asyncio.sleep(0)
     assert complaints == []
