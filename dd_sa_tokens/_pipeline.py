@@ -51,7 +51,7 @@ class Settled(Generic[T]):
     Attributes:
         value: What it gave, if it succeeded.
         error: Why it failed, if it did.
-        cancelled: The cancellation that came meanwhile and is still to be raised, if one came.
+        cancelled: The last cancellation that came meanwhile and is still to be raised, if one came.
     """
 
     value: T | None
@@ -118,7 +118,7 @@ class Pipeline:
                     task.cancel()
                     await asyncio.wait([task])
             except asyncio.CancelledError as asked:
-                cancelled = cancelled or asked
+                cancelled = asked
             hurry = True
         try:
             return Settled(task.result(), None, cancelled)

@@ -68,11 +68,16 @@ class _Watch:
     points: tuple[int, ...]
     task: asyncio.Task[Any] | None = None
     suspended: int = 0
+    cancelled: bool = False
 
     def count(self) -> None:
         self.suspended += 1
-        if self.suspended in self.points and self.task is not None:
-            asyncio.get_running_loop().call_soon(self.task.cancel)
+        if self.suspended in self.points:
+            asyncio.get_running_loop().call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        assert self.task is not None
+        self.cancelled |= self.task.cancel()
 
 
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
@@ -130,7 +135,7 @@ class Ending:
 
     Attributes:
         value: What it returned, if it did.
-        error: What it raised, if it did.
+        error: What it raised, if it did: a cancellation, if it was cancelled before it was done, and only then.
         suspended: How often it was suspended.
     """
 
@@ -145,7 +150,9 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, Any], *points: int) -> End
     with _watching(watch, coroutine) as task:
         async with asyncio.timeout(HANG):
             await asyncio.wait([task])
-    return Ending(*await how_it_ended(task), watch.suspended)
+    value, error = await how_it_ended(task)
+    assert isinstance(error, asyncio.CancelledError) == watch.cancelled
+    return Ending(value, error, watch.suspended)
 
 
 async def how_it_ended(task: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:

@@ -1206,6 +1206,8 @@ class QuietError(SomeError):
     def __str__(self) -> str:
         return "no"
 
+    __repr__ = __str__
+
 
 class MuteError(SomeError):
     """Cannot even be shown."""
@@ -1255,6 +1257,7 @@ HIDING: dict[str, Callable[[str], Exception]] = {
     "cause": partial(behind, cause=True),
     "context": behind,
     "hidden context": partial(behind, hidden=True),
+    "cause in a group": lambda secret: ExceptionGroup("no", [SomeError(), behind(secret, cause=True)]),
     "wide group": partial(grouped, depth=1),
     "deep group": partial(grouped, depth=20),
 }
