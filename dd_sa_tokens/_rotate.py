@@ -107,28 +107,14 @@ class _Saga:
 
     async def store(self, store: Store, new: CreatedToken) -> None:
         """Have the new token stored. If that fails, the new token is revoked again."""
-        new_id = new.token.id
-        failure: Exception | None = None
-        try:
-            stored = store(new)
-            if inspect.isawaitable(stored):  # a plain function that has returned has stored it, too
-                await stored
-        except Exception as error:  # noqa: BLE001 - whatever the caller's code raises, the token was not stored
-            failure = error
-        except BaseException as error:  # cancelled: perhaps it was stored, so neither token may go
-            text = (
-                "the rotation was stopped while the new token was being stored. "
-                f"Now the old token {self._old_state()}, and the new one works: revoke the one that is not in use"
-            )
-            _report(error, self._failure(text, new_id, new_works=True))
-            raise
+        failure = await self._hand_over(store, new)
         if failure is None:
             return
         why = f"store raised {type(failure).__name__}"
         if _shows(failure, new.key):
             why += " (not shown: it holds the secret)"
             failure = None  # not even this frame, which is in the traceback of what is raised below, may keep it
-        ended, cancelled = await self._undo(why, new_id)
+        ended, cancelled = await self._undo(why, new.token.id)
         ended.__cause__ = failure
         _end(ended, cancelled)
 
@@ -146,6 +132,23 @@ class _Saga:
         if revoked.cancelled is not None:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled
+
+    async def _hand_over(self, store: Store, new: CreatedToken) -> Exception | None:
+        """Call the caller's code. Return what it raised, so that this frame, which may show it, is left behind."""
+        try:
+            stored = store(new)
+            if inspect.isawaitable(stored):  # a plain function that has returned has stored it, too
+                await stored
+        except Exception as error:  # noqa: BLE001 - whatever it is, the token was not stored
+            return error
+        except BaseException as error:  # cancelled: perhaps it was stored, so neither token may go
+            text = (
+                "the rotation was stopped while the new token was being stored. "
+                f"Now the old token {self._old_state()}, and the new one works: revoke the one that is not in use"
+            )
+            _report(error, self._failure(text, new.token.id, new_works=True))
+            raise
+        return None
 
     def _creation(self, expires_at: datetime | None) -> Request[CreatedToken]:
         old = self.old

@@ -1263,6 +1263,7 @@ HIDING: dict[str, Callable[[str], Exception]] = {
 }
 
 
+@pytest.mark.parametrize("by", ["coroutine", "future"])
 @pytest.mark.parametrize("undo_fails", [False, True])
 @pytest.mark.parametrize("how", HIDING)
 async def test_what_store_raises_does_not_carry_the_secret_along(
@@ -1272,6 +1273,7 @@ async def test_what_store_raises_does_not_carry_the_secret_along(
     log: pytest.LogCaptureFixture,
     how: str,
     undo_fails: bool,
+    by: str,
 ) -> None:
     """An exception that holds the new secret, wherever it hides, is named but not chained, and stays in no frame."""
 
@@ -1279,9 +1281,12 @@ async def test_what_store_raises_does_not_carry_the_secret_along(
         await vault.store(created)
         raise HIDING[how](created.key.reveal())
 
+    def future(created: CreatedToken) -> asyncio.Future[None]:
+        return asyncio.ensure_future(store(created))
+
     if undo_fails:
         datadog.fail("DELETE", status=403)
-    error = await vault.fail(client, store=store)
+    error = await vault.fail(client, store=store if by == "coroutine" else future)
     assert (error.__cause__, error.__context__) == (None, None)
     assert re.match(r"store raised \w+ \(not shown: it holds the secret\)", str(error))
     assert error.new_works is undo_fails
