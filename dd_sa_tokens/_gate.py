@@ -200,9 +200,13 @@ class Gate:
 
     def _left(self, operation: str) -> None:
         self.in_flight -= 1
-        self._refuse_impatient(self._lanes[operation])
-        if any(lane.waiters for lane in self._lanes.values()):
-            self._admit()
+        lane = self._lanes[operation]
+        if lane.impatient:
+            self._refuse_impatient(lane)
+        for lane in self._lanes.values():
+            if lane.waiters:
+                self._admit()
+                return
 
     def _admit(self) -> None:
         """Let the next ones pass, as many as may."""
