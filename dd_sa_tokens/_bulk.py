@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from .errors import (
     ClientClosedError,
@@ -152,7 +152,8 @@ class Crew:
         source: Gives the IDs.
         fetch: Fetches one.
         width: Most results in flight, or fetched and not consumed.
-        to_the_end: Whether the rest of the source gets an answer, too, when no other ID can succeed.
+        to_the_end: Whether every position of the source gets an answer that is kept: then the results need not wait to
+            be consumed, and the rest of the source gets one, too, when no other ID can succeed.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Crew:
     ) -> None:
         self._to_the_end = to_the_end
         self._source = source
+        self._is_async = isinstance(source, AsyncIterator)
         self._fetch = fetch
         self._width = width
         self._open = True  # the source may have more
@@ -187,8 +189,9 @@ class Crew:
             while self._ready or self._at_work:
                 while self._ready:
                     item = self._ready.popleft()
-                    self._outstanding -= 1
-                    self._wake(1)
+                    if not self._to_the_end:
+                        self._outstanding -= 1
+                        self._wake(1)
                     yield item
                 if self._at_work:
                     self._news = asyncio.get_running_loop().create_future()
@@ -236,9 +239,13 @@ class Crew:
         task = asyncio.current_task()
         assert task is not None
         try:
-            while await self._may_take():
+            while self._open:
+                if self._outstanding >= self._width or self._suspicious:
+                    self._idle.append(asyncio.get_running_loop().create_future())
+                    await self._idle[-1]
+                    continue
                 self._outstanding += 1
-                taken = await self._take(task)
+                taken = await self._take_async(task) if self._is_async else self._take()
                 if not taken:
                     self._outstanding -= 1
                     break
@@ -246,6 +253,7 @@ class Crew:
                     self._hire()
                 result = _not_an_id(taken[0]) or await self._answer(task, taken[0])
                 self._ready.append(result)
+                self._outstanding -= self._to_the_end  # all are kept then, so none has to wait to be consumed
                 self._tell()
         except (Exception, asyncio.CancelledError) as error:
             if task.cancelling():
@@ -253,26 +261,25 @@ class Crew:
             self.broken = self.broken or error  # not about one ID: the consumer must see it
             self._end()
 
-    async def _may_take(self) -> bool:
-        while self._open and (self._outstanding >= self._width or self._suspicious):
-            self._idle.append(asyncio.get_running_loop().create_future())
-            await self._idle[-1]
-        return self._open
-
-    async def _take(self, task: asyncio.Task[Any]) -> tuple[str] | None:
+    def _take(self) -> tuple[str] | None:
         try:
-            if not isinstance(self._source, AsyncIterator):
-                for token_id in self._source:
-                    return (token_id,)
-            else:
-                async with self._taking:
-                    if self._open:
-                        async for token_id in self._source:
-                            return (token_id,)
+            for token_id in cast("Iterator[str]", self._source):
+                return (token_id,)
+        except BaseException as error:  # noqa: BLE001 - whatever the source raised, a cancellation of its own included
+            self.error = error
+        self._end()
+        return None
+
+    async def _take_async(self, task: asyncio.Task[Any]) -> tuple[str] | None:
+        try:
+            async with self._taking:
+                if self._open:
+                    async for token_id in cast("AsyncIterator[str]", self._source):
+                        return (token_id,)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 raise
-            self.error = error  # whatever the source raised, a cancellation of its own included
+            self.error = error  # as above
         self._end()
         return None
 
@@ -310,6 +317,8 @@ class Crew:
         flight = self._flights[token_id] = list[asyncio.Future[TokenResult]]()
         try:
             result = await self._ask(token_id)
+            if isinstance(result.error, UnauthorizedError):
+                result = await self._confirm(result)
         except BaseException:
             for twin in flight:
                 twin.cancel()
@@ -323,17 +332,6 @@ class Crew:
         return result
 
     async def _ask(self, token_id: str) -> TokenResult:
-        result = await self._fetch_one(token_id)
-        if isinstance(result.error, UnauthorizedError):
-            # Keys are the same for all IDs; so one at a time makes sure before the others go on.
-            async with self._confirming:
-                if self.stopped is None:
-                    result = await self._fetch_one(token_id)
-                    if isinstance(result.error, UnauthorizedError):
-                        self._stop(result.error)
-        return result
-
-    async def _fetch_one(self, token_id: str) -> TokenResult:
         try:
             return TokenResult(token_id, await self._fetch(token_id))
         except ConfigurationError:
@@ -341,6 +339,16 @@ class Crew:
         except DatadogError as error:
             # Without its frames: a million failures must not keep a million of them alive.
             return TokenResult(token_id, error=error.with_traceback(None))
+
+    async def _confirm(self, refused: TokenResult) -> TokenResult:
+        """Try once more after a 401: keys are the same for all IDs, so one at a time makes sure for all of them."""
+        async with self._confirming:
+            if self.stopped is not None:
+                return refused
+            result = await self._ask(refused.token_id)
+            if isinstance(result.error, UnauthorizedError):
+                self._stop(result.error)
+            return result
 
     def _note(self, result: TokenResult) -> None:
         """See what an answer says about all the other IDs."""

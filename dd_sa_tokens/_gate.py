@@ -101,7 +101,7 @@ class Gate:
             lane = self._lanes[operation] = _Lane(Ledger(reserve=self._reserve, places=self._places))
         self._last = lane
         now = self._clock()
-        if lane.waiters or self.in_flight >= self._places or lane.ledger.wait(now) > 0:
+        if lane.waiters or self.in_flight >= self._places or not lane.ledger.may_go(now):
             return None
         self.in_flight += 1
         return lane.ledger.send(now)
@@ -215,7 +215,7 @@ class Gate:
             if lane.waiters:
                 lane.look(now)
         while self.in_flight < self._places:
-            ready = [lane for lane in self._lanes.values() if lane.waiters and lane.ledger.wait(now) <= 0]
+            ready = [lane for lane in self._lanes.values() if lane.waiters and lane.ledger.may_go(now)]
             if not ready:
                 break
             lane = min(ready, key=lambda lane: next(iter(lane.waiters)))

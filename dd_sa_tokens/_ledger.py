@@ -229,13 +229,16 @@ class Ledger:
     _last_sent: float = -math.inf
     _closed_until: float = -math.inf
 
+    def may_go(self, now: float) -> bool:
+        """Tell whether a request may go now."""
+        easy = now < self._easy_until and self.remaining is not None and self.remaining >= self._easy_above
+        return easy or self.wait(now) <= 0
+
     def wait(self, now: float) -> float:
         """Return for how many seconds no request may go; 0 if one may go now.
 
         An answer may open the gate earlier, so look again after each.
         """
-        if now < self._easy_until and self.remaining is not None and self.remaining >= self._easy_above:
-            return 0.0
         self._turn(now)
         self.contention.since = min(self.contention.since, now)
         if now < self._closed_until:

@@ -114,13 +114,12 @@ class Transport:
         _check_session(session, credentials)
         self._base_url = base_url
         self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
-        self._json_headers = _Headers(self._headers | {"Content-Type": "application/json"})
         self._session = session
         self._owns_session = session is None
         self._timeout = timeout
         self._connections = connections
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
+        self._options: dict[str, Any] = {}  # of each request
         self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
 
@@ -145,14 +144,20 @@ class Transport:
             msg = "the client is used under another event loop than before; make one client for each loop"
             raise ConfigurationError(msg)
         self._loop = loop
+        once = _sending_once(self._attempts)
+        self._options = {"allow_redirects": False, "raise_for_status": False, "timeout": _NO_TIMEOUT}
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,  # with each request they would be merged anew
+                middlewares=(once,),
                 trust_env=False,
             )
-        # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
-        self._middlewares = (_sending_once(self._attempts), *getattr(self._session, "_middlewares", ()))
+        else:
+            # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
+            middlewares = (once, *getattr(self._session, "_middlewares", ()))
+            self._options |= {"headers": self._headers, "middlewares": middlewares}
 
     async def close(self) -> None:
         """End what is under way and close the session, if it is not borrowed."""
@@ -212,16 +217,13 @@ class Transport:
 
     async def _exchange(self, request: Request[Any]) -> Reply:
         assert self._session is not None
-        async with self._session.request(
-            request.operation.method,
-            URL(self._base_url + request.path, encoded=True),
-            data=request.body,
-            headers=self._headers if request.body is None else self._json_headers,
-            middlewares=self._middlewares,
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=_NO_TIMEOUT,
-        ) as response:
+        options = self._options
+        if request.body is not None:
+            more: dict[str, Any] = {"data": request.body}
+            more["headers"] = _Headers({**options.get("headers", {}), "Content-Type": "application/json"})
+            options = options | more
+        url = URL(self._base_url + request.path, encoded=True)
+        async with self._session.request(request.operation.method, url, **options) as response:
             return Reply(response.status, response.headers, await _read(response), time.time())
 
     def _give_up(self, attempt: _Attempt) -> Failure:

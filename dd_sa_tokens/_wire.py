@@ -64,7 +64,7 @@ class Operation(Generic[T]):
         return self.method == "GET"
 
 
-@attrs.frozen
+@attrs.define
 class Request(Generic[T]):
     """An operation on something: all that has to be sent, except the host and the keys.
 
@@ -85,7 +85,7 @@ class Request(Generic[T]):
     trace: str = ""
 
 
-@attrs.frozen
+@attrs.define
 class Reply:
     """An answer as it came.
 

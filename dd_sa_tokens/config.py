@@ -107,10 +107,13 @@ class RetryPolicy:
 class Credentials:
     """The headers that authenticate a request, held so that no repr shows them."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_headers", "_keys")
 
     def __init__(self, headers: Mapping[str, Secret]) -> None:
         self._headers = dict(headers)
+        # The longest first: a Bearer header is masked whole, its token where that stands alone.
+        parts = {part for value in self.headers().values() for part in (value, value.removeprefix("Bearer "))}
+        self._keys = tuple(Secret(part) for part in sorted(parts, key=len, reverse=True) if len(part) >= _SHORTEST_KEY)
 
     def headers(self) -> dict[str, str]:
         """Return the headers in the clear, to be put on a request and nowhere else."""
@@ -118,11 +121,8 @@ class Credentials:
 
     def redact(self, text: str) -> str:
         """Mask the keys in a text from outside: a server may echo what it was sent."""
-        for header in self._headers.values():
-            value = header.reveal()
-            for part in (value, value.removeprefix("Bearer ")):
-                if len(part) >= _SHORTEST_KEY:
-                    text = text.replace(part, "**********")
+        for key in self._keys:
+            text = text.replace(key.reveal(), "**********")
         return text
 
     def __repr__(self) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ledger import ALONE_FOR, Ledger, Ticket
@@ -794,3 +797,65 @@ def test_after_a_long_silence_nothing_is_known_of_others() -> None:
     ledger = contended(others=0, count=60, places=50)
     answer(ledger, 95.0, 95.1, rate(99, 5))
     assert len(passing(ledger, 95.1)) == 3
+
+
+# The light way
+
+
+class Heavy(Ledger):
+    """A ledger that takes in every answer the long way."""
+
+    def may_go(self, now: float) -> bool:
+        return self.wait(now) <= 0
+
+    def _passes_lightly(self, ticket: Ticket, now: float, rate: RateLimit) -> bool:
+        return False
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    script=st.lists(
+        st.tuples(
+            st.floats(0.0, 0.6),  # seconds that pass
+            st.integers(0, 3),  # requests sent then, where they may be
+            st.integers(0, 3),  # answers that come then
+            st.integers(0, 6),  # how many the others send meanwhile
+            st.booleans(),  # the oldest answers first, or the newest
+        ),
+        min_size=5,
+        max_size=60,
+    ),
+    limit=st.sampled_from([40, 80, 1_000]),
+    places=st.sampled_from([1, 3]),
+    phase=st.floats(0.0, 10.0),
+    offset=st.sampled_from([0.0, 0.43, -0.43]),
+    rounded=st.sampled_from([math.ceil, round, math.floor]),
+)
+def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
+    script: list[tuple[float, int, int, int, bool]], limit: int, places: int, phase: float, offset: float, rounded: Any
+) -> None:
+    """The short way of an answer leaves a ledger that says the same at every moment as one that knows no short way."""
+    pair = Ledger(places=places), Heavy(places=places)
+    now, used, window = 1_000.0 + phase, 0, 0
+    in_flight: list[tuple[Ticket, Ticket, RateLimit]] = []
+    for seconds, sends, answers, others, oldest in script:
+        now += seconds
+        if (now + offset) // 10 != window:
+            window, used = (now + offset) // 10, 0
+        used = min(used + others, limit)
+        for _ in range(min(sends, places - len(in_flight))):
+            light, heavy = (ledger.may_go(now) for ledger in pair)
+            assert light == heavy
+            if light and used < limit:
+                used += 1
+                rate = RateLimit(limit, 10.0, limit - used, float(rounded(10 - (now + offset) % 10)), "name")
+                in_flight.append((pair[0].send(now), pair[1].send(now), rate))
+        for _ in range(min(answers, len(in_flight))):
+            *tickets, rate = in_flight.pop(0 if oldest else -1)
+            for ledger, ticket in zip(pair, tickets, strict=True):
+                ledger.answered(ticket, now, now, rate, 200)
+        states = [
+            (ledger.view(now), ledger.wait(now), ledger.shortage(now, 2), ledger.boundary, ledger.contention)
+            for ledger in pair
+        ]
+        assert states[0] == states[1]

@@ -275,7 +275,7 @@ async def test_many_attempts_share_one_timer(
     assert len(timers) <= 2 + (loop.time() - begun) / timeout
     server.script(otherwise=stall())
     result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)], strategy="get")
-    assert len(timers) <= 5 + (loop.time() - begun) / timeout
+    assert len(timers) < 20  # they end within a few milliseconds, most of them together
     assert {type(error) for error in result.errors.values()} == {RequestTimeoutError}
     assert len(result.errors) == 40
     assert len({id(error) for error in result.errors.values()}) == 40
