@@ -106,6 +106,8 @@ async def _look(
     found: dict[str, AccessToken] = {}
     if strategy == "get" or (strategy == "auto" and not _more_missing(token_ids, found, FEWEST_LISTED - 1)):
         return found
+    if isinstance(token_ids, Collection) and not token_ids:
+        return found
     try:
         async with aclosing(read_pages(read, width)) as pages:
             async for page in pages:

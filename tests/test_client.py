@@ -608,7 +608,7 @@ def only_request(mocked: aioresponses) -> tuple[str, URL, bytes | None, dict[str
     """Return the one request that went out: method, URL, body and headers."""
     [(method, url, options)] = sent(mocked)
     assert options["allow_redirects"] is False
-    return method, url, options["data"], dict(options["headers"])
+    return method, url, options.get("data"), dict(options["headers"])
 
 
 @pytest.mark.parametrize(("case", "count"), [("list", 2), ("list_empty", 0)])

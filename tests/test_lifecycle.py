@@ -137,7 +137,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.kept.add(value.token.id)
         elif isinstance(error, DatadogError):
             assert error.outcome_unknown or not made
-            assert not error.outcome_unknown or f"named {name!r} created at" in str(error)
+            assert not error.outcome_unknown or f"or later and named {name!r}" in str(error)
         self.catch_up()
 
     @rule(which=WHICH, trouble=TROUBLE)

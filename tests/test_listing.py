@@ -482,7 +482,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(way: str, errors: dict[in
 
         async def run(account: Account = account) -> None:
             if way == "choose":
-                await account.choose("list", [])
+                await account.choose("list", ["t1"])
             else:
                 async with aclosing(list_all(account.read, WIDTH)) as tokens:
                     async for _ in tokens:
@@ -540,6 +540,14 @@ async def test_list_reads_all_pages_first(count: int) -> None:
     assert sorted(account.pages) == list(range(8))
     assert sorted(account.gets) == sorted(["absent", *names(count)[40:]])
     assert len(result.tokens) == min(count, 40)
+
+
+async def test_nothing_is_listed_where_nothing_is_asked_for() -> None:
+    """An empty collection is no reason to read a list."""
+    account = Account(names(40))
+
+    assert len(await account.collect("list", [])) == 0
+    assert account.pages == []
 
 
 async def test_a_token_of_the_list_is_the_page_s_own() -> None:
@@ -760,7 +768,7 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await choose("list", [], Account([]).get, read, WIDTH)
+        await choose("list", ["t1"], Account([]).get, read, WIDTH)
 
 
 @pytest.mark.parametrize("strategy", ["list", "auto"])
@@ -834,7 +842,7 @@ def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, width
         absent = len(wanted - set(names(tokens)))
         pages = max(1, math.ceil(tokens / size))
         assert requests["get"] == len(wanted)
-        assert requests["list"] == pages + absent
+        assert requests["list"] == (pages + absent if ids else 0)
         if len(wanted) < 20:
             assert requests["auto"] == len(wanted)
         else:
