@@ -17,6 +17,7 @@ from dd_sa_tokens import (
     __version__,
     converter,
 )
+from dd_sa_tokens.audit import DEFAULT_RULES, Finding, Level, Rule, audit_tokens, each, rules_with
 
 version: str = __version__
 assert_type(Site("datadoghq.eu"), Site)
@@ -74,3 +75,13 @@ def converted(resource: dict[str, Any]) -> None:
     assert_type(token, AccessToken)
     back: dict[str, Any] = converter.unstructure(token)
     assert_type(converter.structure(back, AccessToken), AccessToken)
+
+
+def an_audit(tokens: tuple[AccessToken, ...], now: datetime) -> None:
+    own = Rule(id="x", title="", level=Level.LOW, reason="", advice="", judge=each(lambda token, _now: token.name))
+    findings = audit_tokens(tokens, now=now, rules=[*rules_with(unused_for=timedelta(days=1)), own])
+    assert_type(findings, list[Finding])
+    assert_type(findings[0].level, Level)
+    assert_type(findings[0].level >= Level.HIGH, bool)
+    assert_type(DEFAULT_RULES, tuple[Rule, ...])
+    audit_tokens(tokens)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

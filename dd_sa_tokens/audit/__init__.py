@@ -1,0 +1,115 @@
+"""What is wrong with a service account's tokens: rules as data, and a pure function that applies them.
+
+    findings = audit_tokens(tokens, now=datetime.now(UTC))
+    for finding in findings:  # the worst first
+        print(finding.level, finding.token.id, finding.title, finding.detail)
+
+Thresholds are arguments of `rules_with`; what you need not hear of is left out by its ID:
+
+    rules = [rule for rule in rules_with(unused_for=timedelta(days=30)) if rule.id != "write-scopes"]
+
+A rule of your own is a title, a level, a reason, what to do, and a function that says what is wrong with a token, or
+`None`:
+
+    no_team = Rule(
+        id="no-team",
+        title="No team in its name",
+        level=Level.LOW,
+        reason="Nobody knows whom to ask before it is revoked.",
+        advice="Rename it to team/purpose.",
+        judge=each(lambda token, now: None if "/" in (token.name or "") else "it has no slash"),
+    )
+    audit_tokens(tokens, now=now, rules=[*DEFAULT_RULES, no_team])
+
+A function that needs to see all tokens of an account together is given as `judge` itself, without `each`.
+
+How the rules judge:
+
+- A date that is missing gives no finding: a token whose `created_at` is unknown may be old or new.
+- A threshold still belongs to the good side of "longer than" and "more than", and to the bad side of "within": a token
+  used exactly 90 days ago was used in the last 90 days, and one that expires in exactly 30 days expires within 30.
+- An expired token can do nothing any more, so it gets the finding that it is there and no other; nor does it make the
+  name of a working token a duplicate.
+- Tokens are compared with those of their own service account only. Tokens of an unknown account count as one account.
+
+Levels follow AWS Security Hub's for the same matters of IAM: administrators' rights are high, keys that are unused or
+not rotated are medium.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+
+from dd_sa_tokens.errors import InvalidArgumentError, shown
+from dd_sa_tokens.models import AccessToken
+
+from ._rules import DEFAULT_RULES, administers, rules_with, writes
+from ._values import Finding, Judge, Level, Rule, each
+
+__all__ = [
+    "DEFAULT_RULES",
+    "Finding",
+    "Judge",
+    "Level",
+    "Rule",
+    "administers",
+    "audit_tokens",
+    "each",
+    "rules_with",
+    "writes",
+]
+
+
+def audit_tokens(
+    tokens: Iterable[AccessToken], *, now: datetime, rules: Iterable[Rule] = DEFAULT_RULES
+) -> list[Finding]:
+    """Judge tokens by rules.
+
+    Args:
+        tokens: The tokens of one service account or of several; see `AccessToken.service_account_id`.
+        now: The moment to judge from, timezone-aware.
+        rules: What to judge by. `DEFAULT_RULES` by default; see `rules_with` for other thresholds.
+
+    Returns:
+        The findings, the worst first; those of a level in the order of the tokens, those of a token in the order of
+        the rules.
+
+    Raises:
+        InvalidArgumentError: `now` is no datetime with a timezone, or a rule's function does not give an answer for
+            each token.
+    """
+    _check_moment(now)
+    accounts: defaultdict[str | None, list[tuple[int, AccessToken]]] = defaultdict(list)
+    for position, token in enumerate(tokens):
+        accounts[token.service_account_id].append((position, token))
+    found = [
+        (place, number, finding)
+        for number, rule in enumerate(rules)
+        for account in accounts.values()
+        for place, finding in _apply(rule, account, now)
+    ]
+    found.sort(key=lambda item: item[:2])
+    found.sort(key=lambda item: item[2].level, reverse=True)
+    return [finding for _, _, finding in found]
+
+
+def _check_moment(now: object) -> None:
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        msg = f"now must be a timezone-aware datetime, for example datetime.now(UTC), not {shown(now)}"
+        raise InvalidArgumentError(msg)
+
+
+def _apply(rule: Rule, account: Iterable[tuple[int, AccessToken]], now: datetime) -> list[tuple[int, Finding]]:
+    """Judge the tokens of one account by one rule; each finding comes with its token's position."""
+    judged = [(place, token) for place, token in account if rule.includes_expired or not token.is_expired(now)]
+    details = list(rule.judge([token for _, token in judged], now))
+    if len(details) != len(judged):
+        msg = f"the rule {rule.id} must give an answer for each of {len(judged)} tokens, not {len(details)} answers"
+        raise InvalidArgumentError(msg)
+    return [
+        (place, Finding(token, rule, detail))
+        for (place, token), detail in zip(judged, details, strict=True)
+        if detail is not None
+    ]
