@@ -162,6 +162,16 @@ def test_ticks_are_where_the_months_begin() -> None:
     assert all(0.06 <= tick.place <= 0.94 for tick in scale.ticks(6))
 
 
+@pytest.mark.parametrize("now", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_ticks_stop_where_time_does(now: datetime) -> None:
+    """At the first and the last day that Python knows the axis is labelled on one side only."""
+    span = YEAR.total_seconds()
+    places = [tick.place < 0.5 for tick in Scale(now, -span, span).ticks(6)]
+
+    assert places
+    assert set(places) == {now.year == 9999}
+
+
 zones = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.none() | st.datetimes(timezones=zones)
 
@@ -193,15 +203,17 @@ def test_a_line_for_each_token() -> None:
     """Each token has its sign, name and bar; the last use, today and open ends have characters of their own."""
     tokens = [
         token("a", name="ends", created_at=NOW - 25 * DAY, expires_at=NOW + 25 * DAY, last_used_at=NOW - 10 * DAY),
-        token("b", name="open"),
+        token("b", name="begins", created_at=NOW - 25 * DAY),
+        token("c", name="open", expires_at=NOW + 25 * DAY),
     ]
     lines = drawn(*tokens, width=44, scale=HUNDRED_DAYS, findings=[finding(tokens[0], Level.HIGH)])
 
-    assert lines[:4] == [
+    assert lines[:5] == [
         "                              ┃ today",
         "                     2026-05        2026-07",
         "▲ ends                 ━━━━●━━┃━━━━━━",
-        "✓ open           ◀━━━━━━━━━━━━┃━━━━━━━━━━━▶",
+        "✓ open           ◀━━━━━━━━━━━━┃━━━━━━",
+        "✓ begins               ━━━━━━━┃━━━━━━━━━━━▶",
     ]
 
 

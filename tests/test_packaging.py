@@ -127,6 +127,21 @@ def test_the_fake_is_published(installed: Path, tmp_path: Path) -> None:
     run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
+def test_the_reports_parts_are_published(installed: Path, tmp_path: Path) -> None:
+    """The installed package has the template, the style and the script of the audit's report, and can make one."""
+    code = (
+        "import datetime; from dd_sa_tokens.cli.report import render_report; "
+        "print(render_report({}, [], now=datetime.datetime.now(datetime.UTC)))"
+    )
+
+    page = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+
+    assert page.startswith("<!doctype html>")
+    assert {f"report.{kind}" for kind in ("html.j2", "css", "js")} <= {
+        path.name for path in (installed / "dd_sa_tokens" / "cli").iterdir()
+    }
+
+
 def test_the_command_is_published(installed: Path, metadata: Distribution, tmp_path: Path) -> None:
     """`dd-sa-tokens` and `python -m dd_sa_tokens` both answer from the installed package."""
     (script,) = metadata.entry_points.select(group="console_scripts")

@@ -85,9 +85,8 @@ class Scale:
         return ()
 
     def _months(self, step: int) -> Iterator[Tick]:
-        here = self.now.astimezone(UTC)
         months = math.ceil((self.last - self.first) / timedelta(days=28).total_seconds())
-        this = here.year * 12 + here.month - 1
+        this = self.now.year * 12 + self.now.month - 1
         for month in range(this - months, this + months + 1):
             if month % step == 0 and 12 <= month < 120_000:  # the years that Python knows
                 place = self.place(datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC))
@@ -124,7 +123,7 @@ def worst_levels(findings: Iterable[Finding]) -> dict[AccessToken, Level]:
 def lay_out(tokens: Iterable[AccessToken], worst: Mapping[AccessToken, Level], scale: Scale) -> list[Bar]:
     """Make a bar for each token: the worst first; among those of a level the one that ends first."""
     bars = [_bar(token, worst.get(token), scale) for token in tokens]
-    return sorted(bars, key=lambda bar: (LEVELS.index(bar.level), bar.open_end, bar.end, bar.start))
+    return sorted(bars, key=lambda bar: (LEVELS.index(bar.level), bar.end, bar.start))
 
 
 def _bar(token: AccessToken, level: Level | None, scale: Scale) -> Bar:
