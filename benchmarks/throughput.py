@@ -1,95 +1,163 @@
-"""Tokens per second against bare aiohttp, side by side: the same server, IDs, concurrency and checks."""
+"""Tokens per second beside other clients: same server, IDs, requests in flight and check; rounds interleaved."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gc
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import aiohttp
+import attrs
 
-from dd_sa_tokens import TokensClient
+from . import machine
+from .answers import token_ids
+from .machine import Skipped, cpu_seconds
+from .peers import OURS, PEERS, Peer, Tally
+from .report import Column, Options, Report, Row, Table, say
+from .server import Server, capacity, fast_server
 
-from .server import SERVICE_ACCOUNT_ID, fast_server
+WIDTHS = (1, 10, 50, 200)
+_BUSY = 0.9  # share of its core's time from which on it is the server that is measured
 
-try:
-    from orjson import loads
-except ImportError:
-    loads = json.loads
-
-CONCURRENCY = 50
-_KEYS = {"api_key": "0" * 32, "app_key": "1" * 40}
-_HEADERS = {"DD-API-KEY": _KEYS["api_key"], "DD-APPLICATION-KEY": _KEYS["app_key"], "Accept": "application/json"}
-
-
-async def ours(url: str, ids: list[str]) -> None:
-    """`stream_tokens`, with types, quota, retry and timeouts."""
-    async with TokensClient(base_url=url, concurrency=CONCURRENCY, **_KEYS) as client:
-        async for item in client.stream_tokens(SERVICE_ACCOUNT_ID, ids, strategy="get"):
-            assert item.unwrap().id == item.token_id
+Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-async def textbook(url: str, ids: list[str]) -> None:
-    """Aiohttp as a tutorial shows it: gather, a semaphore, `json()`."""
-    semaphore = asyncio.Semaphore(CONCURRENCY)
-    async with aiohttp.ClientSession(headers=_HEADERS) as session:
+@attrs.frozen
+class Sample:
+    """One peer's part of a round: seconds for each token, of the clock and of this process's and the server's CPU."""
 
-        async def fetch(token_id: str) -> dict[str, Any]:
-            path = f"{url}/api/v2/service_accounts/{SERVICE_ACCOUNT_ID}/access_tokens/{token_id}"
-            async with semaphore, session.get(path) as response:
-                response.raise_for_status()
-                answer: dict[str, Any] = await response.json(content_type=None)
-                assert answer["data"]["id"] == token_id
-                return answer
-
-        await asyncio.gather(*map(fetch, ids))
+    wall: float
+    cpu: float
+    server: float | None
 
 
-async def tuned(url: str, ids: list[str]) -> None:
-    """Aiohttp as fast as it goes by hand: workers on one iterator, no timers, orjson if it is there."""
-    todo = iter(ids)
-    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
-    timeout = aiohttp.ClientTimeout(total=None)
-    base = f"{url}/api/v2/service_accounts/{SERVICE_ACCOUNT_ID}/access_tokens/"
-    async with aiohttp.ClientSession(headers=_HEADERS, connector=connector, timeout=timeout) as session:
+def loops() -> dict[str, Loop]:
+    """Return the event loops that are there."""
+    found: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
+    try:
+        machine.require("uvloop")
+    except Skipped as reason:
+        say(f"without uvloop: {reason}")
+    else:
+        import uvloop  # noqa: PLC0415 - it need not be installed
 
-        async def work() -> None:
-            for token_id in todo:
-                async with session.get(base + token_id, allow_redirects=False) as response:
-                    answer = loads(await response.read())
-                    assert response.status == 200 and answer["data"]["id"] == token_id  # noqa: PT018
-
-        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+        found["uvloop"] = uvloop.new_event_loop
+    return found
 
 
-PEERS: dict[str, Callable[[str, list[str]], Awaitable[None]]] = {
-    "bare aiohttp, tuned by hand": tuned,
-    "bare aiohttp, textbook": textbook,
-    "dd_sa_tokens": ours,
-}
+def present() -> list[Peer]:
+    """Return the peers that are installed, and say which are not."""
+    found: list[Peer] = []
+    for peer in PEERS:
+        try:
+            machine.require(*peer.needs)
+        except Skipped as reason:
+            say(f"without {peer.name}: {reason}")
+        else:
+            found.append(peer)
+    return found
 
 
-def measure(count: int, rounds: int) -> dict[str, float]:
-    """Return the median tokens per second of each, from interleaved rounds in random order."""
-    ids = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(count)]
-    speeds: dict[str, list[float]] = {name: [] for name in PEERS}
-    with fast_server() as url:
-        for _ in range(rounds):
-            for name in random.sample(list(PEERS), len(PEERS)):
-                begun = time.perf_counter()
-                asyncio.run(PEERS[name](url, ids))  # type: ignore[arg-type]
-                speeds[name].append(count / (time.perf_counter() - begun))
-    return {name: statistics.median(values) for name, values in speeds.items()}
+async def fetch(peer: Peer, server: Server, width: int, count: int) -> Sample:
+    """Fetch some tokens over connections that are open already, and see that each is the one asked for."""
+    ids = token_ids(count)
+    async with peer.open(server.url, width) as run:
+        await run(token_ids(2 * width), Tally().check)
+        gc.collect()
+        tally = Tally()
+        served, worked, begun = cpu_seconds(server.pid), time.process_time(), time.perf_counter()
+        await run(ids, tally.check)
+        wall, cpu, after = time.perf_counter() - begun, time.process_time() - worked, cpu_seconds(server.pid)
+    assert tally.count == count
+    served = None if served is None or after is None else after - served
+    return Sample(wall / count, cpu / count, None if served is None else served / count)
 
 
-def main(*, quick: bool) -> None:
-    """Print a table."""
-    speeds = measure(*((500, 1) if quick else (8_000, 7)))
-    best = speeds["bare aiohttp, tuned by hand"]
-    print(f"\nThroughput, {CONCURRENCY} in flight, loopback")
-    for name, speed in speeds.items():
-        print(f"  {name:30} {speed:8.0f} tokens/s   {speed / best:5.2f}")
+def measure(
+    peers: list[Peer], server: Server, loop: Loop, *, width: int, count: int, rounds: int, seed: int
+) -> dict[str, list[Sample]]:
+    """Let all of them fetch, round after round, each time in another order."""
+    order = random.Random(seed)
+    samples: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
+    for _ in range(rounds):
+        for peer in order.sample(peers, len(peers)):
+            with asyncio.Runner(loop_factory=loop) as runner:
+                samples[peer.name].append(runner.run(fetch(peer, server, width, max(count // peer.part, 1))))
+    return samples
+
+
+def summarize(samples: dict[str, list[Sample]]) -> Iterator[Row]:
+    """Give a line for each peer: medians, and our speed as a multiple of its speed within the same round."""
+    ours = samples[OURS.name]
+    for name, theirs in samples.items():
+        ratios = [their.wall / our.wall for our, their in zip(ours, theirs, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        busy = [sample.server / sample.wall for sample in theirs if sample.server is not None]
+        yield {
+            "peer": name,
+            "per_second": 1 / statistics.median(sample.wall for sample in theirs),
+            "ours_against_it": statistics.median(ratios),
+            "quartiles": [low, high],
+            "spread": f"{low:.2f} to {high:.2f}",
+            "wall_us": statistics.median(sample.wall for sample in theirs) * 1e6,
+            "cpu_us": statistics.median(sample.cpu for sample in theirs) * 1e6,
+            "server_busy": statistics.median(busy) if busy else None,
+        }
+
+
+_COLUMNS = [
+    Column("peer", "client"),
+    Column("per_second", "tokens/s", ",.0f"),
+    Column("ours_against_it", "ours is x times as fast", ".2f"),
+    Column("spread", "half of the rounds"),
+    Column("wall_us", "µs a token", ",.0f"),
+    Column("cpu_us", "CPU µs a token", ",.0f"),
+    Column("server_busy", "server busy", ".0%"),
+]
+
+
+def run(options: Options, seed: int = 8) -> Report:
+    """Measure all peers at all widths, under all loops."""
+    widths, count, rounds = ((10,), 200, 1) if options.quick else (WIDTHS, 4_000, 9)
+    tables: list[Table] = []
+    data: list[dict[str, Any]] = []
+    peers = present()
+    with fast_server() as server:
+        limit = capacity(server, 50, 0.3 if options.quick else 2.0)
+        for loop_name, loop in loops().items():
+            for width in widths:
+                samples = measure(peers, server, loop, width=width, count=count, rounds=rounds, seed=seed)
+                rows = [{"loop": loop_name, "width": width} | row for row in summarize(samples)]
+                tables.append(Table(f"Throughput, {width} in flight, {loop_name}", _COLUMNS, rows))
+                data += [
+                    {"loop": loop_name, "width": width, "peer": name, "samples": [attrs.astuple(one) for one in found]}
+                    for name, found in samples.items()
+                ]
+    conditions = [
+        f"Server: {server.name}; it can answer {limit:,.0f} requests/s.",
+        (
+            f"{rounds} rounds, in each of which every client fetched {count:,} tokens (those of Datadog a fourth of "
+            f"that, httpx a tenth) over connections that were open already, in random order (seed {seed}). Medians; "
+            "ratios within the round."
+        ),
+        (
+            "Every answer was decoded and checked to be the token asked for. Ours made typed tokens, kept to the "
+            "quota, and had retries and timeouts on; aiohttp had none of that, but for its timeout in the textbook."
+        ),
+        (
+            "Datadog's asynchronous client opens 25 connections at the most; the one that goes one at a time does "
+            "so at every width."
+        ),
+        *_doubts(tables),
+    ]
+    return Report("throughput", conditions, tables, data)
+
+
+def _doubts(tables: list[Table]) -> Iterator[str]:
+    for table in tables:
+        for row in table.rows:
+            if (row["server_busy"] or 0) > _BUSY:
+                yield f"In doubt: {row['peer']} kept the server busy ({table.title}): the server is measured, too."
