@@ -17,6 +17,9 @@ PARTS = {
     "quota": "quota",
     "sharing": "sharing",
     "memory": "memory",
+    "decode": "decode",
+    "import": "imports",
+    "growth": "growth",
 }
 """The modules of the parts. Imported only when they run, so that one does not weigh on another's memory."""
 

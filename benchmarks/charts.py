@@ -151,9 +151,40 @@ def _memory(plt: Any, tables: list[dict[str, Any]]) -> Any:
     return figure
 
 
+def _decode(plt: Any, tables: list[dict[str, Any]]) -> Any:
+    rows = sorted(tables[0]["rows"], key=lambda row: row["one_us"])
+    figure, axes = plt.subplots(figsize=(11, 3.2))
+    title = "µs to decode one token, logarithmic"
+    _bars(axes, rows, name="decoder", value="one_us", title=title, form=",.1f", log=True)
+    return figure
+
+
+def _import(plt: Any, tables: list[dict[str, Any]]) -> Any:
+    rows = tables[0]["rows"]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 2.8), sharey=True)
+    _bars(axes[0], rows, name="what", value="ms", title="ms to import")
+    _bars(axes[1], rows, name="what", value="mib", title="MiB of memory", form=".1f")
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+def _growth(plt: Any, tables: list[dict[str, Any]]) -> Any:
+    rows = tables[0]["rows"]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
+    _lines(axes[0], rows, name="what", across="count", value="seconds", title="seconds in all, by number")
+    axes[0].set_yscale("log")
+    _lines(axes[1], rows, name="what", across="count", value="us_each", title="µs for each, by number")
+    axes[1].set_ylim(bottom=0)
+    axes[0].legend(fontsize="small")
+    return figure
+
+
 _CHARTS: dict[str, Callable[[Any, list[dict[str, Any]]], Any]] = {
     "throughput": _throughput,
     "quota": _quota,
     "sharing": _sharing,
     "memory": _memory,
+    "decode": _decode,
+    "import": _import,
+    "growth": _growth,
 }
