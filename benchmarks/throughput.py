@@ -94,6 +94,7 @@ def summarize(samples: dict[str, list[Sample]]) -> Iterator[Row]:
     ours = samples[OURS.name]
     for name, theirs in samples.items():
         ratios = [their.wall / our.wall for our, their in zip(ours, theirs, strict=True)]
+        cpu_ratios = [their.cpu / our.cpu for our, their in zip(ours, theirs, strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         busy = [sample.server / sample.wall for sample in theirs if sample.server is not None]
         yield {
@@ -103,6 +104,7 @@ def summarize(samples: dict[str, list[Sample]]) -> Iterator[Row]:
             "quartiles": [low, high],
             "spread": f"{low:.2f} to {high:.2f}",
             "wall_us": statistics.median(sample.wall for sample in theirs) * 1e6,
+            "cpu_ours_against_it": statistics.median(cpu_ratios),
             "cpu_us": statistics.median(sample.cpu for sample in theirs) * 1e6,
             "server_busy": statistics.median(busy) if busy else None,
         }
@@ -111,10 +113,11 @@ def summarize(samples: dict[str, list[Sample]]) -> Iterator[Row]:
 _COLUMNS = [
     Column("peer", "client"),
     Column("per_second", "tokens/s", ",.0f"),
-    Column("ours_against_it", "ours is x times as fast", ".2f"),
+    Column("ours_against_it", "speed, ours / its", ".2f"),
     Column("spread", "half of the rounds"),
     Column("wall_us", "µs a token", ",.0f"),
     Column("cpu_us", "CPU µs a token", ",.0f"),
+    Column("cpu_ours_against_it", "CPU, its / ours", ".2f"),
     Column("server_busy", "server busy", ".0%"),
 ]
 
