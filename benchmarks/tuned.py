@@ -18,13 +18,12 @@ except ImportError:
 
 
 @asynccontextmanager
-async def tuned(
-    url: str, width: int
-) -> AsyncIterator[Callable[[Iterable[str], Callable[[str, str], None]], Awaitable[None]]]:
+async def tuned(url: str, width: int) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Workers on one iterator; URLs that need no parsing, no cookies, no timers."""
     connector = aiohttp.TCPConnector(limit=width)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http:
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(headers=SIGNED, connector=connector, timeout=timeout, cookie_jar=jar) as http:
 
         async def fetch(token_ids: Iterable[str], check: Callable[[str, str], None]) -> None:
             todo = iter(token_ids)
@@ -32,7 +31,7 @@ async def tuned(
             async def work() -> None:
                 for token_id in todo:
                     target = URL(url + PATH + token_id, encoded=True)
-                    async with http.get(target, headers=SIGNED, allow_redirects=False) as response:
+                    async with http.get(target, allow_redirects=False) as response:
                         check(token_id, loads(await response.read())["data"]["id"])
 
             await asyncio.gather(*(work() for _ in range(width)))
