@@ -85,7 +85,8 @@ class Gate:
         self._named: dict[str, _Lane] = {}
         self._last: _Lane | None = None
         self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = 0.0  # kept here, since uvloop has handles that do not tell: for less than a millisecond
         self.in_flight = 0
         self.waited = 0.0
 
@@ -233,11 +234,12 @@ class Gate:
         # At once, if a window has begun since the waiter was told to wait.
         delay = max(min(waits), 0.0)
         loop = asyncio.get_running_loop()
+        rings_at = loop.time() + delay
         if self._timer is not None:
-            if self._timer.when() <= loop.time() + delay:
+            if self._rings_at <= rings_at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(delay, self._ring)
+        self._timer, self._rings_at = loop.call_later(delay, self._ring), rings_at
 
     def _ring(self) -> None:
         self._timer = None

@@ -228,6 +228,20 @@ async def test_one_timer_for_all() -> None:
     assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
 
 
+def test_waits_under_a_millisecond_with_uvloop() -> None:
+    """uvloop sets no timer for less than a millisecond, so its handle cannot tell when it rings; nobody asks it."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def calls() -> int:
+        gate = Gate(50)
+        await opened(gate)
+        gate.close(GET, 0.0003)
+        return len(await asyncio.gather(*(enter(gate) for _ in range(3))))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(calls()) == 3
+
+
 @virtual
 async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> None:
     """Told to wait a moment before the window's begin, and queued a moment after it, a call passes all the same."""
