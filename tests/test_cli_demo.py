@@ -2,37 +2,28 @@
 
 import logging
 import math
-import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, Terminal, environment
 from typer.testing import CliRunner
 
 from dd_sa_tokens import RateLimit, RetryPolicy, TokensClient, cli
 from dd_sa_tokens.__main__ import main
-from dd_sa_tokens.cli import app, demo
+from dd_sa_tokens.cli import app, demo, progress
+from dd_sa_tokens.cli.console import Messages
 from dd_sa_tokens.testing import FakeDatadog
 
-ROOT = Path(__file__).parents[1]
 SMALL = ("--tokens", "60", "--limit", "50", "--period", "1")
 CANARY = "canary-0123456789abcdef"
 # What a user's shell may hold, and what would end the demo with an error if it were read.
 SHELL = {"DD_API_KEY": CANARY, "DD_APP_KEY": CANARY, "DD_ACCESS_TOKEN": CANARY, "DD_SITE": f"{CANARY}.example.com"}
-OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONPATH", "TTY_")
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment without the settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return kept | SHELL | {"TERM": "xterm-256color"} | more
 
 
 def command(*args: str) -> list[str]:
@@ -42,7 +33,13 @@ def command(*args: str) -> list[str]:
 def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, not in a terminal."""
     return subprocess.run(
-        command(*args), cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=60, check=False
+        command(*args),
+        cwd=ROOT,
+        env=environment(**SHELL | env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -63,44 +60,9 @@ def without(tmp_path: Path) -> Iterator[object]:
     return block
 
 
-class Terminal:
-    """A process that runs in a pseudo-terminal of 80 columns."""
-
-    def __init__(self, *args: str, **env: str) -> None:
-        pty = pytest.importorskip("pty")
-        termios = pytest.importorskip("termios")
-        self.master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (24, 80))
-        self.process = subprocess.Popen(
-            command(*args),
-            cwd=ROOT,
-            env=environment(**env),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-        )
-        os.close(slave)
-        self.text = ""
-
-    def read(self, until: str | None = None) -> str:
-        """Read until something shows up, or until the process has ended."""
-        deadline = time.monotonic() + 60
-        while until is None or until not in self.text:
-            assert select.select([self.master], [], [], deadline - time.monotonic())[0], self.text
-            try:
-                data = os.read(self.master, 65536)
-            except OSError:  # what Linux says when the other side is closed
-                data = b""
-            if not data:
-                break
-            self.text += data.decode()
-        return self.text
-
-    def end(self) -> int:
-        """Wait for the end and return the exit code."""
-        self.read()
-        os.close(self.master)
-        return self.process.wait(60)
+def terminal(*args: str, **env: str) -> Terminal:
+    """Run the command line in a pseudo-terminal."""
+    return Terminal(*command(*args), **(SHELL | env))
 
 
 @pytest.fixture(scope="module")
@@ -191,40 +153,40 @@ def test_faults_are_mended():
 
 def test_terminal_shows_a_bar():
     """In a terminal there is a bar that is redrawn in place, with the quota and a countdown, and no key anywhere."""
-    terminal = Terminal("demo", "--tokens", "101", "--limit", "50", "--period", "1")
-    assert terminal.end() == 0
-    assert re.search(r"101/101 tokens .*━+.* quota \d+/50 left", terminal.text)
-    assert "\x1b[2K" in terminal.text
-    countdown = set(re.findall(r"quota 0/50 left, next window in (\d\.\d) s", terminal.text))
+    screen = terminal("demo", "--tokens", "101", "--limit", "50", "--period", "1")
+    assert screen.end() == 0
+    assert re.search(r"101/101 tokens .*━+.* quota \d+/50 left", screen.text)
+    assert "\x1b[2K" in screen.text
+    countdown = set(re.findall(r"quota 0/50 left, next window in (\d\.\d) s", screen.text))
     assert len(countdown) >= 3
-    assert CANARY not in terminal.text
-    assert not re.search("api.?key|authorization|bearer", terminal.text, re.IGNORECASE)
+    assert CANARY not in screen.text
+    assert not re.search("api.?key|authorization|bearer", screen.text, re.IGNORECASE)
 
 
 def test_no_color_is_honoured():
     """With NO_COLOR set the terminal gets a bar without colours."""
-    terminal = Terminal("demo", *SMALL, NO_COLOR="1")
-    assert terminal.end() == 0
-    assert "━" in terminal.text
-    assert not re.search(r"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m", terminal.text)
+    screen = terminal("demo", *SMALL, NO_COLOR="1")
+    assert screen.end() == 0
+    assert "━" in screen.text
+    assert not re.search(r"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m", screen.text)
 
 
 def test_dumb_terminal_gets_lines():
     """A terminal that cannot move its cursor gets plain lines."""
-    terminal = Terminal("demo", *SMALL, TERM="dumb")
-    assert terminal.end() == 0
-    assert "60/60 tokens, quota " in terminal.text
-    assert "\x1b" not in terminal.text
+    screen = terminal("demo", *SMALL, TERM="dumb")
+    assert screen.end() == 0
+    assert "60/60 tokens, quota " in screen.text
+    assert "\x1b" not in screen.text
 
 
 def test_ctrl_c_ends_it_quietly():
     """Ctrl-C ends the demo at once with code 130, the cursor back, and no traceback."""
-    terminal = Terminal("demo", "--tokens", "1000", "--limit", "10", "--period", "60")
-    terminal.read(until="next window in")
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.end() == 130
-    assert "Traceback" not in terminal.text
-    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+    screen = terminal("demo", "--tokens", "1000", "--limit", "10", "--period", "60")
+    screen.read(until="next window in")
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.end() == 130
+    assert "Traceback" not in screen.text
+    assert screen.text.rindex("\x1b[?25h") > screen.text.rindex("\x1b[?25l")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +235,7 @@ def test_its_own_keys_are_not_shown(monkeypatch):
             return await super().__aenter__()
 
     monkeypatch.setattr(demo, "FakeDatadog", Spy)
-    monkeypatch.setattr(demo, "_can_redraw", lambda err: True)
+    monkeypatch.setattr(Messages, "can_redraw", True)
     result = CliRunner().invoke(app, ["demo", "--tokens", "5"])
     assert result.exit_code == 0, result.output
     assert made[0].requests == 5
@@ -393,4 +355,4 @@ def test_fault_count(tokens, percent, expected):
 )
 def test_quota_text(rate, more, expected):
     """What is left is always told, the wait for the next window only where there is one."""
-    assert demo.quota_text(rate, more=more) == expected
+    assert progress.quota_text(rate, more=more) == expected

@@ -1,8 +1,16 @@
-"""The command line: each module with a command adds itself to `app` when it is imported here."""
+"""The command line: its commands, in the order in which the help shows them."""
 
 from __future__ import annotations
 
-from . import demo
+from . import demo, get, listing
 from .app import app, run
+from .outcome import EXIT_CODES
 
 __all__ = ["app", "demo", "run"]
+
+for _name, _command in (
+    ("get", get.get),
+    ("list", listing.list_tokens),
+    ("demo", demo.demo),
+):
+    app.command(_name, epilog=EXIT_CODES)(_command)

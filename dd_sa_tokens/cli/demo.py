@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import sys
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import aclosing, contextmanager
 from itertools import cycle, islice
 from typing import Annotated, Any
@@ -14,23 +12,22 @@ from typing import Annotated, Any
 import attrs
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 
 from dd_sa_tokens.client import TokensClient
-from dd_sa_tokens.models import AccessToken, RateLimit
+from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import TokenResult
 from dd_sa_tokens.testing import FakeDatadog
 
-from .app import app, run_async
+from .app import guarded, run_async
+from .command import Verbosity
+from .console import Messages, PipedConsole, log_to
+from .progress import BAR_EVERY, Show, bar, count_text, status_text, watch
 from .tables import print_tokens
 
 _IN_TABLE = 10  # tokens in the table
 _FAILURES_SHOWN = 3
 _LATENCY = 0.02  # seconds before each answer
-_BAR_EVERY = 0.1  # seconds: the countdown shows tenths
 _LINE_EVERY = 1.0  # seconds
-_QUOTA_WIDTH = len("quota 0/100 left, next window in 3.1 s")  # so that the bar beside it keeps its length
 
 _FAULTS: tuple[dict[str, Any], ...] = ({"status": 503}, {"drop": True}, {"truncate": True})
 
@@ -107,35 +104,26 @@ def fault_count(tokens: int, percent: int) -> int:
     return round(tokens * percent / (100 - percent))
 
 
-def quota_text(rate: RateLimit | None, *, more: bool) -> str:
-    """Describe what is left of the quota, and the wait for the next window where nothing is and more is needed."""
-    if rate is None or rate.remaining is None:
-        return "quota not known yet"
-    text = f"quota {rate.remaining}/{rate.limit} left"
-    if more and rate.remaining == 0 and rate.reset is not None:
-        text += f", next window in {rate.reset:.1f} s"
-    return text
-
-
-@app.command()
 def demo(
     *,
     tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Tokens to fetch.")] = 300,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Requests allowed in each period.")] = 100,
     period: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Length of the period in seconds.")] = 5.0,
     faults: Annotated[int, typer.Option(min=0, max=90, help="Per cent of the requests that are made to fail.")] = 0,
+    verbose: Verbosity = 0,
 ) -> None:
     """Fetch many tokens from a pretend Datadog on this machine, and watch the quota being kept.
 
     Needs no keys and no network.
     """
-    if not run_async(_demo(Settings(tokens, limit, period, faults))):
-        raise typer.Exit(1)
+    messages, settings = Messages(), Settings(tokens, limit, period, faults)
+    log_to(messages, verbose)
+    raise typer.Exit(guarded(lambda: run_async(_demo(settings, messages)), messages, verbose))
 
 
-async def _demo(settings: Settings) -> bool:
-    """Run the demo, and tell whether every token was fetched."""
-    out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+async def _demo(settings: Settings, messages: Messages) -> int:
+    """Run the demo, and return the exit code: 1 if a token was not fetched."""
+    out, err = PipedConsole(highlight=False), messages.console
     quota = (settings.limit, settings.period)
     async with (
         FakeDatadog(tokens=settings.tokens, rate_limit=quota, latency=_LATENCY) as datadog,
@@ -144,16 +132,16 @@ async def _demo(settings: Settings) -> bool:
         tally = Tally(settings.tokens, tuple(datadog.token_ids[:_IN_TABLE]))
         start = time.time()
         err.print(_introduction(settings, datadog.url, least_seconds(start, settings.tokens, *quota)))
-        live = _can_redraw(err)
-        with (_bar if live else _lines)(err, tally, client) as show:
-            await _watch(_fetch(client, datadog, settings, tally), show, _BAR_EVERY if live else _LINE_EVERY)
+        live = messages.can_redraw
+        with (bar if live else _lines)(messages, tally, client) as show:
+            await watch(_fetch(client, datadog, settings, tally), show, BAR_EVERY if live else _LINE_EVERY)
         seconds = time.time() - start  # on the clock that the windows go by
         _print_tokens(out, tally)
         for label, value in _summary(settings, tally, datadog, client, (start, seconds)):
             out.print(f"{label:<24}{value}")
     for item in tally.failures[:_FAILURES_SHOWN]:
-        err.print(str(item.error), style="red", markup=False, soft_wrap=True)
-    return not tally.failures
+        messages.say(str(item.error), style="red")
+    return int(bool(tally.failures))
 
 
 def _introduction(settings: Settings, url: str, least: float) -> str:
@@ -166,56 +154,10 @@ def _introduction(settings: Settings, url: str, least: float) -> str:
     )
 
 
-def _can_redraw(err: Console) -> bool:
-    # FORCE_COLOR makes rich take a pipe for a terminal, but a bar that redraws itself is of no use there.
-    return sys.stderr.isatty() and err.is_interactive
-
-
-Show = Callable[[], None]
-
-
 @contextmanager
-def _bar(err: Console, tally: Tally, client: TokensClient) -> Generator[Show, None, None]:
-    """Offer a function that draws the bar anew."""
-    # Room is left for the ^C that a terminal echoes: on a line of its own it would make the last redraw miss its line.
-    others = len(f"{tally.total}/{tally.total} tokens") + _QUOTA_WIDTH + len("  ^C")
-    columns = (
-        TextColumn("{task.completed}/{task.total} tokens"),
-        BarColumn(bar_width=max(8, min(60, err.width - others))),
-        TextColumn("{task.fields[quota]}", table_column=Column(min_width=_QUOTA_WIDTH, no_wrap=True)),
-    )
-    # Not drawn from rich's own thread: the client must be looked at under its loop only.
-    with Progress(*columns, console=err, auto_refresh=False) as progress:
-        task = progress.add_task("", total=tally.total, quota="")
-
-        def show() -> None:
-            progress.update(task, completed=tally.done, quota=_status(tally, client), refresh=True)
-
-        yield show
-
-
-@contextmanager
-def _lines(err: Console, tally: Tally, client: TokensClient) -> Generator[Show, None, None]:
+def _lines(messages: Messages, tally: Tally, client: TokensClient) -> Generator[Show, None, None]:
     """Offer a function that prints a line."""
-
-    def show() -> None:
-        err.print(f"{tally.done}/{tally.total} tokens, {_status(tally, client)}", soft_wrap=True)
-
-    yield show
-
-
-def _status(tally: Tally, client: TokensClient) -> str:
-    return quota_text(client.rate_limit, more=tally.done < tally.total)
-
-
-async def _watch(work: Coroutine[Any, Any, None], show: Show, every: float) -> None:
-    """Wait for the work, and show how it goes all the while, also when nothing comes."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
-        while not task.done():
-            show()
-            await asyncio.wait([task], timeout=every)
-    show()
+    yield lambda: messages.say(f"{count_text(tally)}, {status_text(tally, client)}")
 
 
 async def _fetch(client: TokensClient, datadog: FakeDatadog, settings: Settings, tally: Tally) -> None:

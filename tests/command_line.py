@@ -1,0 +1,147 @@
+"""Running the real command line: as a process beside the test's loop, in a pseudo-terminal, or within this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from typer.testing import CliRunner
+
+from dd_sa_tokens import cli
+from dd_sa_tokens.testing import FakeDatadog
+
+ROOT = Path(__file__).parents[1]
+EXECUTABLE = str(Path(sys.executable).with_name("dd-sa-tokens"))
+MODULE = (sys.executable, "-m", "dd_sa_tokens")
+OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONPATH", "TTY_")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return an environment without the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return kept | {"TERM": "xterm-256color"} | more
+
+
+def keys(datadog: FakeDatadog) -> dict[str, str]:
+    """Return the variables with the keys that are good."""
+    return {"DD_API_KEY": datadog.api_key, "DD_APP_KEY": datadog.app_key}
+
+
+@attrs.frozen
+class Done:
+    """A run that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """The command line as a process, against a fake that runs in the test's loop."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(
+        cls,
+        datadog: FakeDatadog,
+        *args: str,
+        program: tuple[str, ...] = (EXECUTABLE,),
+        url: str | None = None,
+        **env: str,
+    ) -> Process:
+        """Start it with good keys, unless `env` has others; every stream is a pipe."""
+        pipe = asyncio.subprocess.PIPE
+        words = (*program, *args, "--base-url", url or datadog.url)
+        variables = environment(**(keys(datadog) | env))
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *words, cwd=ROOT, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**22
+            )
+        )
+
+    async def end(self, stdin: str | bytes = b"") -> Done:
+        """Give it its input, and wait for its end."""
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        async with asyncio.timeout(60):
+            out, err = await self.process.communicate(data)
+        assert self.process.returncode is not None
+        done = Done(self.process.returncode, out.decode(), err.decode())
+        assert "Traceback" not in done.err
+        assert "Exception ignored" not in done.err
+        return done
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+
+async def run(datadog: FakeDatadog, *args: str, stdin: str | bytes = b"", **options: Any) -> Done:
+    """Run the executable to its end."""
+    return await (await Process.start(datadog, *args, **options)).end(stdin)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+
+
+async def within(datadog: FakeDatadog, *args: str, stdin: str | None = None, **env: str) -> Done:
+    """Run the command line within this process, in a thread with a loop of its own: quick, and seen by coverage."""
+    words = [*args, "--base-url", datadog.url]
+    runner = CliRunner()
+    result = await asyncio.to_thread(runner.invoke, cli.app, words, input=stdin, env=keys(datadog) | env)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+class Terminal:
+    """A process that runs in a pseudo-terminal."""
+
+    def __init__(self, *words: str, columns: int = 80, **env: str) -> None:
+        pty = pytest.importorskip("pty")
+        termios = pytest.importorskip("termios")
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, columns))
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, env=environment(**env), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        self.text = ""
+
+    def read(self, until: str | None = None) -> str:
+        """Read until something shows up, or until the process has ended."""
+        deadline = time.monotonic() + 60
+        while until is None or until not in self.text:
+            assert select.select([self.master], [], [], deadline - time.monotonic())[0], self.text
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # what Linux says when the other side is closed
+                data = b""
+            if not data:
+                break
+            self.text += data.decode()
+        return self.text
+
+    def type(self, text: str) -> None:
+        """Type something."""
+        os.write(self.master, text.encode())
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code."""
+        self.read()
+        os.close(self.master)
+        return self.process.wait(60)
