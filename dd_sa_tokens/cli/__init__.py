@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import demo, get, listing
+from . import changes, demo, get, listing, rotate
 from .app import app, run
 from .outcome import EXIT_CODES
 
@@ -11,6 +11,10 @@ __all__ = ["app", "demo", "run"]
 for _name, _command in (
     ("get", get.get),
     ("list", listing.list_tokens),
+    ("create", changes.create),
+    ("update", changes.update),
+    ("revoke", changes.revoke),
+    ("rotate", rotate.rotate),
     ("demo", demo.demo),
 ):
     app.command(_name, epilog=EXIT_CODES)(_command)

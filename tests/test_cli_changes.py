@@ -1,0 +1,256 @@
+"""`dd-sa-tokens create`, `update`, `revoke` and `rotate`, against a fake Datadog in the test's loop."""
+
+import asyncio
+import json
+import re
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
+
+from dd_sa_tokens import AccessToken, Secret, TokensClient
+from dd_sa_tokens.cli.formats import flat
+from dd_sa_tokens.cli.rotate import pass_on
+from dd_sa_tokens.testing import FakeDatadog
+
+ESCAPE = "\x1b[31m"
+
+
+@pytest.fixture
+async def datadog() -> AsyncIterator[FakeDatadog]:
+    """A fake Datadog with five tokens, the first of which has a hostile name."""
+    names = (f"ci {ESCAPE}[bold]prod", "b", "c", "d", "e")
+    tokens = [AccessToken(id=f"t{n}", name=name, scopes=("dashboards_read",)) for n, name in enumerate(names)]
+    async with FakeDatadog(tokens=tokens) as fake:
+        yield fake
+
+
+async def change(datadog: FakeDatadog, name: str, *args: str) -> Done:
+    """Run a command within this process, with the fake's account."""
+    return await within(datadog, name, datadog.service_account_id, *args)
+
+
+async def works(datadog: FakeDatadog, secret: str) -> bool:
+    """Tell whether a secret is one to sign with."""
+    async with TokensClient(base_url=datadog.url, access_token=secret) as client:
+        return bool(await client.get_tokens(datadog.service_account_id, datadog.token_ids[:1]))
+
+
+def python(code: str) -> str:
+    """Return a store command that runs some Python."""
+    return shlex.join([sys.executable, "-c", code])
+
+
+async def test_create_prints_the_secret_alone(datadog):
+    """The secret is all that stdout gets; stderr says that it is shown this once, and does not hold it."""
+    args = ("--name", "new", "--scope", "dashboards_read", "--scope", "logs_read_data", "--expires-in", "90d")
+    done = await run(datadog, "create", datadog.service_account_id, *args)
+    made = datadog.tokens[-1]
+    assert done.code == 0
+    assert re.fullmatch(r"ddsat_\w+\n", done.out)
+    assert await works(datadog, done.out.strip())
+    assert (made.name, made.scopes) == ("new", ("dashboards_read", "logs_read_data"))
+    assert made.expires_at is not None
+    assert abs(made.expires_at - datetime.now(UTC) - timedelta(days=90)) < timedelta(minutes=1)
+    assert len(done.err.splitlines()) == 1
+    assert "this once, and cannot be read again" in done.err
+    assert done.out.strip() not in done.err
+    assert f"expires at {made.expires_at:%Y-%m-%d}" in done.err
+
+
+async def test_create_as_json(datadog):
+    """`--format json` gives the token's flat fields and the secret as `key`, on one line."""
+    args = ("--name", "new", "--scope", "x", "--expires-at", "2027-03-01T12:00", "--format", "json")
+    done = await change(datadog, "create", *args)
+    item = json.loads(done.out)
+    key = item.pop("key")
+    assert item == flat(datadog.tokens[-1])
+    assert item["expires_at"] == "2027-03-01T12:00:00Z"
+    assert await works(datadog, key)
+    assert key not in done.err
+    done = await change(datadog, "create", "--name", "new", "--scope", "x")
+    assert "never expires" in done.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--name", "x"),
+        ("--scope", "x"),
+        ("--name", "", "--scope", "x"),
+        ("--name", "x", "--scope", ""),
+        ("--name", "x", "--scope", "x", "--expires-in", "90"),
+        ("--name", "x", "--scope", "x", "--expires-in", "0d"),
+        ("--name", "x", "--scope", "x", "--expires-in", "999999w"),
+        ("--name", "x", "--scope", "x", "--expires-at", "tomorrow"),
+        ("--name", "x", "--scope", "x", "--expires-at", "2020-01-01"),
+        ("--name", "x", "--scope", "x", "--expires-at", "2030-01-01", "--expires-in", "1d"),
+        ("--name", "x", "--scope", "x", "--format", "csv"),
+    ],
+    ids=" ".join,
+)
+async def test_create_refuses_what_cannot_be_meant(datadog, args):
+    """A create that cannot be right ends with code 2, and nothing is sent."""
+    done = await change(datadog, "create", *args)
+    assert (done.code, done.out, datadog.requests) == (2, "", 0)
+
+
+async def test_create_whose_secret_is_lost(datadog):
+    """Where the secret cannot be written, the token that it belongs to is named, with how to revoke it."""
+    script = f"{EXECUTABLE} create $0 --name new --scope x --base-url {datadog.url} >/dev/full; true"
+    done = await run(datadog, "-c", script, datadog.service_account_id, program=("bash",))
+    made = datadog.tokens[-1]
+    assert made.name == "new"
+    assert f"dd-sa-tokens revoke {datadog.service_account_id} {made.id}" in done.err
+    assert "cannot write to standard output" in done.err
+    assert made.public_portion is not None
+    assert made.public_portion not in done.err
+
+
+async def test_create_without_an_answer(datadog):
+    """Where it is not known whether there is a new token, the line says how to look, and the code is 4."""
+    datadog.fail_next(1, drop=True)
+    done = await change(datadog, "create", "--name", "new", "--scope", "x")
+    assert (done.code, done.out) == (4, "")
+    assert re.search("look for a token .*named 'new'", done.err)
+    datadog.fail_next(1, stall=30.0)
+    process = await Process.start(datadog, "create", datadog.service_account_id, "--name", "new", "--scope", "x")
+    await until(lambda: datadog.requests == 2)
+    process.signal(signal.SIGINT)
+    done = await process.end()
+    assert (done.code, done.out) == (130, "")
+    assert f"dd-sa-tokens list {datadog.service_account_id} --sort=-created_at" in done.err
+
+
+async def test_update_prints_the_token_as_it_is_now(datadog):
+    """What is given is changed, the rest kept, and the token is written in the formats that `get` has."""
+    done = await change(datadog, "update", "t1", "--name", "=b", "--format", "csv")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[1].startswith("t1,'=b,")
+    done = await change(datadog, "update", "t1", "--scope", "x", "--scope", "y")
+    assert json.loads(done.out) == flat(datadog.tokens[1])
+    assert (datadog.tokens[1].name, datadog.tokens[1].scopes) == ("=b", ("x", "y"))
+    assert (await change(datadog, "update", "nope", "--name", "x")).code == 1
+    assert (await change(datadog, "update", "t1")).code == 2
+
+
+async def test_revoke_with_yes(datadog):
+    """With --yes nobody is asked; an ID that fails does not stop the others; stdout stays empty."""
+    done = await change(datadog, "revoke", "t1", "nope", "t2", "t2", "--yes")
+    assert (done.code, done.out) == (1, "")
+    assert datadog.token_ids == ["t0", "t3", "t4"]
+    assert done.err.splitlines()[0] == "revoked t1"
+    assert "404" in done.err
+    assert (await change(datadog, "revoke", "t3", "--yes")).code == 0
+
+
+async def test_revoke_does_not_ask_without_a_terminal(datadog):
+    """Without --yes and without a terminal nothing is revoked, and the code is 2."""
+    done = await run(datadog, "revoke", datadog.service_account_id, "t1", stdin="y\n")
+    assert (done.code, datadog.requests) == (2, 0)
+    assert "--yes" in done.err
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\r", 0, 3), ("n\r", 1, 5), ("\r", 1, 5), ("\x03", 130, 5)])
+async def test_revoke_asks_at_a_terminal(datadog, answer, code, left):
+    """The question names the tokens, harmlessly; anything but yes revokes nothing, and Ctrl-C ends it."""
+    words = (EXECUTABLE, "revoke", datadog.service_account_id, "t0", "t1", "--base-url", datadog.url)
+    screen = Terminal(*words, columns=200, **keys(datadog))
+    await asyncio.to_thread(screen.read, "(n)")
+    shown = screen.text
+    if answer == "\x03":
+        screen.process.send_signal(signal.SIGINT)
+    else:
+        screen.type(answer)
+    assert await asyncio.to_thread(screen.end) == code
+    assert len(datadog.token_ids) == left
+    assert "(t0), 'b' (t1)?" in shown
+    assert "[bold]prod" in shown
+    assert ESCAPE not in shown
+
+
+async def test_refused_keys_are_explained_once(datadog):
+    """Where the keys are refused, one line says what to do, and the code is 3."""
+    for args in (
+        ("revoke", "t1", "t2", "--yes"),
+        ("update", "t1", "--name", "x"),
+        ("create", "--name", "x", "--scope", "y"),
+    ):
+        name, *rest = args
+        done = await within(datadog, name, datadog.service_account_id, *rest, DD_API_KEY="canary0123456789")
+        assert done.code == 3, done.err
+        assert done.err.count("Organization Settings > API Keys") == 1
+        assert "canary" not in done.err
+
+
+async def test_rotate_hands_the_secret_to_a_command(datadog, tmp_path):
+    """The new secret is the command's whole input; what it prints goes to stderr, the secret masked even there."""
+    file = tmp_path / "secret"
+    code = (
+        "import sys, os; key = sys.stdin.read(); open(sys.argv[1], 'w').write(key); print('stored', key); "
+        "assert key not in str(sys.argv) + str(os.environ)"
+    )
+    command = f"{python(code)} {file}"
+    done = await run(datadog, "rotate", datadog.service_account_id, "t1", "--store-command", command, "-vv")
+    secret = file.read_text()
+    assert done.code == 0, done.err
+    assert re.fullmatch(r"ddsat_\w+", secret)
+    assert await works(datadog, secret)
+    assert json.loads(done.out) == flat(datadog.tokens[-1])
+    assert "t1" not in datadog.token_ids
+    assert "stored **********\n" in done.err
+    assert "has replaced t1, which is revoked" in done.err
+    assert secret not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (python("import sys; sys.stdin.read(); sys.exit(3)"), "ended with status 3"),
+        (python("import os; os.kill(os.getpid(), 9)"), "was ended by signal 9"),
+        ("/", "/ could not be run: Permission denied"),
+    ],
+)
+async def test_rotate_is_undone_where_the_command_fails(datadog, command, said, monkeypatch):
+    """A command that fails undoes the rotation: the old token is there, the new one is not; the line says why."""
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    before = datadog.tokens
+    done = await change(datadog, "rotate", "t1", "--store-command", command)
+    assert (done.code, done.out) == (1, "")
+    assert f"{said}. Now the new token is revoked, and the old one works" in done.err
+    assert datadog.tokens == before
+
+
+@pytest.mark.parametrize("command", ["", "no-such-program x", "sh -c 'x"])
+async def test_rotate_looks_for_the_command_first(datadog, command):
+    """A command that cannot be run is a usage error, before anything is changed."""
+    done = await change(datadog, "rotate", "t1", "--store-command", command)
+    assert (done.code, datadog.requests) == (2, 0)
+
+
+async def test_rotate_interrupted_while_storing(datadog, tmp_path):
+    """Ctrl-C while the command runs ends it, says what holds now, and ends with code 130."""
+    started = tmp_path / "started"
+    command = python(f"import time; open({str(started)!r}, 'w').close(); time.sleep(60)")
+    process = await Process.start(datadog, "rotate", datadog.service_account_id, "t1", "--store-command", command)
+    await until(started.exists)
+    process.signal(signal.SIGINT)
+    done = await process.end()
+    assert (done.code, done.out) == (130, "")
+    assert "interrupted; the rotation was stopped while the new token was being stored" in done.err
+    assert len(datadog.token_ids) == 6
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_masking_does_not_depend_on_pieces(size, capfdbinary, monkeypatch):
+    """The secret is masked however the output is cut into pieces, and all the rest is passed on as it is."""
+    monkeypatch.setattr("dd_sa_tokens.cli.rotate._CHUNK", size)
+    output = asyncio.StreamReader()
+    output.feed_data(b"ab abc abcabcd\x00\nabcabcabcd abc")
+    output.feed_eof()
+    await pass_on(output, Secret("abcabcd"))
+    assert capfdbinary.readouterr().err == b"ab abc **********\x00\nabc********** abc\n"
