@@ -212,6 +212,7 @@ async def test_rotate_hands_the_secret_to_a_command(datadog, tmp_path):
     [
         (python("import sys; sys.stdin.read(); sys.exit(3)"), "ended with status 3"),
         (python("import os; os.kill(os.getpid(), 9)"), "was ended by signal 9"),
+        ("false", "false ended with status 1"),
         ("/", "/ could not be run: Permission denied"),
     ],
 )

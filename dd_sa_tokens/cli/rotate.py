@@ -145,7 +145,8 @@ async def _see_through(process: Process, key: Secret) -> int:
     assert process.stdout is not None
     passing = asyncio.ensure_future(pass_on(process.stdout, key))
     try:
-        with suppress(BrokenPipeError, ConnectionResetError):  # its status says whether it wanted more
+        # One that has ended already: its status says whether it wanted the secret. uvloop has an error of its own.
+        with suppress(OSError, RuntimeError):
             process.stdin.write(key.reveal().encode())
             await process.stdin.drain()
             process.stdin.close()
