@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from sys import intern
 from typing import Any, cast
 
 import attrs
@@ -105,7 +106,7 @@ def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
     for item in items:
         if type(item) is not str:
             raise _expected("an array of strings, each item", item)
-    return tuple(cast("list[str]", items))
+    return tuple(map(intern, cast("list[str]", items)))  # tokens share them: a tenth of a kept token's memory
 
 
 def _member(parent: dict[str, Any], name: str, path: str) -> dict[str, Any]:
@@ -124,10 +125,16 @@ def _structure_token(resource: object, path: str) -> AccessToken:
     resource = cast("dict[str, Any]", resource)
     if not resource.get("id"):
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
-    flat = {**_member(resource, "attributes", path), "id": resource["id"], "type": resource.get("type", TOKEN_TYPE)}
+    kind = resource.get("type", TOKEN_TYPE)
+    flat = {
+        **_member(resource, "attributes", path),
+        "id": resource["id"],
+        "type": TOKEN_TYPE if kind == TOKEN_TYPE else kind,
+    }
     relationships = _member(resource, "relationships", path)
     owner = _member(relationships, "owned_by", f"{path}.relationships")
-    flat["service_account_id"] = _member(owner, "data", f"{path}.relationships.owned_by").get("id")
+    owner_id = _member(owner, "data", f"{path}.relationships.owned_by").get("id")
+    flat["service_account_id"] = intern(owner_id) if type(owner_id) is str else owner_id
     try:
         return _from_flat(flat, AccessToken)
     except ClassValidationError as group:
