@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,8 +17,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import keys, until, within
+from command_line import EXECUTABLE, environment, keys, until, within
 from rich.console import Console
+from typer.testing import CliRunner
 
 from dd_sa_tokens import AccessToken, DatadogError, NotFoundError, TransportError, cli
 from dd_sa_tokens.cli import changes, get, output, rotate
@@ -557,3 +560,19 @@ def test_what_is_left_to_flush(monkeypatch, error, code):
 def test_flat_names_every_field():
     """The keys are the fields of AccessToken, so that a field that is added is written, too."""
     assert tuple(flat(TOKEN)) == FIELDS == tuple(AccessToken.__attrs_attrs__[n].name for n in range(len(FIELDS)))
+
+
+@pytest.mark.parametrize("name", ["", "get", "list", "create", "update", "revoke", "rotate", "demo"])
+def test_help_tells_exit_codes(name):
+    """The help of every command lists the exit codes, and no option takes a key."""
+    shown = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "100", "TERM": "dumb"}).stdout
+    for code in ("0 all well", "1 something failed", "2 usage", "3 refused", "4 the API", "5 findings", "130 interr"):
+        assert f"\n {code}" in shown
+    assert not re.search("--(api|app)-?key|--access-token", shown)
+
+
+def test_completion_knows_the_commands():
+    """The shell's completion offers the commands that begin with what is typed."""
+    more = {"_DD_SA_TOKENS_COMPLETE": "complete_bash", "COMP_WORDS": "dd-sa-tokens r", "COMP_CWORD": "1"}
+    done = subprocess.run([EXECUTABLE], env=environment(**more), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["revoke", "rotate"]
