@@ -123,7 +123,7 @@ def update(
 def revoke(
     run: Run,
     service_account_id: ServiceAccount,
-    token_ids: Annotated[list[str], typer.Argument(metavar="TOKEN_ID...", help="IDs of tokens.", show_default=False)],
+    token_ids: Annotated[list[str], typer.Argument(metavar="TOKEN_ID", help="IDs of tokens.", show_default=False)],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:

@@ -93,7 +93,7 @@ def get(
     run: Run,
     service_account_id: ServiceAccount,
     token_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOKEN_ID]...", help="IDs of tokens.", show_default=False)
+        list[str] | None, typer.Argument(metavar="TOKEN_ID", help="IDs of tokens.", show_default=False)
     ] = None,
     *,
     ids_from: Annotated[
