@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -21,6 +22,7 @@ LARGEST_BODY = 10 * 1024 * 1024
 """Bytes that an answer's body may have, once decompressed."""
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
+_ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Host", "Transfer-Encoding")
 _USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 
@@ -111,9 +113,10 @@ class Transport:
         timeout: float,
         connections: int,
     ) -> None:
-        _check_session(session, credentials)
+        _check_session(session)
         self._base_url = base_url
-        self._headers = _Headers({"Accept": "application/json", "User-Agent": _USER_AGENT} | credentials.headers())
+        self._headers = {"Accept": "application/json", "User-Agent": _USER_AGENT}
+        self._credentials = credentials
         self._session = session
         self._owns_session = session is None
         self._timeout = timeout
@@ -122,6 +125,7 @@ class Transport:
         self._options: dict[str, Any] = {}  # of each request
         self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
+        self._reference: weakref.ref[Transport] = weakref.ref(self)
 
     @property
     def connections(self) -> int:
@@ -150,13 +154,14 @@ class Transport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,  # with each request they would be merged anew
+                headers=_Headers(self._headers | self._credentials.headers()),  # else merged anew with each request
                 middlewares=(once,),
                 trust_env=False,
             )
         else:
             # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
-            middlewares = (once, *getattr(self._session, "_middlewares", ()))
+            theirs = getattr(self._session, "_middlewares", ())
+            middlewares = (once, _keep_the_message, *theirs, _signing(self._credentials))
             self._options |= {"headers": self._headers, "middlewares": middlewares}
 
     async def close(self) -> None:
@@ -201,17 +206,17 @@ class Transport:
         attempt = _Attempt(task, deadline, task.cancelling())
         self._attempts[task] = attempt
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
+            self._timer = self._loop.call_at(deadline, _expire, self._reference)
         return attempt
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Cut short what has taken too long. One timer serves all: attempts end in the order in which they began."""
         assert self._loop is not None
         self._timer = None
         now = self._loop.time()
         for attempt in self._attempts.values():
             if attempt.deadline > now:
-                self._timer = self._loop.call_at(attempt.deadline, self._expire)
+                self._timer = self._loop.call_at(attempt.deadline, _expire, self._reference)
                 break
             attempt.stop(RequestTimeoutError(f"no complete answer within {self._timeout:g} s"))
 
@@ -220,7 +225,7 @@ class Transport:
         options = self._options
         if request.body is not None:
             more: dict[str, Any] = {"data": request.body}
-            more["headers"] = _Headers({**options.get("headers", {}), "Content-Type": "application/json"})
+            more["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
             options = options | more
         url = URL(self._base_url + request.path, encoded=True)
         async with self._session.request(request.operation.method, url, **options) as response:
@@ -235,25 +240,37 @@ class Transport:
         if self._session is not None and self._session.closed:
             return Failure(ClientClosedError("the session was closed"), Fate.FINAL if attempt.sent else Fate.REFUSED)
         kind, text, fate = next(row for row in _FAILURES if isinstance(error, row[0]))
+        text += _fault_of_certificate(error)
         cls = RequestTimeoutError if kind is TimeoutError else TransportError
         return Failure(cls(f"{text} ({type(error).__name__})"), fate)
 
 
-def _check_session(session: object, credentials: Credentials) -> None:
+def _expire(reference: weakref.ref[Transport]) -> None:
+    """Ring for a transport. The timer does not keep it: one that was dropped open is to be complained of at once."""
+    transport = reference()
+    if transport is not None:
+        transport.expire()
+
+
+def _check_session(session: object) -> None:
     if session is None:
         return
-    ours = credentials.headers().keys()
     if not isinstance(session, aiohttp.ClientSession):
         msg = f"session must be an aiohttp.ClientSession, not {type(session).__name__}"
     elif session.closed:
         msg = "session must be an open aiohttp.ClientSession, not a closed one"
     elif not session.auto_decompress:
         msg = "session must decompress what it receives (auto_decompress=True)"
-    elif session.auth is not None or any(name in session.headers and name not in ours for name in _CREDENTIALS):
-        msg = f"session must not have credentials of its own (auth, {', '.join(_CREDENTIALS)}): both would be sent"
     else:
         return
     raise ConfigurationError(msg)
+
+
+def _fault_of_certificate(error: Exception) -> str:
+    """Say what is wrong with a certificate, in the TLS library's words, which quote nothing that the server sent."""
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
+    reason = getattr(cause, "verify_message", "")
+    return f": {reason}" if reason else ""
 
 
 def _sending_once(attempts: Mapping[asyncio.Task[Any], _Attempt]) -> aiohttp.ClientMiddlewareType:
@@ -273,6 +290,38 @@ def _sending_once(attempts: Mapping[asyncio.Task[Any], _Attempt]) -> aiohttp.Cli
         return await handler(request)
 
     return send_once
+
+
+async def _keep_the_message(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Drop what a borrowed session's default headers say about the message itself: the message is ours."""
+    headers, body = request.headers, request.body
+    for name in _ABOUT_THE_MESSAGE:
+        headers.popall(name, None)
+    headers["Host"] = request.url.host_port_subcomponent or ""
+    if body:
+        headers.update({"Content-Type": "application/json", "Content-Length": str(body.size)})
+    elif request.method != "GET":
+        headers["Content-Length"] = "0"
+    return await handler(request)
+
+
+def _signing(credentials: Credentials) -> aiohttp.ClientMiddlewareType:
+    """Return what signs the requests of a borrowed session, after all that it does to them itself.
+
+    So they carry exactly our credentials, and not those that are meant for other hosts: of its default headers, `auth`,
+    a `.netrc` file or its middlewares. Nor do its middlewares see ours.
+    """
+    ours = _Headers(credentials.headers())
+
+    async def sign(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for name in _CREDENTIALS:
+            request.headers.popall(name, None)
+        request.headers.update(ours)
+        return await handler(request)
+
+    return sign
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -33,8 +33,9 @@ class TokensClient:
             `DD_ACCESS_TOKEN`.
         site: The Datadog site, such as `datadoghq.eu`; `DD_SITE`, else `datadoghq.com`.
         base_url: Instead of a site: a proxy or a fake server. https, or http on loopback.
-        session: A session to borrow: used, and never closed. If its connector allows fewer connections than
-            `concurrency`, that many requests are in flight.
+        session: A session to borrow: used, and never closed. Its cookies and default headers go along, except where
+            they are about credentials or about the message itself: those are the client's alone. If its connector
+            allows fewer connections than `concurrency`, that many requests are in flight.
         concurrency: Most requests in flight, over all calls of this client.
         timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for quota or for a place
             does not count.

@@ -16,7 +16,7 @@ import struct
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ import attrs
 import pytest
 from aioresponses import aioresponses as _Aioresponses
 
-from dd_sa_tokens import DatadogError, RetryPolicy, TokensClient
+from dd_sa_tokens import CreatedToken, DatadogError, RetryPolicy, TokensClient
 
 HERE = str(Path(__file__).parent)
 
@@ -396,6 +396,76 @@ async def connect(server: RawServer) -> AsyncIterator[Callable[..., TokensClient
 
 
 Connect = Callable[..., TokensClient]
+
+
+def any_answer(delay: float = 0.0) -> Act:
+    """Answer each operation as the API does, after a while."""
+
+    async def act(exchange: Exchange) -> None:
+        await asyncio.sleep(delay)
+        if exchange.line.startswith("POST"):
+            answer = reply(201, {"data": resource("new", key=CREATED_KEY)})
+        elif exchange.line.startswith("DELETE"):
+            answer = reply(204)
+        elif "?" in exchange.target:
+            answer = reply(200, {"data": [resource()], "meta": {"page": {"total_filtered_count": 1}}})
+        else:
+            answer = reply()
+        await answer(exchange)
+
+    return act
+
+
+async def _store(created: CreatedToken) -> None:
+    assert created.key.reveal() == CREATED_KEY
+
+
+# Each call of the client about one token of an account; each gives its value or raises its error.
+CALLS: dict[str, Callable[[TokensClient, str, str], Coroutine[Any, Any, Any]]] = {}
+
+
+def _call(call: Callable[[TokensClient, str, str], Coroutine[Any, Any, Any]]) -> None:
+    CALLS[call.__name__.strip("_")] = call
+
+
+@_call
+async def _get(client: TokensClient, account: str, token_id: str) -> Any:
+    return await client.get_token(account, token_id)
+
+
+@_call
+async def _get_many(client: TokensClient, account: str, token_id: str) -> Any:
+    return [item.unwrap() for item in await client.get_tokens(account, [token_id])]
+
+
+@_call
+async def _stream(client: TokensClient, account: str, token_id: str) -> Any:
+    return [item.unwrap() async for item in client.stream_tokens(account, [token_id])]
+
+
+@_call
+async def _list(client: TokensClient, account: str, _: str) -> Any:
+    return [token async for token in client.list_tokens(account)]
+
+
+@_call
+async def _create(client: TokensClient, account: str, _: str) -> Any:
+    return await client.create_token(account, name="n", scopes=["a"])
+
+
+@_call
+async def _update(client: TokensClient, account: str, token_id: str) -> Any:
+    return await client.update_token(account, token_id, name="n")
+
+
+@_call
+async def _revoke(client: TokensClient, account: str, token_id: str) -> Any:
+    return await client.revoke_token(account, token_id)
+
+
+@_call
+async def _rotate(client: TokensClient, account: str, token_id: str) -> Any:
+    return await client.rotate_token(account, token_id, store=_store)
 
 
 def leaks(text: str, *more: str) -> list[str]:

@@ -858,21 +858,6 @@ async def test_a_borrowed_session_with_few_connections_loses_nothing() -> None:
         assert len(result.tokens) == datadog.requests == 40
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"headers": {"Authorization": "Bearer another"}},
-        {"headers": {"dd-application-key": "another", "DD-API-KEY": "another"}},
-    ],
-)
-async def test_a_borrowed_session_with_credentials_of_its_own_is_refused(options: dict[str, Any]) -> None:
-    """Both kinds would be sent; ours win where they are the same kind."""
-    async with aiohttp.ClientSession(**options) as session:
-        ours: dict[str, Any] = KEYS if "Authorization" in options["headers"] else {"access_token": "ddpat_0123456789"}
-        with pytest.raises(ConfigurationError, match="session"):
-            TokensClient(**ours, session=session)
-
-
 async def test_closing_ends_a_call_that_was_just_let_through() -> None:
     """Once `close` was called nothing is sent, not even what had waited and may go in the same moment."""
     async with FakeDatadog(tokens=2, latency=0.02) as datadog, aiohttp.ClientSession() as session:

@@ -310,7 +310,7 @@ async def test_the_user_s_cancellation_wins_over_a_timeout(server: RawServer, co
             task.cancel()
         for attempt in transport._attempts:
             attempt.deadline = 0.0
-        transport._expire()
+        transport.expire()
         if first == "expire":
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
