@@ -93,6 +93,39 @@ async def test_a_retry_can_be_cancelled_wherever_it_is_suspended(datadog: FakeDa
     assert at > 3
 
 
+async def create_one(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.create_token(datadog.service_account_id, name="n", scopes=["a"])
+
+
+async def update_one(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.update_token(datadog.service_account_id, datadog.token_ids[-1], name="n")
+
+
+async def revoke_one(client: TokensClient, datadog: FakeDatadog) -> None:
+    await client.revoke_token(datadog.service_account_id, datadog.token_ids[-1])
+
+
+@pytest.mark.parametrize("fault", [{}, {"status": 429, "headers": {"Retry-After": "0.002"}}], ids=["", "429"])
+@pytest.mark.parametrize("call", [create_one, update_one, revoke_one])
+async def test_a_change_can_be_cancelled_wherever_it_is_suspended(
+    datadog: FakeDatadog, call: Call, fault: dict[str, Any]
+) -> None:
+    """Create, update and revoke, cancelled at each suspension point, also of a retry, happen once at most."""
+    for at in itertools.count(1):
+        client, before = connect(datadog), len(datadog.tokens)
+        if fault:
+            datadog.fail_next(1, **fault)
+        cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]
+        check_nothing_left(client)
+        await check_still_works(client, datadog)
+        made = len(datadog.tokens) - before
+        assert made in {create_one: (0, 1), update_one: (0,), revoke_one: (0, -1)}[call]  # type: ignore[index]
+        if not cancelled:
+            assert made == {create_one: 1, update_one: 0, revoke_one: -1}[call]  # type: ignore[index]
+            break
+    assert at > 2 + bool(fault)
+
+
 @pytest.mark.parametrize("concurrency", [1, 50])
 async def test_a_call_that_waits_at_the_gate_can_be_cancelled(datadog: FakeDatadog, concurrency: int) -> None:
     """A call that waits for a place, or for the first answer's headers, is cancelled without harm to the others."""
