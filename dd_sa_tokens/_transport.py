@@ -22,7 +22,7 @@ LARGEST_BODY = 10 * 1024 * 1024
 """Bytes that an answer's body may have, once decompressed."""
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
-_ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Host", "Transfer-Encoding")
+_ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
 _USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -163,7 +164,7 @@ def test_unknown_types_are_accepted() -> None:
         ([], "$.data", "expected an object, found an array"),
         (SECRET, "$.data", "expected an object, found a string"),
         ({}, "$.data.id", "missing"),
-        ({"id": None}, "$.data.id", "missing"),
+        ({"id": None}, "$.data.id", "the token's ID is missing"),
         ({"id": ""}, "$.data.id", "missing"),
         ({"id": 5}, "$.data.id", "expected a string, found a number"),
         ({"id": True}, "$.data.id", "expected a string, found a boolean"),
@@ -186,6 +187,8 @@ def test_unknown_types_are_accepted() -> None:
         ({"id": "t", "attributes": {"name": 5}}, "$.data.attributes.name", "expected a string, found a number"),
         ({"id": "t", "attributes": {"name": False}}, "$.data.attributes.name", "found a boolean"),
         ({"id": "t", "attributes": {"public_portion": []}}, "$.data.attributes.public_portion", "found an array"),
+        ({"id": "t", "attributes": {"created_at": 5}}, "$.data.attributes.created_at", "date and time, found a number"),
+        ({"id": "t", "attributes": {"scopes": 5}}, "$.data.attributes.scopes", "array of strings, found a number"),
         ({"id": "t", "attributes": {"scopes": SECRET}}, "$.data.attributes.scopes", "expected an array of strings"),
         ({"id": "t", "attributes": {"scopes": {"a": 1}}}, "$.data.attributes.scopes", "expected an array of strings"),
         ({"id": "t", "attributes": {"scopes": ["a", None]}}, "$.data.attributes.scopes", "each item, found null"),
@@ -550,7 +553,7 @@ def test_a_list_may_say_less_or_more(document: object, total: int | None) -> Non
             (
                 page_of(total_filtered_count=total),
                 "$.meta.page.total_filtered_count",
-                f"a whole number .* found {found}",
+                f": expected a whole number of at least 0, found {found}",
             )
             for total, found in [
                 (-1, "a number"),
@@ -623,7 +626,7 @@ def test_a_recorded_create_decodes_to_token_and_key() -> None:
 @pytest.mark.parametrize(
     ("resource", "path", "reason"),
     [
-        ({"id": "t1"}, ".attributes.key", "the secret is missing"),
+        ({"id": "t1"}, ".attributes.key", ": the secret is missing"),
         ({"id": "t1", "attributes": None}, ".attributes.key", "the secret is missing"),
         ({"id": "t1", "attributes": {"key": None}}, ".attributes.key", "the secret is missing"),
         ({"id": "t1", "attributes": {"key": ""}}, ".attributes.key", "the secret is missing"),
@@ -696,3 +699,22 @@ def test_an_end_is_sent_in_utc(expires_at: datetime) -> None:
     assert sent["expires_at"].endswith("Z")
     assert "+" not in sent["expires_at"]
     assert datetime.fromisoformat(sent["expires_at"]) == expires_at.astimezone(UTC)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "XXX-05:30"])
+def test_an_end_is_sent_in_utc_wherever_the_client_runs(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own time zone does not show in what is sent."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        sent = json.loads(encode_token(expires_at=datetime(2027, 4, 8, 16, tzinfo=timezone(timedelta(hours=2)))))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert sent["data"]["attributes"]["expires_at"] == "2027-04-08T14:00:00Z"
+
+
+def test_what_is_no_json_type_is_named_by_its_own() -> None:
+    """The converter, which may be given anything, says what it was given."""
+    with pytest.raises(InvalidResponseError, match="expected a string, found bytes"):
+        converter.structure({"id": b"t1"}, AccessToken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import sys
 import unicodedata
@@ -144,8 +145,8 @@ def check_path(target: str, account: str, token_id: str | None) -> None:
         "access_tokens",
         *([] if token_id is None else [token_id]),
     ]
+    assert all(re.fullmatch(r"(?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+", segment) for segment in segments)
     assert not {"..", "."} & {*segments}
-    assert "\\" not in path
 
 
 def test_any_id_is_refused_or_one_segment_of_the_path() -> None:

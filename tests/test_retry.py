@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 
 import attrs
@@ -52,14 +53,20 @@ class Trial:
     """Runs tries with the given outcomes, the last one again and again, and keeps the books."""
 
     def __init__(
-        self, outcomes: Iterable[object], policy: RetryPolicy = POLICY, operation: object = GET, budget: object = None
+        self,
+        outcomes: Iterable[object],
+        policy: RetryPolicy = POLICY,
+        operation: object = GET,
+        budget: object = None,
+        patience: float = math.inf,
     ) -> None:
         self._outcomes = list(outcomes)
         self.tries = 0
         self.slept: list[float] = []
         self.told: list[tuple[Failure, float]] = []
         self.budget = budget or RetryBudget(lambda: 0.0)
-        self._retries = Retries(policy, operation, self.budget, lambda *told: self.told.append(told), self._sleep)
+        told = self.told.append
+        self._retries = Retries(policy, operation, self.budget, lambda *what: told(what), self._sleep, lambda: patience)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -162,6 +169,7 @@ def test_budget_never_holds_more_than_its_capacity() -> None:
         (RateLimit(), False),
         (RateLimit(limit=100, period=10.0, remaining=0), False),
         (RateLimit(reset=7.0), True),
+        (RateLimit(reset=0.25), True),
         (RateLimit(reset=0.0), False),
         (RateLimit(reset=0.0, period=10.0), True),
         (KNOWN, True),
@@ -307,6 +315,15 @@ async def test_the_first_429_waits_at_the_gate_only_and_further_ones_slow_down()
     trial = Trial([*[rejected()] * 6, failed(), rejected(), rejected(), "token"])
     assert await trial.run() == "token"
     assert trial.slept == [0.0, 1.0, 2.0, 4.0, 8.0, 8.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.usefixtures("longest")
+@pytest.mark.parametrize(("patience", "tries"), [(0.0, 2), (0.99, 2), (1.0, 3), (3.99, 4), (4.0, 5)])
+async def test_a_429_is_not_waited_for_beyond_the_call_s_patience(patience: float, tries: int) -> None:
+    """A pause of 0 s is within any patience, one as long as the patience still is, and a longer one ends the call."""
+    trial = Trial([rejected()], patience=patience)
+    assert isinstance(await trial.run(), Failure)
+    assert trial.tries == tries
 
 
 async def test_an_empty_budget_stops_retries_but_not_429s() -> None:

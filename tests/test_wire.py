@@ -225,6 +225,67 @@ def test_bodies_are_the_recorded_ones(request_: Request[Any], body: bytes | None
     assert request_.body == body
 
 
+def test_each_request_is_all_that_has_to_be_sent() -> None:
+    """A request holds its operation, its IDs, its body, and how to find out what became of it."""
+    requests: list[Request[Any]] = [
+        get_token("sa", "t1"),
+        list_tokens("sa", filter_=None, sort=None, size=7, number=3),
+        create_token("sa", name="n", scopes=["a"], expires_at=datetime(2999, 1, 1, tzinfo=UTC)),
+        update_token("sa", "t1", name="n", scopes=["a"]),
+        update_token("sa", "t1", name=None, scopes=["a"]),
+        revoke_token("sa", "t1"),
+    ]
+    one, everything = "/api/v2/service_accounts/sa/access_tokens/t1", "/api/v2/service_accounts/sa/access_tokens"
+    new = {"attributes": {"name": "n", "scopes": ["a"], "expires_at": "2999-01-01T00:00:00Z"}}
+    both, scopes = {"attributes": {"name": "n", "scopes": ["a"]}}, {"attributes": {"scopes": ["a"]}}
+    kind, update = {"type": "service_access_tokens"}, {"id": "t1", "type": "service_access_tokens"}
+    modified = "whether it was, get_token shows: by a modified_at of {since} or later"
+    assert [
+        (
+            request.operation.name,
+            request.path,
+            request.service_account_id,
+            request.token_id,
+            None if request.body is None else json.loads(request.body)["data"],
+            request.trace,
+        )
+        for request in requests
+    ] == [
+        ("get_token", one, "sa", "t1", None, ""),
+        ("list_tokens", f"{everything}?page%5Bsize%5D=7&page%5Bnumber%5D=3", "sa", None, None, ""),
+        (
+            "create_token",
+            everything,
+            "sa",
+            None,
+            new | kind,
+            "look for a token created at {since} or later and named 'n' (list_tokens, sort='-created_at')",
+        ),
+        ("update_token", one, "sa", "t1", both | update, modified),
+        ("update_token", one, "sa", "t1", scopes | update, modified),
+        ("revoke_token", one, "sa", "t1", None, "whether it was, get_token shows: it finds no revoked token"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "operation", "token_id"),
+    [
+        (lambda: list_tokens("sa", filter_=5, sort=None, size=1, number=0), "list_tokens", None),  # type: ignore[arg-type]
+        (lambda: create_token("sa", name="", scopes=["a"], expires_at=None), "create_token", None),
+        (lambda: create_token("sa", name="n", scopes=[], expires_at=None), "create_token", None),
+        (lambda: update_token("sa", "t1", name="", scopes=None), "update_token", "t1"),
+        (lambda: update_token("sa", "t1", name=None, scopes=[]), "update_token", "t1"),
+        (lambda: update_token("sa", "t1", name=None, scopes=None), "update_token", "t1"),
+    ],
+)
+def test_a_refusal_says_what_was_asked(ask: Callable[[], Any], operation: str, token_id: str | None) -> None:
+    """An argument that cannot be right is refused with the operation and the IDs that it was for."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        ask()
+    error = caught.value
+    assert (error.operation, error.service_account_id, error.token_id) == (operation, "sa", token_id)
+
+
 def test_a_filter_and_a_sort_go_into_the_query() -> None:
     """Size and number of the page, the sort and the filter, each under the API's own name, and only those given."""
     request = list_tokens(ACCOUNT, filter_="a&b=c #?/+é", sort="-created_at", size=7, number=12)
@@ -428,6 +489,14 @@ def test_success_with_another_body_is_a_final_failure(body: bytes, path: str) ->
     assert outcome.fate is Fate.FINAL
     assert outcome.error.__traceback__ is None
     assert outcome.error.__context__ is None
+
+
+def test_another_token_is_named_as_that() -> None:
+    """Somebody else's token is refused in words that say so."""
+    outcome = interpret(REQUEST, reply(200, b'{"data": {"id": "c0ffee00"}}'), plain)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, InvalidResponseError)
+    assert outcome.error.reason == "another token than the one asked for"
 
 
 @ALL
@@ -722,6 +791,7 @@ SENT = 1_790_000_000
         (formatdate(SENT + 30, usegmt=True), 30.0),
         (formatdate(SENT, usegmt=True), None),
         (formatdate(SENT - 30, usegmt=True), None),
+        ("Mon, 21 Sep 2026 16:13:50 +0200", 30.0),
         ("Fri, 99 Zzz 2026 00:00:00 GMT", None),
         ("9" * 400, None),
     ],
