@@ -30,8 +30,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def our_tasks() -> set[asyncio.Task[Any]]:
-    """Give the tasks beside this one, without those in which the test's server accepts and serves connections."""
-    servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.", "RawServer._serve")
+    """Give the tasks beside this one, without those in which the servers accept and serve connections."""
+    servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.", "RawServer.")
     others = asyncio.all_tasks() - {asyncio.current_task()}
     return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
 
