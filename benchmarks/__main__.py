@@ -20,6 +20,7 @@ PARTS = {
     "decode": "decode",
     "import": "imports",
     "growth": "growth",
+    "soak": "soak",
 }
 """The modules of the parts. Imported only when they run, so that one does not weigh on another's memory."""
 

@@ -179,6 +179,15 @@ def _growth(plt: Any, tables: list[dict[str, Any]]) -> Any:
     return figure
 
 
+def _soak(plt: Any, tables: list[dict[str, Any]]) -> Any:
+    figure, axes = plt.subplots(figsize=(11, 2.6))
+    title = "resident memory of the client, MiB, by IDs fetched"
+    _lines(axes, tables[1]["rows"], name="way", across="ids", value="mib", title=title)
+    axes.set_xscale("linear")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
 _CHARTS: dict[str, Callable[[Any, list[dict[str, Any]]], Any]] = {
     "throughput": _throughput,
     "quota": _quota,
@@ -187,4 +196,5 @@ _CHARTS: dict[str, Callable[[Any, list[dict[str, Any]]], Any]] = {
     "decode": _decode,
     "import": _import,
     "growth": _growth,
+    "soak": _soak,
 }

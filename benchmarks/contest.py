@@ -114,8 +114,8 @@ def _serve(pipe: Connection, case: Case, count: int) -> None:
 def play(case: Case) -> Outcome:
     """Start the server, then all parties at the same place in a window, and see what comes of it."""
     total = sum(party.count for party in case.parties)
-    server, where = _start(_serve, case, total)
-    running = [_start(parties.fetch, party.client, party.places, share) for party, share in _share(case, where)]
+    server, where = start(_serve, case, total)
+    running = [start(parties.fetch, party.client, party.places, share) for party, share in _share(case, where)]
     offset = case.fake.get("clock_offset", 0.0)
     # The same place in a window each time, and not at its very end: which would be another story.
     begun = time.time() + 0.1
@@ -137,7 +137,7 @@ def play(case: Case) -> Outcome:
     )
 
 
-def _start(target: Any, *args: Any) -> tuple[Connection, Any]:
+def start(target: Any, *args: Any) -> tuple[Connection, Any]:
     """Start a process, and return the pipe to it and the first thing that it says."""
     ours, theirs = _SPAWN.Pipe()
     _SPAWN.Process(target=target, args=(theirs, *args), daemon=True).start()

@@ -76,6 +76,12 @@ def one_core_apart() -> Iterator[int | None]:
         os.sched_setaffinity(0, set(ours))
 
 
+def stay_on(core: int | None) -> None:
+    """Keep this process on a core, if one is named."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
 def cpu_seconds(pid: int) -> float | None:
     """Return the processor time that a process has used; `None` where the system does not tell."""
     try:

@@ -88,7 +88,7 @@ WAYS = [
 ]
 
 
-def _resident() -> int:
+def resident() -> int:
     """Return the bytes that this process occupies now, or its peak where that is all the system tells."""
     with suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -115,11 +115,11 @@ def _measure(pipe: Connection, place: int, url: str, count: int) -> None:
         asyncio.run(fetch(url, _WARM_UP[1]))  # type: ignore[arg-type]
     gc.collect()
     _forget_peak()
-    before, begun = _resident(), time.perf_counter()
+    before, begun = resident(), time.perf_counter()
     result = asyncio.run(fetch(url, count))  # type: ignore[arg-type]
     seconds, peak = time.perf_counter() - begun, _peak()
     gc.collect()
-    after = _resident()
+    after = resident()
     del result
     pipe.send((peak - before, after - before, seconds))
 

@@ -143,8 +143,7 @@ def _start_own(core: int | None, stack: ExitStack) -> Server:
 
 
 def _serve(ready: Connection, core: int | None) -> None:
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+    machine.stay_on(core)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
