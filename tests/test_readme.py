@@ -163,3 +163,12 @@ def test_the_test_command_is_one_line() -> None:
 
     assert len(commands) == 1
     assert "\n" not in commands[0]
+
+
+def test_each_test_that_is_named_exists() -> None:
+    """Every test that the README names as proof is there, under that name."""
+    named = set(re.findall(r"`(test_\w+\.py)(?:::(\w+))?", README.read_text(encoding="utf-8")))
+    assert named
+    for file, name in named:
+        source = (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
+        assert not name or re.search(rf"^(?:async def|def|class) {name}\b|^{name} = ", source, re.MULTILINE), name
