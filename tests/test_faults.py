@@ -567,8 +567,8 @@ async def test_every_fault_against_every_operation(
     if fault.by_json:
         monkeypatch.setattr(_codec, "_loads", _codec._loads_strictly)
     retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.patience)
-    slow = fault.timeout == STALL
-    for name in CREDENTIALS if not slow else ["pair"] if cell.lasting else ["bearer"]:
+    takes_long = fault.timeout == STALL  # one form of the credentials is enough then
+    for name in CREDENTIALS if not takes_long else ["pair"] if cell.lasting else ["bearer"]:
         server = await start_server()
         if fault.kind is Kind.UNSENT:
             await server.stop()
