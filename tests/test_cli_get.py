@@ -354,6 +354,7 @@ async def test_resume_tries_again_what_failed(datadog, tmp_path):
     ]
     file.write_text("".join(json.dumps(item) + "\n" for item in there)[:-1])  # without its last line break
     file.chmod(0o640)
+    (tmp_path / ".x.jsonl.rewritten").write_text("left by a run that was killed")
     ids = (first, second, third, third, "gone")
     done = await within(datadog, "get", datadog.service_account_id, *ids, "--output", str(file), "--resume")
     items = lines_of(file)
@@ -364,6 +365,7 @@ async def test_resume_tries_again_what_failed(datadog, tmp_path):
     assert [item["error"]["status"] for item in items[4:] if "error" in item] == [404]
     assert datadog.requests == 3
     assert file.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [file]
     done = await within(datadog, "get", datadog.service_account_id, first, "--output", str(file), "--resume")
     assert (done.code, datadog.requests) == (0, 3)
     assert lines_of(file) == items

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -47,9 +46,11 @@ class LinesFile:
         self.done: set[str] = set()
         self.one_line_each = False
         self._path = path.resolve()  # a link stays one
+        self._rewritten = self._path.with_name(f".{self._path.name}.rewritten")
         self._file = self._path.open("a+b")
         try:
             self._lock()
+            self._rewritten.unlink(missing_ok=True)  # left by a run that was killed
             self._read()
         except BaseException:
             self._file.close()
@@ -141,10 +142,9 @@ class LinesFile:
             self._rewrite({number for _, number in kept.values()})
 
     def _rewrite(self, numbers: set[int]) -> None:
-        with tempfile.NamedTemporaryFile(
-            dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
-        ) as rewritten:
-            try:
+        try:
+            with self._rewritten.open("xb") as rewritten:
+                shutil.copymode(self._path, self._rewritten)
                 self._file.seek(0)
                 for number, line in enumerate(self._file):
                     item = _parse(line)
@@ -152,11 +152,9 @@ class LinesFile:
                         rewritten.write(line)
                 rewritten.flush()
                 os.fsync(rewritten.fileno())
-                shutil.copymode(self._path, rewritten.name)
-                Path(rewritten.name).replace(self._path)
-            except BaseException:
-                Path(rewritten.name).unlink(missing_ok=True)
-                raise
+            self._rewritten.replace(self._path)
+        finally:
+            self._rewritten.unlink(missing_ok=True)
 
     def _items(self) -> Iterable[dict[str, Any] | None]:
         self._file.seek(0)
