@@ -163,6 +163,7 @@ async def test_revoke_asks_at_a_terminal(datadog, answer, code, left):
     await asyncio.to_thread(screen.read, "(n)")
     shown = screen.text
     if answer == "\x03":
+        await asyncio.sleep(0.3)  # a signal between the question and the wait for its answer would be seen after that
         screen.process.send_signal(signal.SIGINT)
     else:
         screen.type(answer)
