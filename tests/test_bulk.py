@@ -261,6 +261,16 @@ async def test_bad_ids_are_their_positions_errors(source: Any) -> None:
     assert Counter(service.asked) == {"first": 2, "last": 2}
 
 
+async def test_what_is_no_str_is_shown_at_its_position() -> None:
+    """A position that holds no `str` is named by the value's type and repr, and its error says what is wrong."""
+    (item,) = await gather([7], Service())
+
+    assert item.token_id == "<int 7>"
+    assert isinstance(item.error, InvalidArgumentError)
+    assert item.error.message == "token_id must be a str, not int"
+    assert item.error.operation == "get_token"
+
+
 async def test_a_bad_id_that_repeats_has_an_error_at_each_position() -> None:
     """Repeated bad IDs, too, get one result and one exception each."""
     result = await gather(["", "", None, None, 7, "7"], Service())
@@ -436,6 +446,55 @@ async def test_collect_carries_the_partial_result(broken: Any, count: int) -> No
     assert caught.value.__cause__ is error
     assert [item.unwrap().id for item in caught.value.partial] == names(count)
     assert isinstance(caught.value, DatadogError)
+    assert caught.value.operation == "get_tokens"
+
+
+@pytest.mark.parametrize("broken", [breaking, breaking_slowly])
+async def test_a_cancellation_of_the_source_s_own_is_the_source_s_error(broken: Any) -> None:
+    """A source that waits for something which is cancelled has failed; the call itself was not cancelled."""
+    with pytest.raises(SourceError, match="CancelledError") as caught:
+        await gather(broken(names(3), asyncio.CancelledError()), Service(delay=5))
+
+    assert [item.unwrap().id for item in caught.value.partial] == names(3)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_source_is_not_asked_again_after_its_error(is_async: bool) -> None:
+    """An iterator that raises once and could go on is done: what it has after its error is not fetched."""
+
+    class Hiccup:
+        given = 0
+
+        def __iter__(self) -> Hiccup:
+            return self
+
+        def __next__(self) -> str:
+            self.given += 1
+            if self.given == 4:
+                raise RuntimeError
+            if self.given > 20:
+                raise StopIteration
+            return f"t{self.given}"
+
+    class AsyncHiccup(Hiccup):
+        __iter__ = None  # type: ignore[assignment]
+
+        def __aiter__(self) -> AsyncHiccup:
+            return self
+
+        async def __anext__(self) -> str:
+            await turns(1)
+            try:
+                return self.__next__()
+            except StopIteration:
+                raise StopAsyncIteration from None
+
+    service = Service(delay=5)
+    with pytest.raises(SourceError):
+        await gather(AsyncHiccup() if is_async else Hiccup(), service)
+    _, raised = await drain(AsyncHiccup() if is_async else Hiccup(), service)
+    assert type(raised) is RuntimeError
+    assert service.asked == ["t1", "t2", "t3"] * 2
 
 
 async def test_collect_arranges_duplicates_and_bad_ids_in_a_partial_result() -> None:
@@ -531,6 +590,9 @@ async def test_a_confirmed_401_stops_collect(source: Any, width: int) -> None:
     assert all(isinstance(error, UnauthorizedError) for error in errors)
     assert len({id(error) for error in errors}) == 500
     assert [error.token_id for error in errors if error] == names(500)
+    not_sent = [error for error in errors if error and error.token_id not in service.asked]
+    assert not_sent
+    assert {error.attempts for error in not_sent} == {0}
 
 
 @pytest.mark.parametrize("width", [1, 4, 50])
@@ -656,6 +718,22 @@ async def test_leading_403s_resume_when_a_success_was_in_flight(source: Any) -> 
     assert len(result.errors) == 12
 
 
+async def test_a_success_after_leading_403s_lets_all_workers_go_on() -> None:
+    """Those who held back while it looked as if all were forbidden are all back at work after the first success."""
+    service = Service(
+        lambda token_id: ForbiddenError() if int(token_id[1:]) < 12 else None,
+        delay=lambda token_id: 1 if int(token_id[1:]) < 12 else 30,
+    )
+    in_flight: dict[str, int] = {}
+
+    async def fetch(token_id: str) -> AccessToken:
+        in_flight[token_id] = service.in_flight
+        return await service(token_id)
+
+    await gather(names(60), fetch, 13)
+    assert max(in_flight[token_id] for token_id in names(60)[30:]) == 12
+
+
 async def test_while_403s_look_like_the_end_nothing_new_is_sent() -> None:
     """After ten 403s the engine waits for what is under way before it asks for anything else."""
     service = Service(
@@ -752,6 +830,23 @@ async def test_a_stop_takes_back_what_is_under_way() -> None:
 
 
 # Leaving early
+
+
+@pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
+async def test_cancelling_while_a_source_is_waited_for_is_no_complaint(
+    complaints: list[dict[str, Any]], to_the_end: bool
+) -> None:
+    """Workers that wait for a slow source end as cancelled ones, without an exception that nobody looks at."""
+
+    async def stuck() -> AsyncIterator[str]:
+        yield "t0"
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task((gather if to_the_end else drain)(stuck(), Service()))  # type: ignore[operator]
+    await turns(20)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 @pytest.mark.parametrize("kind", [None, UnauthorizedError, ForbiddenError, ClientClosedError])
