@@ -169,6 +169,9 @@ class Pipeline:
         except BaseException:  # cancelled
             self._gate.lost(operation, ticket)
             call.unsure = True
+            if not request.operation.safe:
+                what = f"{request.operation.method} {request.path}"
+                _logger.warning("%s was cancelled while it was under way; %s", what, _how_to_look(request, call))
             raise
         if _logger.isEnabledFor(logging.DEBUG):
             _log_request(request, call, ticket, reply)
@@ -232,8 +235,7 @@ def _in_context(error: DatadogError, request: Request[Any], call: _Call) -> Data
     """Say what a failed call was about, and how to find out whether it was carried out where that is not known."""
     message, unsure = error.message, call.unsure and not request.operation.safe
     if unsure:
-        since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        message += f"; {request.trace.replace('{since}', since, 1)}"
+        message += f"; {_how_to_look(request, call)}"
     return error.with_context(
         message=message,
         operation=request.operation.name,
@@ -242,6 +244,11 @@ def _in_context(error: DatadogError, request: Request[Any], call: _Call) -> Data
         attempts=call.attempts,
         outcome_unknown=unsure,
     )
+
+
+def _how_to_look(request: Request[Any], call: _Call) -> str:
+    since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return request.trace.replace("{since}", since, 1)
 
 
 def _log_request(request: Request[Any], call: _Call, ticket: Ticket, reply: Reply | Failure) -> None:

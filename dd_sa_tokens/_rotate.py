@@ -129,6 +129,8 @@ class _Saga:
                 f"the old one {self._old_state(unsure=unsure)}, and is still to be revoked"
             )
             _end(self._failure(text, new_id, new_works=True, old_unsure=unsure), revoked.cancelled)
+        if revoked.error is not None:
+            _logger.warning("the old token %s was gone already: somebody else has revoked or rotated it", self.old_id)
         if revoked.cancelled is not None:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled

@@ -192,7 +192,7 @@ def update_token(
     if scopes is not None:
         check_scopes(scopes, **context)
     body = encode_token(token_id=token_id, name=name, scopes=scopes)
-    trace = "whether it was, get_token shows: by a modified_at of {since} or later"
+    trace = "get_token shows whether it was done: by a modified_at of {since} or later"
     return Request(_UPDATE_TOKEN, path, service_account_id, token_id, body, trace)
 
 
@@ -203,7 +203,7 @@ def revoke_token(service_account_id: str, token_id: str) -> Request[None]:
         InvalidArgumentError: An ID cannot be one.
     """
     path = _one(_REVOKE_TOKEN, service_account_id, token_id)
-    trace = "whether it was, get_token shows: it finds no revoked token"
+    trace = "get_token shows whether it was done: it finds no revoked token"
     return Request(_REVOKE_TOKEN, path, service_account_id, token_id, trace=trace)
 
 

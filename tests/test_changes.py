@@ -313,7 +313,7 @@ async def test_an_update_that_may_have_been_done_says_so(server: RawServer, conn
     begun = datetime.now(UTC).replace(microsecond=0)
     error = await failed(update(connect(timeout=0.05, retry=RetryPolicy(max_attempts=3, initial_backoff=0.001))))
     assert (error.operation, error.token_id, error.outcome_unknown) == ("update_token", "t1", True)
-    (since,) = re.findall(r"get_token shows: by a modified_at of (\S+Z) or later", str(error))
+    (since,) = re.findall(r"get_token shows whether it was done: by a modified_at of (\S+Z) or later", str(error))
     assert begun <= datetime.fromisoformat(since) <= datetime.now(UTC)
 
 

@@ -239,7 +239,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
     new = {"attributes": {"name": "n", "scopes": ["a"], "expires_at": "2999-01-01T00:00:00Z"}}
     both, scopes = {"attributes": {"name": "n", "scopes": ["a"]}}, {"attributes": {"scopes": ["a"]}}
     kind, update = {"type": "service_access_tokens"}, {"id": "t1", "type": "service_access_tokens"}
-    modified = "whether it was, get_token shows: by a modified_at of {since} or later"
+    modified = "get_token shows whether it was done: by a modified_at of {since} or later"
     assert [
         (
             request.operation.name,
@@ -263,7 +263,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
         ),
         ("update_token", one, "sa", "t1", both | update, modified),
         ("update_token", one, "sa", "t1", scopes | update, modified),
-        ("revoke_token", one, "sa", "t1", None, "whether it was, get_token shows: it finds no revoked token"),
+        ("revoke_token", one, "sa", "t1", None, "get_token shows whether it was done: it finds no revoked token"),
     ]
 
 

@@ -64,6 +64,8 @@ class ExitCode(IntEnum):
 def exit_code(error: DatadogError) -> ExitCode:
     """Return the code for one operation that failed."""
     match error:
+        case DatadogError(outcome_unknown=True):
+            return ExitCode.FAILED  # it was reached, and whoever tries again may do the thing twice
         case InvalidArgumentError():
             return ExitCode.USAGE
         case UnauthorizedError() | ForbiddenError():
