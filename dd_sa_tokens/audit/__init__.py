@@ -32,8 +32,9 @@ How the rules judge:
   name of a working token a duplicate.
 - Tokens are compared with those of their own service account only. Tokens of an unknown account count as one account.
 
-Levels follow AWS Security Hub's for the same matters of IAM: administrators' rights are high, keys that are unused or
-not rotated are medium.
+The levels are this package's own, and say what can go wrong: high is what hands the whole organization to whoever finds
+the key, medium what lets harm last or spread or will break what works, low is disorder, and info is worth knowing. For
+others, give `attrs.evolve(rule, level=...)` of a rule.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from dd_sa_tokens.errors import InvalidArgumentError, shown
 from dd_sa_tokens.models import AccessToken
 
 from ._rules import DEFAULT_RULES, administers, rules_with, writes
-from ._values import Finding, Judge, Level, Rule, each
+from ._values import Finding, Judge, Level, Rule, each, utc_day
 
 __all__ = [
     "DEFAULT_RULES",
@@ -58,6 +59,7 @@ __all__ = [
     "audit_tokens",
     "each",
     "rules_with",
+    "utc_day",
     "writes",
 ]
 

@@ -16,11 +16,12 @@ from dd_sa_tokens.models import AccessToken, CreatedToken
 
 from .command import Run, ServiceAccount, Token, command
 from .console import NAME
-from .formats import flat, to_json
+from .formats import flat
 from .outcome import CommandError, ExitCode, Tally, explain
 from .output import FormatOption, OutputOption, choose_destination, open_output
+from .records import to_json
 from .sinks import write_stdout
-from .tables import printable
+from .tables import cell
 from .times import choose_expiry, parse_moment, parse_span
 
 ExpiresAt = Annotated[
@@ -175,7 +176,7 @@ class Revocation:
             return False
         question = "Revoke " + ", ".join(self.names.values()) + "?"
         try:
-            return Confirm.ask(printable(question), console=self.run.messages.console, default=False)
+            return Confirm.ask(cell(question), console=self.run.messages.console, default=False)
         except EOFError:
             return False
 

@@ -9,17 +9,9 @@ from contextlib import suppress
 from rich.console import Console
 from rich.text import Text
 
+from .printable import printable
+
 NAME = "dd-sa-tokens"
-
-
-def harmless(text: str) -> str:
-    """Replace what is not printable: escapes that a terminal would obey, line breaks, and marks that turn text round.
-
-    Names and messages come from other people.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class PipedConsole(Console):
@@ -55,7 +47,7 @@ class Messages:
     def say(self, text: str, style: str = "") -> None:
         """Print one line, however long; a stderr that nobody reads is no reason to stop."""
         with suppress(OSError):
-            self.console.print(Text(harmless(text), style=style), soft_wrap=True)
+            self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def fail(self, text: str) -> None:
         """Say in one line what went wrong."""

@@ -1,12 +1,8 @@
-"""Tokens and failures as text: JSON, JSON lines, CSV, or a table. No I/O."""
+"""Tokens and failures as text: a table, or records. No I/O."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -15,14 +11,13 @@ from rich.console import Console
 from dd_sa_tokens.errors import APIError, DatadogError
 from dd_sa_tokens.models import AccessToken
 
+from .records import RecordFormat, Records, make_records, plain
 from .tables import failures_table, tokens_table
 
-FormatName = Literal["table", "json", "jsonl", "csv"]
+FormatName = Literal["table", RecordFormat]
 
 FIELDS = tuple(field.name for field in attrs.fields(AccessToken))
 _ERROR_COLUMNS = ("error_type", "error_status", "error_message")
-# A spreadsheet takes a cell that begins so for a formula, the full-width forms included.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class Format(Protocol):
@@ -47,7 +42,7 @@ class Format(Protocol):
 
 def flat(token: AccessToken) -> dict[str, Any]:
     """Return a token's fields by name, its dates in ISO 8601."""
-    return {name: _plain(getattr(token, name)) for name in FIELDS}
+    return {name: plain(getattr(token, name)) for name in FIELDS}
 
 
 def flat_failure(token_id: str, error: DatadogError) -> dict[str, Any]:
@@ -56,99 +51,27 @@ def flat_failure(token_id: str, error: DatadogError) -> dict[str, Any]:
     return {"id": token_id, "error": {"type": type(error).__name__, "status": status, "message": error.message}}
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return list(value) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - the scopes
+class TokenRecords:
+    """Tokens and failures as records."""
 
-
-def to_json(value: object) -> str:
-    """Return JSON on one line, in which nothing is left for a terminal to obey."""
-    text = json.dumps(value, ensure_ascii=False)
-    return (
-        text if text.isprintable() else "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
-    )
-
-
-class JsonLines:
-    """One JSON object a line."""
+    def __init__(self, records: Records) -> None:
+        self._records = records
 
     def begin(self) -> str:
-        """Return nothing."""
-        return ""
+        """Return what comes first."""
+        return self._records.begin()
 
     def token(self, token: AccessToken) -> str:
-        """Return a line."""
-        return to_json(flat(token)) + "\n"
+        """Return a token's record."""
+        return self._records.record(flat(token))
 
     def failure(self, token_id: str, error: DatadogError) -> str:
-        """Return a line."""
-        return to_json(flat_failure(token_id, error)) + "\n"
+        """Return a record with only the ID and the error."""
+        return self._records.record(flat_failure(token_id, error))
 
     def end(self) -> str:
-        """Return nothing."""
-        return ""
-
-
-class JsonArray:
-    """One JSON array, an object a line."""
-
-    def __init__(self) -> None:
-        self._before = "["
-
-    def begin(self) -> str:
-        """Return nothing yet: an array without items is written at its end."""
-        return ""
-
-    def token(self, token: AccessToken) -> str:
-        """Return an item."""
-        return self._item(flat(token))
-
-    def failure(self, token_id: str, error: DatadogError) -> str:
-        """Return an item."""
-        return self._item(flat_failure(token_id, error))
-
-    def _item(self, value: dict[str, Any]) -> str:
-        before, self._before = self._before, ","
-        return f"{before}\n{to_json(value)}"
-
-    def end(self) -> str:
-        """Close the array."""
-        return "[]\n" if self._before == "[" else "\n]\n"
-
-
-class Csv:
-    """CSV as RFC 4180 has it, with a heading; cells that a spreadsheet would take for a formula begin with a `'`."""
-
-    def begin(self) -> str:
-        """Return the heading."""
-        return _csv_row((*FIELDS, *_ERROR_COLUMNS))
-
-    def token(self, token: AccessToken) -> str:
-        """Return a row."""
-        values = flat(token)
-        values["scopes"] = " ".join(token.scopes)
-        return _csv_row((*values.values(), *("" for _ in _ERROR_COLUMNS)))
-
-    def failure(self, token_id: str, error: DatadogError) -> str:
-        """Return a row with only the ID and the error's cells filled."""
-        about = flat_failure(token_id, error)["error"]
-        return _csv_row((token_id, *("" for _ in FIELDS[1:]), *about.values()))
-
-    def end(self) -> str:
-        """Return nothing."""
-        return ""
-
-
-def _csv_row(values: Sequence[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow([_csv_cell(value) for value in values])
-    return line.getvalue()
-
-
-def _csv_cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+        """Return what comes last."""
+        return self._records.end()
 
 
 class Tables:
@@ -201,12 +124,6 @@ def make_format(name: FormatName, console: Console, order: Sequence[str] = ()) -
         console: What a table is made for.
         order: See `Tables`.
     """
-    match name:
-        case "json":
-            return JsonArray()
-        case "jsonl":
-            return JsonLines()
-        case "csv":
-            return Csv()
-        case "table":
-            return Tables(console, order)
+    if name == "table":
+        return Tables(console, order)
+    return TokenRecords(make_records(name, (*FIELDS, *_ERROR_COLUMNS)))

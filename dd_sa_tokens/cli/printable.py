@@ -1,4 +1,4 @@
-"""Text that others chose, made harmless to look at."""
+"""Text that others chose, made harmless to look at: on a terminal, in the report, and in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def printable(text: str) -> str:
-    """Replace what would move a cursor, turn the direction of writing, or have no UTF-8 form."""
+    """Replace what a terminal would obey, what breaks a line or turns it round, and what has no UTF-8 form."""
     if text.isprintable():
         return text
     return "".join(char if _is_harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)

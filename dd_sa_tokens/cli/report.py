@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dd_sa_tokens.audit import DEFAULT_RULES, Finding, Level, Rule, administers
-from dd_sa_tokens.audit._values import utc_day
+from dd_sa_tokens.audit import DEFAULT_RULES, Finding, Level, Rule, administers, utc_day
 from dd_sa_tokens.models import AccessToken
 
 from .picture import SIGNS, Picture, describe, draw

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dd_sa_tokens.audit import utc_day
 from dd_sa_tokens.errors import APIError, DatadogError
 from dd_sa_tokens.models import AccessToken
 
-from .console import harmless
+from .printable import printable
 
 _WIDEST = 160  # columns: on a wider terminal a row would be hard to follow
 _WIDEST_OF_DEMO = 120
@@ -65,7 +66,7 @@ def failures_table(failures: Sequence[tuple[str, DatadogError]], width: int) -> 
     table.add_column("Error", ratio=1, overflow="fold")
     for token_id, error in failures:
         status = str(error.status) if isinstance(error, APIError) else "-"
-        table.add_row(printable(token_id), status, Text(harmless(error.message), style="red"))
+        table.add_row(cell(token_id), status, Text(printable(error.message), style="red"))
     return table
 
 
@@ -87,19 +88,19 @@ def _fill(table: Table, tokens: Iterable[AccessToken], layout: _Layout, *, with_
     now = datetime.now(UTC)
     for token in tokens:
         cells = {
-            "Name": printable(token.name or "-"),
-            "Public portion": printable(token.public_portion or "-"),
-            "Scopes": printable(", ".join(token.scopes) or "none"),
+            "Name": cell(token.name or "-"),
+            "Public portion": cell(token.public_portion or "-"),
+            "Scopes": cell(", ".join(token.scopes) or "none"),
             "Last used": Text(_day(token.last_used_at)),
             "Expires": Text(_day(token.expires_at), style="red" if token.is_expired(now) else ""),
         }
-        table.add_row(*([printable(token.id)] if with_id else []), *(cells[title] for title, _ in layout))
+        table.add_row(*([cell(token.id)] if with_id else []), *(cells[title] for title, _ in layout))
 
 
-def printable(text: str) -> Text:
+def cell(text: str) -> Text:
     """Return a text from the API: markup in it is not taken for ours, and nothing in it reaches the terminal raw."""
-    return Text(harmless(text))
+    return Text(printable(text))
 
 
 def _day(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
+    return "never" if moment is None else utc_day(moment)
