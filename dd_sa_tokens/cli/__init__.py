@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import changes, demo, get, listing, rotate
+from . import audit, changes, demo, get, listing, rotate
 from .app import app, run
 from .outcome import EXIT_CODES
 
@@ -11,6 +11,7 @@ __all__ = ["app", "demo", "run"]
 for _name, _command in (
     ("get", get.get),
     ("list", listing.list_tokens),
+    ("audit", audit.audit),
     ("create", changes.create),
     ("update", changes.update),
     ("revoke", changes.revoke),

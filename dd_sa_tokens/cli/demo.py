@@ -6,23 +6,30 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
 import typer
 from rich.console import Console
 
+from dd_sa_tokens.audit import DEFAULT_RULES
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import TokenResult
 from dd_sa_tokens.testing import FakeDatadog
 
 from .app import guarded, run_async
+from .audit import page
+from .audited import carry_out, count_levels
 from .command import Verbosity
 from .console import Messages, PipedConsole, log_to
+from .output import open_file
 from .progress import BAR_EVERY, Show, bar, count_text, status_text, watch
-from .tables import print_tokens
+from .sinks import Sink
+from .tables import cell, print_tokens
 
 _IN_TABLE = 10  # tokens in the table
 _FAILURES_SHOWN = 3
@@ -41,12 +48,14 @@ class Settings:
         limit: Requests that it allows in each period.
         period: Seconds.
         faults: Per cent of the requests that are made to fail.
+        report: The file for an audit of the tokens, if one is wanted.
     """
 
     tokens: int
     limit: int
     period: float
     faults: int
+    report: Path | None = None
 
 
 @attrs.define
@@ -59,6 +68,7 @@ class Tally:
         fetched: Tokens that came.
         failures: Results without a token.
         first: The tokens for the table.
+        kept: All tokens, if they are to be audited.
     """
 
     total: int
@@ -66,6 +76,7 @@ class Tally:
     fetched: int = 0
     failures: list[TokenResult] = attrs.field(factory=list[TokenResult])
     first: dict[str, AccessToken] = attrs.field(factory=dict[str, AccessToken])
+    kept: dict[str, AccessToken] | None = None
 
     @property
     def done(self) -> int:
@@ -80,6 +91,8 @@ class Tally:
         self.fetched += 1
         if item.token_id in self.shown:
             self.first[item.token_id] = item.token
+        if self.kept is not None:
+            self.kept[item.token_id] = item.token
 
 
 def least_seconds(start: float, requests: int, limit: int, period: float) -> float:
@@ -110,18 +123,39 @@ def demo(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Requests allowed in each period.")] = 100,
     period: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Length of the period in seconds.")] = 5.0,
     faults: Annotated[int, typer.Option(min=0, max=90, help="Per cent of the requests that are made to fail.")] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Audit the tokens, and write the report: a page of HTML.", show_default=False
+        ),
+    ] = None,
     verbose: Verbosity = 0,
 ) -> None:
     """Fetch many tokens from a pretend Datadog on this machine, and watch the quota being kept.
 
     Needs no keys and no network.
     """
-    messages, settings = Messages(), Settings(tokens, limit, period, faults)
+    messages, settings = Messages(), Settings(tokens, limit, period, faults, report)
     log_to(messages, verbose)
-    raise typer.Exit(guarded(lambda: run_async(_demo(settings, messages)), messages, verbose))
+    raise typer.Exit(guarded(lambda: _run(settings, messages), messages, verbose))
 
 
-async def _demo(settings: Settings, messages: Messages) -> int:
+def _run(settings: Settings, messages: Messages) -> int:
+    if settings.report is None:
+        return run_async(_demo(settings, messages, None))
+    sink = open_file(settings.report, messages, option="--report")
+    empty = True
+    try:
+        code = run_async(_demo(settings, messages, sink))
+        sink.finish()
+        empty = False
+    finally:
+        if empty:
+            sink.abandon(empty=True)
+    return code
+
+
+async def _demo(settings: Settings, messages: Messages, sink: Sink | None) -> int:
     """Run the demo, and return the exit code: 1 if a token was not fetched."""
     out, err = PipedConsole(highlight=False), messages.console
     quota = (settings.limit, settings.period)
@@ -129,7 +163,7 @@ async def _demo(settings: Settings, messages: Messages) -> int:
         FakeDatadog(tokens=settings.tokens, rate_limit=quota, latency=_LATENCY) as datadog,
         TokensClient(base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key) as client,
     ):
-        tally = Tally(settings.tokens, tuple(datadog.token_ids[:_IN_TABLE]))
+        tally = Tally(settings.tokens, tuple(datadog.token_ids[:_IN_TABLE]), kept=None if sink is None else {})
         start = time.time()
         err.print(_introduction(settings, datadog.url, least_seconds(start, settings.tokens, *quota)))
         live = messages.can_redraw
@@ -139,6 +173,12 @@ async def _demo(settings: Settings, messages: Messages) -> int:
         _print_tokens(out, tally)
         for label, value in _summary(settings, tally, datadog, client, (start, seconds)):
             out.print(f"{label:<24}{value}")
+        if sink is not None and tally.kept is not None:
+            tokens = [tally.kept[token_id] for token_id in datadog.token_ids if token_id in tally.kept]
+            found = carry_out({datadog.service_account_id: tokens}, now=datetime.now(UTC), rules=DEFAULT_RULES)
+            await sink.write(page(found))
+            for label, value in (("Audit", count_levels(found)), ("Report", str(settings.report))):
+                out.print(cell(f"{label:<24}{value}"), soft_wrap=True)
     for item in tally.failures[:_FAILURES_SHOWN]:
         messages.say(str(item.error), style="red")
     return int(bool(tally.failures))

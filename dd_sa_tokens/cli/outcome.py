@@ -31,7 +31,7 @@ EXIT_CODES = """Exit codes:
 
 4 the API could not be reached
 
-5 findings, for an audit that is to fail on them
+5 an audit found what it was to fail on (--fail-on)
 
 130 interrupted
 
@@ -57,6 +57,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3
     UNREACHABLE = 4
+    FINDINGS = 5
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 

@@ -22,7 +22,7 @@ from .outcome import CommandError
 from .resume import LinesFile
 from .sinks import Device, ReplacedFile, Sink, Stdout
 
-_TABLE_WIDTH = 120  # columns of a table in a file
+TABLE_WIDTH = 120  # columns of a table in a file
 
 FormatOption = Annotated[
     FormatName | None,
@@ -123,7 +123,7 @@ async def open_output(
         BadParameter: The file cannot be written.
         CommandError: The file cannot be written any more.
     """
-    in_file = Console(file=StringIO(), width=_TABLE_WIDTH, color_system=None, highlight=False)
+    in_file = Console(file=StringIO(), width=TABLE_WIDTH, color_system=None, highlight=False)
     console = PipedConsole(highlight=False) if destination.path is None else in_file
     output = Output(make_format(destination.format, console, order), sink or open_sink(destination, messages))
     try:
@@ -146,12 +146,26 @@ def open_sink(destination: Destination, messages: Messages) -> Sink:
     Raises:
         BadParameter: The file cannot be written, or is not what it would have to be.
     """
-    path = destination.path
+    return open_file(destination.path, messages, growing=destination.format == "jsonl")
+
+
+def open_file(path: Path | None, messages: Messages, *, growing: bool = False, option: str = "--output") -> Sink:
+    """Open a file, or standard output.
+
+    Args:
+        path: The file; `None` for standard output.
+        messages: Where to say what became of it.
+        growing: Whether it is one of JSON lines, to which lines are added.
+        option: The option that named it.
+
+    Raises:
+        BadParameter: It cannot be written, or is not what it would have to be.
+    """
     if path is None:
         return Stdout()
     try:
         if path.exists() and not path.is_file():
             return Device(path)
-        return LinesFile(path) if destination.format == "jsonl" else ReplacedFile(path, messages)
+        return LinesFile(path) if growing else ReplacedFile(path, messages)
     except OSError as error:
-        raise typer.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--output") from None
+        raise typer.BadParameter(f"cannot write {path}: {error.strerror}", param_hint=option) from None

@@ -71,6 +71,7 @@ def render_report(
     *,
     now: datetime,
     rules: Iterable[Rule] = DEFAULT_RULES,
+    unread: Mapping[str, str] | None = None,
 ) -> str:
     """Make the report of an audit: a page of HTML that loads nothing from elsewhere and reads without scripts.
 
@@ -79,6 +80,7 @@ def render_report(
         findings: What the audit of all of them found.
         now: The moment of the audit, timezone-aware.
         rules: What was judged by, to name what found nothing. `DEFAULT_RULES` by default.
+        unread: Service accounts that could not be read, with the reasons: the page says that they are missing.
 
     Returns:
         The page, to be written as UTF-8. Whatever text came from the API is escaped.
@@ -101,6 +103,7 @@ def render_report(
         large=len(rows) > _LARGE,
         findings=findings,
         groups=_groups(rows, rules),
+        unread=unread or {},
         silent=_silent(rules, findings),
         next_expiry=_next_expiry(rows, now),
     )
