@@ -239,7 +239,8 @@ def _document(found: Audit, plan: _Plan) -> str:
 
 def page(found: Audit) -> str:
     """Return an audit as a page of HTML."""
-    return render_report(found.accounts, found.findings, now=found.now, rules=found.rules, unread=found.unread)
+    text = render_report(found.accounts, found.findings, now=found.now, rules=found.rules, unread=found.unread)
+    return f"{text}\n"
 
 
 def _conclude(messages: Messages, found: Audit, plan: _Plan) -> int:

@@ -20,7 +20,6 @@ from .timeline import scale_for
 
 _NARROW = 80  # columns: below that, an ID stands on a line of its own
 _WIDEST_NAME = 32
-_LEAST_NAME = 20
 _LONGEST_ID = 36  # a UUID
 _WIDEST = 140
 _SENTENCE = 100  # columns: a longer line is hard to read
@@ -40,8 +39,8 @@ def print_audit(console: Console, audit: Audit, *, limit: int | None = None) -> 
         levels = [(f"{_sign(console, level)} {number} {level or 'without findings'}", STYLES[level])
                   for level, number in audit.counts.items()]  # fmt: skip
         console.print(Text("   ").join(Text(*level) for level in levels))
-    for account, reason in audit.unread.items():
-        console.print(Text.assemble("Not read: ", cell(account), ": ", cell(reason), style="red"))
+    for account in audit.unread:  # the reasons are on stderr
+        console.print(Text.assemble("Not read: service account ", cell(account), style="red"))
     _print_timelines(console, audit, limit)
     groups: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in audit.findings:
@@ -76,7 +75,9 @@ def _print_group(console: Console, audit: Audit, found: Sequence[Finding], limit
     console.print()
     console.print(Text.assemble(head, (rule.title, "bold"), f": {count(len(found), 'token')}"))
     for sentence in (rule.reason, f"What to do: {rule.advice}"):
-        console.print(Padding(Text(sentence, style="dim"), (0, 0, 0, 2)), width=min(console.width, _SENTENCE))
+        console.print(
+            Padding(Text(sentence, style="dim"), (0, 0, 0, 2), expand=False), width=min(console.width, _SENTENCE)
+        )
     shown = found[:limit]
     by_account: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in shown:
@@ -92,8 +93,9 @@ def _print_group(console: Console, audit: Audit, found: Sequence[Finding], limit
 def _findings_table(findings: Sequence[Finding], width: int) -> Padding:
     """Return a line for each finding; where it is narrow, the IDs are on lines of their own."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    names = [_name(finding, min(_WIDEST_NAME, max(width // 4, _LEAST_NAME))) for finding in findings]
-    if width < _NARROW:
+    narrow = width < _NARROW
+    names = [_name(finding, min(_WIDEST_NAME, width // (2 if narrow else 4))) for finding in findings]
+    if narrow:
         table.add_column(ratio=1, overflow="fold")
         for name, finding in zip(names, findings, strict=True):
             table.add_row(Text.assemble(name, ": ", cell(finding.detail)))

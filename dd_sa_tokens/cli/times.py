@@ -30,9 +30,11 @@ def parse_moment(text: str) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        moment.astimezone(UTC)  # in the first hours of year 1 and the last of 9999 it need not exist
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is no moment in ISO 8601, such as 2027-01-31T12:00:00Z") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment
 
 
 def choose_expiry(expires_at: datetime | None, expires_in: timedelta | None) -> datetime | None:

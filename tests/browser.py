@@ -1,0 +1,80 @@
+"""A real browser for the report: Debian's Chromium, without a window and without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+_FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@attrs.define
+class Browser:
+    """A browser with one page."""
+
+    driver: Any
+
+    def open(self, path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """Open a file in a window of a size, for eyes that like it light or dark."""
+        self.driver.get_log("performance")  # what came before
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.driver.get(path.as_uri())
+
+    def devtools(self, command: str, **arguments: Any) -> Any:
+        """Send a command of the DevTools protocol."""
+        return self.driver.execute_cdp_cmd(command, arguments)
+
+    def js(self, expression: str) -> Any:
+        """Return what an expression of the page is."""
+        return self.driver.execute_script(f"return {expression}")
+
+    def console(self) -> list[str]:
+        """Return what the page's console has said."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Return the addresses that the page has asked for."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+
+
+def why_not() -> str | None:
+    """Say why there is no browser; `None` where there is one."""
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return f"there is no {' and no '.join(missing)} on this machine" if missing else None
+
+
+@contextmanager
+def open_browser(profile: Path) -> Iterator[Browser]:
+    """Run the browser that is there; selenium is told where, so that it never looks for one to download."""
+    if reason := why_not():
+        pytest.skip(reason)
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.unhandled_prompt_behavior = "ignore"  # a dialog stays open, to be seen by the test
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
