@@ -562,11 +562,11 @@ def test_flat_names_every_field():
     assert tuple(flat(TOKEN)) == FIELDS == tuple(AccessToken.__attrs_attrs__[n].name for n in range(len(FIELDS)))
 
 
-@pytest.mark.parametrize("name", ["", "get", "list", "create", "update", "revoke", "rotate", "demo"])
+@pytest.mark.parametrize("name", ["", "get", "list", "create", "update", "revoke", "rotate", "demo", "audit"])
 def test_help_tells_exit_codes(name):
     """The help of every command lists the exit codes, and no option takes a key."""
     shown = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "100", "TERM": "dumb"}).stdout
-    for code in ("0 all well", "1 something failed", "2 usage", "3 refused", "4 the API", "5 findings", "130 interr"):
+    for code in ("0 all well", "1 something failed", "2 usage", "3 refused", "4 the API", "5 an audit", "130 interr"):
         assert f"\n {code}" in shown
     assert not re.search("--(api|app)-?key|--access-token", shown)
 
