@@ -52,6 +52,7 @@ class Browser:
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
+            and message["params"]["documentURL"] == self.driver.current_url  # not the browser's own first page
         ]
 
 

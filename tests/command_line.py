@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import select
 import signal
@@ -121,6 +122,7 @@ class Terminal:
         )
         os.close(slave)
         self.text = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end within a character
 
     def read(self, until: str | None = None) -> str:
         """Read until something shows up, or until the process has ended."""
@@ -133,7 +135,7 @@ class Terminal:
                 data = b""
             if not data:
                 break
-            self.text += data.decode()
+            self.text += self._decode(data)
         return self.text
 
     def type(self, text: str) -> None:
