@@ -112,10 +112,10 @@ async def test_create_whose_secret_is_lost(datadog):
 
 
 async def test_create_without_an_answer(datadog):
-    """Where it is not known whether there is a new token, the line says how to look, and the code is 4."""
+    """Where it is not known whether there is a new token, the line says how to look, and the code is 1."""
     datadog.fail_next(1, drop=True)
     done = await change(datadog, "create", "--name", "new", "--scope", "x")
-    assert (done.code, done.out) == (4, "")
+    assert (done.code, done.out) == (1, "")
     assert re.search("look for a token .*named 'new'", done.err)
     datadog.fail_next(1, stall=30.0)
     process = await Process.start(datadog, "create", datadog.service_account_id, "--name", "new", "--scope", "x")

@@ -30,7 +30,7 @@ from dd_sa_tokens.cli.formats import FIELDS, flat, make_format
 from dd_sa_tokens.cli.ids import gather, open_ids
 from dd_sa_tokens.cli.outcome import CommandError, ExitCode, Tally
 from dd_sa_tokens.cli.output import Destination, choose_destination, open_output, open_sink
-from dd_sa_tokens.cli.records import to_json
+from dd_sa_tokens.cli.records import Csv, to_json
 from dd_sa_tokens.cli.resume import LinesFile
 from dd_sa_tokens.cli.sinks import Stdout
 from dd_sa_tokens.cli.times import parse_moment, parse_span
@@ -576,3 +576,10 @@ def test_completion_knows_the_commands():
     more = {"_DD_SA_TOKENS_COMPLETE": "complete_bash", "COMP_WORDS": "dd-sa-tokens r", "COMP_CWORD": "1"}
     done = subprocess.run([EXECUTABLE], env=environment(**more), capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["revoke", "rotate"]
+
+
+def test_csv_on_a_terminal_has_nothing_that_it_obeys():
+    """What a terminal would obey is replaced in CSV that goes there, and kept in CSV for other programs."""
+    shown = Csv(("name",), for_terminal=True).record({"name": "a\x1b[2Jb\u202ec"})
+    assert shown == "a\ufffd[2Jb\ufffdc\r\n"
+    assert Csv(("name",)).record({"name": "a\x1b[2Jb"}) == "a\x1b[2Jb\r\n"

@@ -229,7 +229,7 @@ def _document(found: Audit, plan: _Plan) -> str:
     if destination is None:
         return page(found)
     if destination.format != "table":
-        return write_records(found, destination.format)
+        return write_records(found, destination.format, for_terminal=destination.is_terminal)
     in_file = Console(file=StringIO(), width=TABLE_WIDTH, color_system=None, highlight=False)
     console = PipedConsole(highlight=False) if destination.path is None else in_file
     with console.capture() as capture:

@@ -92,9 +92,9 @@ def flat(finding: Finding) -> dict[str, Any]:
     return dict(zip(COLUMNS, (*values, *about), strict=True))
 
 
-def write_records(audit: Audit, format_name: RecordFormat) -> str:
+def write_records(audit: Audit, format_name: RecordFormat, *, for_terminal: bool) -> str:
     """Return the findings as a document, a record for each."""
-    records = make_records(format_name, COLUMNS)
+    records = make_records(format_name, COLUMNS, for_terminal=for_terminal)
     return "".join([records.begin(), *(records.record(flat(each)) for each in audit.findings), records.end()])
 
 

@@ -126,4 +126,4 @@ def make_format(name: FormatName, console: Console, order: Sequence[str] = ()) -
     """
     if name == "table":
         return Tables(console, order)
-    return TokenRecords(make_records(name, (*FIELDS, *_ERROR_COLUMNS)))
+    return TokenRecords(make_records(name, (*FIELDS, *_ERROR_COLUMNS), for_terminal=console.is_terminal))

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from .printable import printable
+
 Record = Mapping[str, Any]
 RecordFormat = Literal["json", "jsonl", "csv"]
 
@@ -89,14 +91,16 @@ class Csv:
     Args:
         columns: The names in the heading. What a record does not have is left empty; a record inside a record has the
             columns `outer_inner`, and a list is written with spaces between its items.
+        for_terminal: Whether it is written to a terminal, which must not obey what is in a cell.
     """
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], *, for_terminal: bool = False) -> None:
         self._columns = columns
+        self._for_terminal = for_terminal
 
     def begin(self) -> str:
         """Return the heading."""
-        return _csv_row(self._columns)
+        return self._row(self._columns)
 
     def record(self, record: Record) -> str:
         """Return a row."""
@@ -104,17 +108,17 @@ class Csv:
         for outer, inner in record.items():
             if isinstance(inner, dict):
                 cells |= {f"{outer}_{name}": value for name, value in inner.items()}  # pyright: ignore[reportUnknownVariableType]
-        return _csv_row([cells.get(column) for column in self._columns])
+        return self._row([cells.get(column) for column in self._columns])
 
     def end(self) -> str:
         """Return nothing."""
         return ""
 
-
-def _csv_row(values: Sequence[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow([_csv_cell(value) for value in values])
-    return line.getvalue()
+    def _row(self, values: Sequence[object]) -> str:
+        cells = [_csv_cell(value) for value in values]
+        line = io.StringIO()
+        csv.writer(line).writerow(map(printable, cells) if self._for_terminal else cells)
+        return line.getvalue()
 
 
 def _csv_cell(value: object) -> str:
@@ -122,12 +126,13 @@ def _csv_cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def make_records(name: RecordFormat, columns: Sequence[str]) -> Records:
+def make_records(name: RecordFormat, columns: Sequence[str], *, for_terminal: bool) -> Records:
     """Return a format by its name.
 
     Args:
         name: Its name.
         columns: For CSV, see there.
+        for_terminal: For CSV, too: JSON has nothing in it that a terminal obeys.
     """
     match name:
         case "json":
@@ -135,4 +140,4 @@ def make_records(name: RecordFormat, columns: Sequence[str]) -> Records:
         case "jsonl":
             return JsonLines()
         case "csv":
-            return Csv(columns)
+            return Csv(columns, for_terminal=for_terminal)
