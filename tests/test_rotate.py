@@ -1028,6 +1028,7 @@ async def test_cancelled_in_store(
     await reached.wait()
     error = await cancelled(task)
     assert "while the new token was being stored. Now the old token works, and the new one works:" in notes(error)
+    assert "outcome unknown" not in notes(error)
     assert vault.new_id in notes(error)
     assert vault.old.id in notes(error)
     assert warnings(log) == notes(error)
@@ -1259,6 +1260,7 @@ HIDING: dict[str, Callable[[str], Exception]] = {
     "context": behind,
     "hidden context": partial(behind, hidden=True),
     "cause in a group": lambda secret: ExceptionGroup("no", [SomeError(), behind(secret, cause=True)]),
+    "cause at the head of a group": lambda secret: ExceptionGroup("no", [behind(secret, cause=True), SomeError()]),
     "wide group": partial(grouped, depth=1),
     "deep group": partial(grouped, depth=20),
 }
