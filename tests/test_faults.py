@@ -200,6 +200,7 @@ class Kind(Enum):
     UNSENT = "it never left"
     DOOR = "a 429 that does not say when to come back"
     QUEUE = "a 429 that says to come back soon"
+    # Its period is a day: where a window ends within the patience by the wall clock, too, that would be waited for.
     BRINK = "a 429 that says that it is time: if it does so again, it can mean a second, the unit of that header"
     CLOSED = "a 429 that says to come back later than the caller can wait"
 
@@ -252,7 +253,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "slow drip": Fault(Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, body: drip(head + body, 0.01)), STALL),
     "408": Fault(Kind.DOUBT, APIError, said(408)),
-    "429, reset 0": Fault(Kind.BRINK, RateLimitError, said(429, quota(5, 0, 0)), patience=0.5),
+    "429, reset 0": Fault(Kind.BRINK, RateLimitError, said(429, quota(5, 0, 0, 86_400)), patience=0.3),
     "429, reset 0 alone": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "0"})),
     "429, reset twice": Fault(Kind.CLOSED, RateLimitError, said(429, {"X-RateLimit-Reset": "7, 7"}), retry_after=7),
     "429, reset twice, soon": Fault(Kind.QUEUE, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001, 0.001"})),
