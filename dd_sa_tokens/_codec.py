@@ -241,15 +241,34 @@ def decode_created(body: bytes) -> CreatedToken:
     """Read the answer to a create: `{"data": token}`, whose attributes hold the `key`, too.
 
     Raises:
-        InvalidResponseError: It is something else.
+        InvalidResponseError: It is something else; with the new token's ID, if that can be read.
     """
     resource = _envelope(body).get("data")
-    token = _structure_token(resource, "$.data")
+    try:
+        return CreatedToken(_structure_token(resource, "$.data"), _structure_key(resource))
+    except InvalidResponseError as error:
+        # There is a token now, which somebody has to revoke.
+        token_id = cast("dict[str, Any]", resource).get("id") if type(resource) is dict else None
+        error.token_id = token_id if type(token_id) is str and token_id else None
+        raise
+
+
+def _structure_key(resource: object) -> Secret:
     key = _member(cast("dict[str, Any]", resource), "attributes", "$.data").get("key")
-    if type(key) is not str or not key:
-        reason = "the secret is missing" if not key else str(_expected("a string", key))
-        raise InvalidResponseError(path="$.data.attributes.key", reason=reason)
-    return CreatedToken(token, Secret(key))
+    if type(key) is str and key:
+        return Secret(key)
+    reason = str(_expected("a string", key)) if key else "the secret is missing"
+    raise InvalidResponseError(path="$.data.attributes.key", reason=reason)
+
+
+def decode_nothing(body: bytes) -> None:
+    """Read the answer to a revoke: nothing, or an object that nobody needs. A proxy's page must not pass for that.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    if body.strip():
+        _envelope(body)
 
 
 def encode_token(

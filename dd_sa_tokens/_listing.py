@@ -55,8 +55,9 @@ async def read_pages(read: ReadPage, width: int) -> AsyncGenerator[Page, None]:
 
 def _page_count(page: Page, number: int, first: Page) -> int:
     """Return how many pages there are, judging by page number `number` and by the size of the first one."""
-    # A server that does not know page numbers gives the first page for each: that must not go on for ever.
-    if not page.tokens or (number and page.tokens[0].id == first.tokens[0].id):
+    # A server that does not know page numbers gives the first page for each: that must not go on for ever. (Once it
+    # may come again by itself: when as many tokens as fit a page are made meanwhile, and the newest come first.)
+    if not page.tokens or (number > 1 and page.tokens[0].id == first.tokens[0].id):
         return 0
     return number + 2 if page.total is None else -(-page.total // len(first.tokens))
 

@@ -240,7 +240,7 @@ def _in_context(error: DatadogError, request: Request[Any], call: _Call) -> Data
         message=message,
         operation=request.operation.name,
         service_account_id=request.service_account_id,
-        token_id=request.token_id,
+        token_id=request.token_id or error.token_id,
         attempts=call.attempts,
         outcome_unknown=unsure,
     )

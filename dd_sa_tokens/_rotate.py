@@ -91,6 +91,11 @@ class _Saga:
     async def create(self, expires_at: datetime | None) -> CreatedToken:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
         made = await self.pipeline.settle(self._creation(expires_at))
+        if made.error is not None and made.error.outcome_unknown and made.error.token_id is not None:
+            # It was made, but its secret could not be read.
+            why = f"creating the new token: {made.error.message}"
+            failure, cancelled = await self._undo(why, made.error.token_id, _UNDO_WITHIN if made.cancelled else None)
+            _end(failure, made.cancelled or cancelled)
         if made.error is not None and made.error.outcome_unknown:
             text = (
                 f"creating the new token: {made.error.message}. "
@@ -135,15 +140,21 @@ class _Saga:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled
 
-    async def _hand_over(self, store: Store, new: CreatedToken) -> Exception | None:
+    async def _hand_over(self, store: Store, new: CreatedToken) -> BaseException | None:
         """Call the caller's code. Return what it raised, so that this frame, which may show it, is left behind."""
+        task = asyncio.current_task()
+        assert task is not None
+        asked = task.cancelling()
         try:
             stored = store(new)
             if inspect.isawaitable(stored):  # a plain function that has returned has stored it, too
                 await stored
         except Exception as error:  # noqa: BLE001 - whatever it is, the token was not stored
             return error
-        except BaseException as error:  # cancelled: perhaps it was stored, so neither token may go
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling() == asked:
+                return error  # nobody cancelled the rotation: what store had begun was cancelled
+            # Perhaps it was stored, so neither token may go.
             text = (
                 "the rotation was stopped while the new token was being stored. "
                 f"Now the old token {self._old_state()}, and the new one works: revoke the one that is not in use"

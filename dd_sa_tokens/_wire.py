@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from ._arguments import check_id, check_list_options, check_name, check_scopes
-from ._codec import Page, decode_created, decode_errors, decode_page, decode_token, encode_token
+from ._codec import Page, decode_created, decode_errors, decode_nothing, decode_page, decode_token, encode_token
 from .errors import (
     APIError,
     DatadogError,
@@ -237,7 +237,9 @@ _CREATE_TOKEN = Operation[CreatedToken](
     "create_token", "POST", repeatable=False, decode=lambda _, body: decode_created(body)
 )
 _UPDATE_TOKEN = Operation("update_token", "PATCH", repeatable=True, decode=_decode_asked_token)
-_REVOKE_TOKEN = Operation[None]("revoke_token", "DELETE", repeatable=True, decode=lambda _, __: None, undoes=True)
+_REVOKE_TOKEN = Operation[None](
+    "revoke_token", "DELETE", repeatable=True, decode=lambda _, body: decode_nothing(body), undoes=True
+)
 
 
 def interpret(
@@ -254,10 +256,10 @@ def interpret(
     gone = reply.status == 404 and repeated and request.operation.undoes
     if 200 <= reply.status < 300 or gone:
         try:
-            return request.operation.decode(request, reply.body)
+            return request.operation.decode(request, b"" if gone else reply.body)
         except InvalidResponseError as error:
             # A copy has no traceback: its frames would hold the body, which may hold a secret.
-            return Failure(error.with_context(), Fate.FINAL)
+            return Failure(error.with_context(token_id=error.token_id and redact(error.token_id)), Fate.FINAL)
     if reply.status < 400:
         msg = f"the server answered {reply.status}, and redirects are not followed: they would carry the keys along"
         return Failure(TransportError(msg), Fate.FINAL)

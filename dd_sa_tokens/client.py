@@ -199,7 +199,8 @@ class TokensClient:
 
         A create is never sent twice where the first could have been carried out: it is repeated only after a 429, or
         when no connection could be made. After anything else it is not known whether there is a new token: the
-        error's `outcome_unknown` is set then, and its text says how to look. (A session that you lend must not have a
+        error's `outcome_unknown` is set then, and its text says how to look; an answer that names the token, but cannot
+        be used, gives the error its `token_id`. (A session that you lend must not have a
         middleware that sends requests again by itself.)
 
         Args:

@@ -527,3 +527,16 @@ async def test_a_cancelled_create_is_cancelled(server: RawServer, connect: Conne
     assert (await create(client)).token.id == "new"
     assert time.monotonic() - begun < 2
     assert KEYS["api_key"] == server.requests[1].headers["dd-api-key"]
+
+
+@pytest.mark.parametrize("attributes", [{}, {"key": "k" * 40, "created_at": "today"}], ids=["no key", "bad date"])
+async def test_a_token_whose_secret_cannot_be_read_is_named(
+    server: RawServer, connect: Connect, attributes: dict[str, str]
+) -> None:
+    """Where an answer to a create has the new token's ID, but cannot be used, the error names it, to be revoked."""
+    server.script(reply(201, {"data": resource("new", **attributes)}))
+    error = await failed(create(connect()), InvalidResponseError)
+    assert error.token_id == "new"
+    assert "token 'new'" in str(error)
+    assert "k" * 40 not in str(error)
+    assert error.outcome_unknown

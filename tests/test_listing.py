@@ -320,7 +320,19 @@ async def test_a_server_that_does_not_count_pages_is_no_endless_list(total: int 
 
     async with asyncio.timeout(HANG):
         assert [token.id async for token in list_all(read, WIDTH)] == names(5)
-    assert len(numbers) <= 2 * (1 + 2)
+    assert len(numbers) <= 2 * (1 + 2 + 4)  # it shows with the third page, when more are under way
+
+
+async def test_a_page_of_new_tokens_does_not_end_a_list() -> None:
+    """As many new tokens as fit a page put the first page's tokens on the second one: the list goes on all the same."""
+    account = Account(names(60))
+
+    def grow(number: int) -> None:
+        if number == 1 and "new0" not in account.ids:
+            account.ids[:0] = [f"new{place}" for place in range(5)]
+
+    account.before = grow
+    assert set(names(60)) <= set(await listed(account, 1))
 
 
 # Tokens

@@ -17,7 +17,7 @@ import aiohttp
 import attrs
 import pytest
 from cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
-from conftest import leaks, remains
+from conftest import ACCOUNT, Connect, RawServer, leaks, remains, reply, resource
 from scripted import ScriptedDatadog
 
 from dd_sa_tokens import (
@@ -462,7 +462,7 @@ async def test_a_429_to_the_create_is_waited_for(datadog: ScriptedDatadog, clien
         {"status": 503},
         {"status": 408},
         {"status": 501},
-        {"status": 201, "body": b'{"data": {"id": "new"}}'},
+        {"status": 201, "body": b'{"data": {"id": 5}}'},
     ],
     ids=str,
 )
@@ -490,6 +490,27 @@ async def test_the_create_is_not_answered(datadog: ScriptedDatadog, vault: Vault
         found = [token async for token in client.list_tokens(datadog.service_account_id, sort="-created_at")]
     assert [token for token in found if token.name == NAME and token.id != vault.old.id] == made
     assert all(token.created_at is not None and token.created_at >= datetime.fromisoformat(since) for token in made)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"key": "k" * 40, "created_at": "today"}], ids=["no key", "bad date"])
+async def test_a_create_whose_secret_cannot_be_read_is_undone(
+    server: RawServer, connect: Connect, attributes: dict[str, Any]
+) -> None:
+    """An answer with the new token's ID but no usable secret: that token is revoked, and the old one stays."""
+    server.script(reply(), reply(201, {"data": resource("new", **attributes)}), reply(204))
+    handed: list[CreatedToken] = []
+
+    async def store(created: CreatedToken) -> None:
+        handed.append(created)
+
+    with pytest.raises(RotationError, match="Now the new token is revoked, and the old one works") as caught:
+        await connect().rotate_token(ACCOUNT, "old", store=store)
+    error = caught.value
+    assert (error.old_id, error.old_works, error.new_id, error.new_works) == ("old", True, "new", False)
+    assert not error.outcome_unknown
+    assert [request.line.split(" ")[0] for request in server.requests] == ["GET", "POST", "DELETE"]
+    assert server.requests[-1].token_id == "new"
+    assert handed == []
 
 
 # The secret was not stored
@@ -1039,17 +1060,19 @@ async def test_cancelled_in_store(
 async def test_store_waits_for_something_that_is_cancelled(
     client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
 ) -> None:
-    """A cancellation that begins inside `store` is a cancellation, too: nothing is revoked, and both are named."""
+    """What `store` waited for was cancelled, and not the rotation: then `store` has failed like in any other way."""
 
     async def store(created: CreatedToken) -> None:
         vault.handed.append(created)
-        raise asyncio.CancelledError
+        forever = asyncio.ensure_future(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(forever.cancel)
+        await forever
 
-    with pytest.raises(asyncio.CancelledError) as caught:
+    with pytest.raises(RotationError, match=r"store raised CancelledError\. Now the new token is revoked") as caught:
         await vault.rotate(client, store=store)
-    assert vault.new_id in notes(caught.value)
-    assert warnings(log) == notes(caught.value)
-    assert vault.live == {vault.old.id, vault.new_id}
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert warnings(log) == ""
+    assert vault.live == {vault.old.id}
 
 
 @pytest.mark.parametrize("fault", [LONG_AFTER, {"status": 503, "headers": {"Retry-After": "9"}}], ids=str)

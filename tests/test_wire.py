@@ -377,7 +377,8 @@ def test_what_cannot_be_sent_is_refused(ask: Callable[[], Request[Any]], text: s
         (CREATE, sample("create", 201), CreatedToken),
         (update_token(ACCOUNT, RECORDED_ID, name="x", scopes=None), sample("update", 200), AccessToken),
         (REVOKE, reply(204), type(None)),
-        (REVOKE, reply(200, b"<html>done</html>"), type(None)),
+        (REVOKE, reply(200, b'{"data": null}'), type(None)),
+        (REVOKE, reply(200, b"<html>log in</html>"), Failure),
         (REVOKE, reply(202), type(None)),
     ],
 )
@@ -385,7 +386,7 @@ def test_what_cannot_be_sent_is_refused(ask: Callable[[], Request[Any]], text: s
 def test_every_operation_s_success_is_its_value(
     request_: Request[Any], answer: Reply, kind: type, repeated: bool
 ) -> None:
-    """What is recorded of each operation is read as what it gives; a revoke gives nothing, whatever is said."""
+    """What is recorded of each operation is read as what it gives; a revoke gives nothing, and is no proxy's page."""
     outcome = interpret(request_, answer, plain, repeated=repeated)
     assert type(outcome) is kind
     if isinstance(outcome, AccessToken):
