@@ -228,9 +228,11 @@ class Gate:
 
     def _arm(self, now: float) -> None:
         """See to it that the timer rings when the first ledger with waiters may have room again."""
+        if self.in_flight >= self._places:
+            return  # an answer will give a place
         waits = [lane.ledger.wait(now) for lane in self._lanes.values() if lane.waiters]
-        if not waits or self.in_flight >= self._places:
-            return  # nobody waits, or for a place, which an answer will give
+        if not waits:
+            return
         # At once, if a window has begun since the waiter was told to wait.
         delay = max(min(waits), 0.0)
         loop = asyncio.get_running_loop()

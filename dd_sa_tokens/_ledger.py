@@ -231,8 +231,11 @@ class Ledger:
 
     def may_go(self, now: float) -> bool:
         """Tell whether a request may go now."""
-        easy = now < self._easy_until and self.remaining is not None and self.remaining >= self._easy_above
-        return easy or self.wait(now) <= 0
+        return self._is_easy(now, 0) or self.wait(now) <= 0
+
+    def _is_easy(self, now: float, ahead: int) -> bool:
+        """Tell whether so much is left that no rule holds a request back, nor those ahead of it."""
+        return now < self._easy_until and self.remaining is not None and self.remaining - ahead >= self._easy_above
 
     def wait(self, now: float) -> float:
         """Return for how many seconds no request may go; 0 if one may go now.
@@ -261,6 +264,8 @@ class Ledger:
 
     def shortage(self, now: float, ahead: int) -> float:
         """Return for how many seconds the quota is known to be spent for a request with others ahead of it."""
+        if self._is_easy(now, ahead):
+            return 0.0
         self._turn(now)
         closed = max(self._closed_until - now, 0.0)
         if self.remaining is None:

@@ -803,10 +803,10 @@ def test_after_a_long_silence_nothing_is_known_of_others() -> None:
 
 
 class Heavy(Ledger):
-    """A ledger that takes in every answer the long way."""
+    """A ledger that goes the long way for every question and answer."""
 
-    def may_go(self, now: float) -> bool:
-        return self.wait(now) <= 0
+    def _is_easy(self, now: float, ahead: int) -> bool:
+        return False
 
     def _passes_lightly(self, ticket: Ticket, now: float, rate: RateLimit) -> bool:
         return False
@@ -855,7 +855,13 @@ def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
             for ledger, ticket in zip(pair, tickets, strict=True):
                 ledger.answered(ticket, now, now, rate, 200)
         states = [
-            (ledger.view(now), ledger.wait(now), ledger.shortage(now, 2), ledger.boundary, ledger.contention)
+            (
+                *(ledger.shortage(now, ahead) for ahead in (0, 2, 60, 2_000)),
+                ledger.view(now),
+                ledger.wait(now),
+                ledger.boundary,
+                ledger.contention,
+            )
             for ledger in pair
         ]
         assert states[0] == states[1]
