@@ -77,7 +77,9 @@ def _structure_str(value: object, _type: object) -> str:
 
 
 def _structure_optional_str(value: object, _type: object) -> str | None:
-    return None if value is None else _structure_str(value, str)
+    if value is not None and type(value) is not str:
+        raise _expected("a string", value)
+    return value
 
 
 def _structure_datetime(value: object, _type: object) -> datetime:

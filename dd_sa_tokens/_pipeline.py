@@ -91,13 +91,25 @@ class Pipeline:
             quota_wait_seconds=self._gate.waited,
         )
 
-    async def send(self, request: Request[T]) -> T:
+    async def send(self, request: Request[T], call: _Call | None = None) -> T:
         """Carry out one operation.
+
+        Args:
+            request: The operation.
+            call: Where to keep the account of it, for who wants to read that.
 
         Raises:
             DatadogError: It failed; with the operation, the IDs and the number of attempts.
         """
-        return await self._carry_out(request, _Call())
+        call = call or _Call()
+        if not self.closed:
+            self._transport.open()
+        outcome = await self._attempt(request, call)
+        if isinstance(outcome, Failure):
+            outcome = await self._repeat(request, call, outcome)
+        if not isinstance(outcome, Failure):
+            return outcome
+        raise _in_context(outcome.error, request, call)
 
     async def settle(self, request: Request[T], seconds: float | None = None) -> Settled[T]:
         """Carry out one operation and see it through, although the caller is cancelled.
@@ -106,7 +118,7 @@ class Pipeline:
         next try, is given up.
         """
         call = _Call()
-        task = asyncio.ensure_future(self._carry_out(request, call))
+        task = asyncio.ensure_future(self.send(request, call))
         cancelled: asyncio.CancelledError | None = None
         hurry = False
         while not task.done():
@@ -135,16 +147,6 @@ class Pipeline:
             self._closing.set_result(None)
         self._gate.shut()
         await self._transport.close()
-
-    async def _carry_out(self, request: Request[T], call: _Call) -> T:
-        if not self.closed:
-            self._transport.open()
-        outcome = await self._attempt(request, call)
-        if isinstance(outcome, Failure):
-            outcome = await self._repeat(request, call, outcome)
-        if not isinstance(outcome, Failure):
-            return outcome
-        raise _in_context(outcome.error, request, call)
 
     async def _attempt(self, request: Request[T], call: _Call) -> T | Failure:
         operation = request.operation.name

@@ -6,7 +6,6 @@ import asyncio
 import platform
 import time
 import weakref
-from collections.abc import Mapping
 from typing import Any, final
 
 import aiohttp
@@ -92,6 +91,19 @@ class _Attempt:
         asked = self.task.cancelling() if self.cut is None else self.task.uncancel()
         return asked > self.cancelling
 
+    async def send_once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Refuse to send the request a second time, as aiohttp does by itself when a connection is dropped.
+
+        That would be a request that neither the quota's ledger nor the retry budget knows of; and of a token that the
+        first one revoked, the second one would be told that there is none.
+        """
+        if self.sent:
+            raise aiohttp.ServerDisconnectedError
+        self.sent = True
+        return await handler(request)
+
 
 class Transport:
     """Sends requests over a session that it opens when it is first needed, or that it borrows.
@@ -123,6 +135,7 @@ class Transport:
         self._connections = connections
         self._loop: asyncio.AbstractEventLoop | None = None
         self._options: dict[str, Any] = {}  # of each request
+        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()  # likewise
         self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
         self._reference: weakref.ref[Transport] = weakref.ref(self)
@@ -148,21 +161,19 @@ class Transport:
             msg = "the client is used under another event loop than before; make one client for each loop"
             raise ConfigurationError(msg)
         self._loop = loop
-        once = _sending_once(self._attempts)
         self._options = {"allow_redirects": False, "raise_for_status": False, "timeout": _NO_TIMEOUT}
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_Headers(self._headers | self._credentials.headers()),  # else merged anew with each request
-                middlewares=(once,),
                 trust_env=False,
             )
         else:
             # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
             theirs = getattr(self._session, "_middlewares", ())
-            middlewares = (once, _keep_the_message, *theirs, _signing(self._credentials))
-            self._options |= {"headers": self._headers, "middlewares": middlewares}
+            self._middlewares = (_keep_the_message, *theirs, _signing(self._credentials))
+            self._options["headers"] = self._headers
 
     async def close(self) -> None:
         """End what is under way and close the session, if it is not borrowed."""
@@ -178,7 +189,7 @@ class Transport:
         """Make one attempt, once open."""
         attempt = self._begin()
         try:
-            return await self._exchange(request)
+            return await self._exchange(request, attempt)
         except asyncio.CancelledError as error:
             if attempt.cancelled():
                 # Without the frames of aiohttp, which hold the headers: cancellation, too, ends up in tracebacks.
@@ -200,7 +211,7 @@ class Transport:
 
     def _begin(self) -> _Attempt:
         assert self._loop is not None
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         deadline = self._loop.time() + self._timeout
         attempt = _Attempt(task, deadline, task.cancelling())
@@ -220,7 +231,7 @@ class Transport:
                 break
             attempt.stop(RequestTimeoutError(f"no complete answer within {self._timeout:g} s"))
 
-    async def _exchange(self, request: Request[Any]) -> Reply:
+    async def _exchange(self, request: Request[Any], attempt: _Attempt) -> Reply:
         assert self._session is not None
         options = self._options
         if request.body is not None:
@@ -228,7 +239,8 @@ class Transport:
             more["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
             options = options | more
         url = URL(self._base_url + request.path, encoded=True)
-        async with self._session.request(request.operation.method, url, **options) as response:
+        middlewares = (attempt.send_once, *self._middlewares)
+        async with self._session.request(request.operation.method, url, middlewares=middlewares, **options) as response:
             return Reply(response.status, response.headers, await _read(response), time.time())
 
     def _give_up(self, attempt: _Attempt) -> Failure:
@@ -271,25 +283,6 @@ def _fault_of_certificate(error: Exception) -> str:
     cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
     reason = getattr(cause, "verify_message", "")
     return f": {reason}" if reason else ""
-
-
-def _sending_once(attempts: Mapping[asyncio.Task[Any], _Attempt]) -> aiohttp.ClientMiddlewareType:
-    """Return what refuses to send a request a second time, as aiohttp does by itself when a connection is dropped.
-
-    That would be a request that neither the quota's ledger nor the retry budget knows of; and of a token that the first
-    one revoked, the second one would be told that there is none.
-    """
-
-    async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        task = asyncio.current_task()
-        assert task is not None
-        attempt = attempts[task]
-        if attempt.sent:
-            raise aiohttp.ServerDisconnectedError
-        attempt.sent = True
-        return await handler(request)
-
-    return send_once
 
 
 async def _keep_the_message(
