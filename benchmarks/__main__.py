@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import charts, report
+from . import charts, report, summary
 from .machine import Skipped
 
 PARTS = {
@@ -29,8 +29,10 @@ def main() -> None:
     """Parse the command line and run."""
     options = _options()
     if options.draw:
-        for document in report.load(options.out):
+        documents = report.load(options.out)
+        for document in documents:
             charts.draw(document, options.out)
+        print(summary.markdown(documents))
         return
     logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())  # retries are what some of them provoke
     wanted = report.Options(options.quick, options.largest)
@@ -56,7 +58,11 @@ def _options() -> argparse.Namespace:
         "--out", type=Path, help="folder for JSON and charts; benchmarks/results by default, a temporary one if --quick"
     )
     parser.add_argument("--largest", type=int, default=1_000_000, help="most IDs in memory and growth; %(default)s")
-    parser.add_argument("--draw", action="store_true", help="only draw the charts again, from the JSON in the folder")
+    parser.add_argument(
+        "--draw",
+        action="store_true",
+        help="only draw the charts again, from the JSON in the folder, and print the README's tables",
+    )
     options = parser.parse_args()
     unknown = set(options.names) - set(PARTS)
     if unknown:
