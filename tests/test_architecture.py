@@ -29,6 +29,8 @@ ROOMS = (
     "_transport",
     "_pipeline",
     "_listing",
+    "_inquiry",
+    "_crew",
     "_bulk",
     "_rotate",
     "client",

@@ -30,7 +30,8 @@ from dd_sa_tokens import (
     UnauthorizedError,
 )
 from dd_sa_tokens._arguments import check_id
-from dd_sa_tokens._bulk import Crew, check_source, collect, stream
+from dd_sa_tokens._bulk import check_source, collect, stream
+from dd_sa_tokens._crew import Crew
 
 WIDTH = 4
 HANG = 2.0  # seconds, after which something that should end is taken for hung
@@ -349,7 +350,7 @@ async def test_what_the_engine_remembers_is_bounded() -> None:
         async for _ in items:
             seen += 1
             assert len(crew._workers) <= WIDTH
-            assert len(crew._flights) <= WIDTH
+            assert len(crew._inquiry._flights) <= WIDTH
             assert len(crew._ready) <= WIDTH
             assert len(crew._idle) <= WIDTH
             assert crew._outstanding <= WIDTH

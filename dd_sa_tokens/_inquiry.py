@@ -1,0 +1,157 @@
+"""One answer for each ID: shared by twins that are in flight together, and judged for what it says about all others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .errors import (
+    ClientClosedError,
+    ConfigurationError,
+    DatadogError,
+    ForbiddenError,
+    InvalidArgumentError,
+    UnauthorizedError,
+    shown,
+)
+from .models import AccessToken
+from .results import TokenResult
+
+MANY_FORBIDDEN = 10
+"""403s, with nothing else come back, from which it follows that no other ID can succeed."""
+
+Fetch = Callable[[Any], Awaitable[AccessToken]]
+
+
+def not_an_id(value: object) -> TokenResult | None:
+    """Return the result for a position that holds no `str`, which may not even be hashable."""
+    if isinstance(value, str):
+        return None
+    error = InvalidArgumentError(f"token_id must be a str, not {type(value).__name__}", operation="get_token")
+    return TokenResult(f"<{type(value).__name__} {shown(value)}>", error=error)  # no ID looks like that
+
+
+def twin(item: TokenResult) -> TokenResult:
+    """Return the same result for another position: an exception serves one only."""
+    return item if item.error is None else TokenResult(item.token_id, error=item.error.with_context())
+
+
+class Inquiry:
+    """Asks for IDs, and finds out when there is no point in asking for more: the keys are the same for all of them.
+
+    Args:
+        fetch: Fetches one.
+        on_change: Called when `suspicious` or `stopped` is another.
+
+    Attributes:
+        stopped: Why no other ID can succeed; `None` while one may.
+    """
+
+    def __init__(self, fetch: Fetch, on_change: Callable[[], object]) -> None:
+        self._fetch = fetch
+        self._on_change = on_change
+        self._asking: dict[asyncio.Task[Any], None] = {}
+        self._flights: dict[str, list[asyncio.Future[TokenResult]]] = {}
+        self._confirming = asyncio.Lock()
+        self._forbidden = 0
+        self._refusal: ForbiddenError | None = None
+        self._promising = False  # something else than a 403 has come back
+        self.stopped: DatadogError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being asked for."""
+        return bool(self._asking)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether all seems to be forbidden, which those that are under way have to show before more is asked for."""
+        return self._forbidden >= MANY_FORBIDDEN and not self._promising and self.stopped is None
+
+    async def answer(self, task: asyncio.Task[Any], token_id: Any) -> TokenResult:
+        """Ask for an ID, in the task that this is called in; nothing is sent once `stopped` is set."""
+        refused = not_an_id(token_id)
+        if refused is not None:
+            return refused
+        if self.stopped is not None:
+            return self._not_sent(token_id, self.stopped)
+        self._asking[task] = None
+        try:
+            result = await self._share(token_id)
+        except asyncio.CancelledError:
+            if self.stopped is None or task.uncancel():  # by somebody else, too
+                raise
+            result = self._not_sent(token_id, self.stopped)
+        finally:
+            del self._asking[task]
+        # Those that are still under way may yet show that not everything is forbidden.
+        if self.suspicious and not self._asking and self._refusal is not None:
+            self._stop(self._refusal)
+        return result
+
+    def _not_sent(self, token_id: str, why: DatadogError) -> TokenResult:
+        return TokenResult(token_id, error=why.with_context(token_id=token_id, attempts=0))
+
+    async def _share(self, token_id: str) -> TokenResult:
+        """Ask for an ID, or wait for the answer if it is being asked for already."""
+        flight = self._flights.get(token_id)
+        if flight is not None:
+            flight.append(asyncio.get_running_loop().create_future())
+            return await flight[-1]
+        flight = self._flights[token_id] = list[asyncio.Future[TokenResult]]()
+        try:
+            result = await self._ask(token_id)
+            if isinstance(result.error, UnauthorizedError):
+                result = await self._confirm(result)
+        except BaseException:
+            for waiting in flight:
+                waiting.cancel()
+            raise
+        finally:
+            del self._flights[token_id]
+        self._note(result)
+        for waiting in flight:
+            if not waiting.done():
+                waiting.set_result(twin(result))
+        return result
+
+    async def _ask(self, token_id: str) -> TokenResult:
+        try:
+            return TokenResult(token_id, await self._fetch(token_id))
+        except ConfigurationError:
+            raise  # it is the client that is wrong, not this ID
+        except DatadogError as error:
+            # Without its frames: a million failures must not keep a million of them alive.
+            return TokenResult(token_id, error=error.with_traceback(None))
+
+    async def _confirm(self, refused: TokenResult) -> TokenResult:
+        """Try once more after a 401: keys are the same for all IDs, so one at a time makes sure for all of them."""
+        async with self._confirming:
+            if self.stopped is not None:
+                return refused
+            result = await self._ask(refused.token_id)
+            if isinstance(result.error, UnauthorizedError):
+                self._stop(result.error)
+            return result
+
+    def _note(self, result: TokenResult) -> None:
+        """See what an answer says about all the other IDs."""
+        if isinstance(result.error, ClientClosedError):
+            self._stop(result.error)
+        elif isinstance(result.error, ForbiddenError):
+            self._forbidden, self._refusal = self._forbidden + 1, result.error
+        elif not isinstance(result.error, InvalidArgumentError):
+            was_suspicious, self._promising = self.suspicious, True
+            if was_suspicious:
+                self._on_change()
+
+    def _stop(self, error: DatadogError) -> None:
+        """Send nothing more: no other ID can succeed."""
+        if self.stopped is not None:
+            return
+        self.stopped = error.with_context(token_id=None)
+        self._on_change()
+        for task in self._asking:
+            if task is not asyncio.current_task():
+                task.cancel()
