@@ -10,19 +10,12 @@ import math
 
 import attrs
 
+from ._boundary import Boundary
+from ._contention import SLOW_FOR, Contention
 from .models import RateLimit
 
 ALONE_FOR = 1.0
 """Seconds for which the first request of an unconfirmed window holds the others back, at the most."""
-
-_SLOW_FOR = 1.0  # seconds for which a window begins slowly while nothing is known of others
-_LEAST_CONTENDED = 0.04  # requests of others for each of ours; below, it is somebody who looks up a thing or two
-_MOST_CONTENDED = 8.0
-_CAUTION = 2.0  # what is left was counted half a round trip ago: the others have used some of it since
-_PLENTY = 4.0  # times the places: then a start at full speed does no harm
-_TELLING = 0.25  # share of a window that must have been ours for it to show that we were alone
-_EASY = _CAUTION * _MOST_CONTENDED  # times the places: then even with the most others there is room for all of them
-_MARGIN = 0.01  # seconds after the expected boundary: clocks and timers are not exact
 
 
 @attrs.define(eq=False)
@@ -42,154 +35,6 @@ class Ticket:
     window: int
     number: int
     waited: float = 0.0
-
-
-@attrs.define
-class Boundary:
-    """When the current window ends: somewhere in [lo, hi] on the loop's clock.
-
-    A reset of r seconds, rounded up, in an answer to a request sent at t1 and received at t2 puts the end in
-    (t1 + r - 1, t2 + r]. A server that rounds to nearest or down puts it half a second or a whole one later: `shift`.
-    The real API rounds up; that another one does not shows when it still answers from the old window after `hi`.
-
-    Attributes:
-        lo: Not before this, if the server rounds as supposed.
-        hi: Not after this, likewise.
-        after: Not before this, however it rounds: a request sent then was answered from this window.
-        period: Seconds from end to end; `None` while unknown.
-        skew: The wall clock's time less the loop's.
-        shift: Seconds by which the server's rounding was found to differ from rounding up.
-        guessing: Whether the wall clock may still say where in the interval the end is.
-    """
-
-    lo: float = -math.inf
-    hi: float = math.inf
-    after: float = -math.inf
-    period: float | None = None
-    skew: float = 0.0
-    shift: float = 0.0
-    guessing: bool = True
-
-    def seen(self, sent: float, received: float, reset: float | None) -> tuple[float, float]:
-        """Return the interval in which one answer by itself puts the end."""
-        if reset is None:
-            return sent, received + (self.period or 0.0)
-        return sent + reset - 1 + self.shift, received + reset + self.shift
-
-    def meets(self, lo: float, hi: float) -> bool:
-        """Tell whether the end can be in another interval as well."""
-        return max(lo, self.lo) <= min(hi, self.hi)
-
-    def observe(self, sent: float, received: float, reset: float | None) -> None:
-        """Narrow the interval by one answer; start over from that where it contradicts (a clock was set)."""
-        lo, hi = self.seen(sent, received, reset)
-        if self.meets(lo, hi):
-            lo, hi = max(lo, self.lo), min(hi, self.hi)
-        self.lo, self.hi, self.after = lo, hi, max(sent, self.after)
-        if not self.shift and self.hi <= self.after:
-            self._suppose(0.5)
-        # Of the two other roundings, to nearest only while the wall clock bears it out; down is later, so safe.
-        if self.shift == 0.5 and (self.hi <= self.after or self.guess() is None):
-            self._suppose(1.0)
-
-    def was_early(self, sent: float) -> None:
-        """Learn that a request was sent when the window was thought over, and was not."""
-        if sent < self.hi:
-            self.guessing = False
-
-    def expected(self) -> float:
-        """Return when the next window may be counted on: at the wall clock's guess, else at the interval's end."""
-        guess = self.guess()
-        return (self.hi if guess is None else guess) + _MARGIN
-
-    def guess(self) -> float | None:
-        """Return the wall clock's multiple of the period, where the answers allow it."""
-        if self.period is None or not self.guessing:
-            return None
-        # Where several fit, the last: too late costs time, too early a 429.
-        multiple = math.floor((self.hi + self.skew) / self.period) * self.period - self.skew
-        return multiple if multiple > max(self.lo, self.after) else None
-
-    @property
-    def middle(self) -> float:
-        """The middle of the interval."""
-        return (self.lo + self.hi) / 2
-
-    def move(self, seconds: float) -> None:
-        """Turn to another window."""
-        self.lo += seconds
-        self.hi += seconds
-        self.after += seconds
-
-    def _suppose(self, shift: float) -> None:
-        self.lo += shift - self.shift
-        self.hi += shift - self.shift
-        self.shift = shift
-
-
-@attrs.define
-class Contention:
-    """How many times faster the quota falls than this client spends it: others share it, unseen.
-
-    Alone, an answer to the n-th request of a window would leave limit - n. Answers come out of order, so one of them
-    says little; but the order only swaps the summands, so the sums over all answers of a window say it well. What was
-    used before the window's first answer is left out.
-
-    Attributes:
-        sent: Requests sent in this window.
-        answered: Those of them that were answered.
-        since: When somebody first asked whether there is room in this window, on the loop's clock.
-        past: The factors of the two windows before, the last one first; empty while nothing is known of them.
-    """
-
-    sent: int = 0
-    answered: int = 0
-    since: float = math.inf
-    past: tuple[float, ...] = ()
-    _before: int = 0
-    _used: int = 0
-    _numbers: int = 0
-
-    def note(self, number: int, used: int) -> None:
-        """Take in the answer to the request with this number, after which so many were used by everybody."""
-        if not self.answered:
-            self._before = max(used - number, 0)
-        self.answered += 1
-        self._used += used - self._before
-        self._numbers += number
-
-    @property
-    def current(self) -> float:
-        """The factor in this window so far; 1 for nobody else."""
-        others = self._used - self._numbers
-        if others < max(self.answered, _LEAST_CONTENDED * self._numbers, 1):
-            return 1.0
-        # Where there are others, there is one at least: or who has more would go on having more.
-        return min(max(self._used / self._numbers, 2.0), _MOST_CONTENDED)
-
-    def turn(self, windows: int, limit: int, in_flight: int) -> None:
-        """Begin a new window, so many after this one; what is still in flight may be counted in it."""
-        if windows > len(self.past) + 1:
-            self.past = ()  # too long ago to say anything
-        elif self.current > 1.0 or self.answered >= limit * _TELLING:
-            self.past = (self.current, *self.past)[:2]
-        self.sent = in_flight
-        self.answered = self._used = self._numbers = 0
-        self.since = math.inf
-
-    def room(self, left: int, places: int, now: float) -> float:
-        """Return how many may be in flight when so many are left.
-
-        Alone, all of them. With others, who may have as many more in flight for each of ours, a part of them, which
-        shrinks as the window empties, so that nobody is sent away at its end. While nothing is known of the others,
-        twice as many as have been answered, for a second at most, unless there is plenty.
-        """
-        # Of the past, the last window with others in it: two without them have to pass before they are forgotten.
-        factor = max(self.current, next((past for past in self.past if past > 1.0), 1.0))
-        room = left if factor == 1.0 else left // (_CAUTION * factor)
-        if not self.past and left < _PLENTY * places and now < self.since + _SLOW_FOR:
-            room = min(room, max(2 * self.answered, 3))
-        return room
 
 
 @attrs.define(eq=False)
@@ -255,9 +100,10 @@ class Ledger:
         if left is None or self.in_flight < self.contention.room(left, self.places, now):
             if self.confirmed and self.places:
                 # With so much left, no rule holds back what the client's places let through.
-                self._easy_until, self._easy_above = self._end(), self._reserved + _EASY * self.places
+                self._easy_until = self._end()
+                self._easy_above = self._reserved + Contention.enough_for_all(self.places)
             return 0.0
-        faster = self.contention.since + _SLOW_FOR
+        faster = self.contention.since + SLOW_FOR
         if now < faster and self.in_flight < self.contention.room(left, self.places, faster):
             return faster - now
         return max(self._end() - now, 0.0)

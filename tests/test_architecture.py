@@ -23,6 +23,8 @@ ROOMS = (
     "_arguments",
     "_codec",
     "_wire",
+    "_boundary",
+    "_contention",
     "_ledger",
     "_gate",
     "_retry",
@@ -54,7 +56,7 @@ OWNERS = {
     "uvloop": {"cli"},
 }
 
-PURE = ("models", "errors", "results", "_arguments", "_codec", "_wire", "_ledger", "audit")
+PURE = ("models", "errors", "results", "_arguments", "_codec", "_wire", "_boundary", "_contention", "_ledger", "audit")
 WORLDLY = {"asyncio", "time", "socket", "os", "random", "subprocess", "threading", "aiohttp", "logging"}
 
 LONGEST_FUNCTION = 50

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ledger import ALONE_FOR, Boundary, Ledger, Ticket
+from dd_sa_tokens._boundary import Boundary
+from dd_sa_tokens._ledger import ALONE_FOR, Ledger, Ticket
 
 LIMIT, PERIOD = 100, 10.0
 ALIGNED = 0.0  # wall clock less loop clock, so that windows end at 10, 20, ... on both
