@@ -184,7 +184,7 @@ def _soak(plt: Any, tables: list[dict[str, Any]]) -> Any:
     title = "resident memory of the client, MiB, by IDs fetched"
     _lines(axes, tables[1]["rows"], name="way", across="ids", value="mib", title=title)
     axes.set_xscale("linear")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(row["mib"] for row in tables[1]["rows"]))
     return figure
 
 
