@@ -17,7 +17,7 @@ import aiohttp
 import attrs
 import pytest
 from cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
-from conftest import ACCOUNT, Connect, RawServer, leaks, remains, reply, resource
+from conftest import ACCOUNT, Connect, RawServer, later, leaks, remains, reply, resource
 from scripted import ScriptedDatadog
 
 from dd_sa_tokens import (
@@ -280,7 +280,7 @@ def test_the_shortest_life_is_still_long_enough_when_the_request_arrives(seconds
 @pytest.mark.parametrize("created", [None, NOW, NOW + DAY], ids=["unknown", "no life at all", "backwards"])
 def test_a_life_that_is_not_known_has_no_successor(created: datetime | None) -> None:
     """Of a token that ends, and nobody knows after how long, the successor's end cannot be told."""
-    with pytest.raises(ValueError, match="expires_at must be given"):
+    with pytest.raises(ValueError, match=r"^expires_at must be given"):
         successor_expiry(AccessToken(id="t", created_at=created, expires_at=NOW), NOW)
 
 
@@ -503,9 +503,10 @@ async def test_a_create_whose_secret_cannot_be_read_is_undone(
     async def store(created: CreatedToken) -> None:
         handed.append(created)
 
-    with pytest.raises(RotationError, match="Now the new token is revoked, and the old one works") as caught:
+    with pytest.raises(RotationError) as caught:
         await connect().rotate_token(ACCOUNT, "old", store=store)
     error = caught.value
+    assert re.match(r"creating the new token: .*\$\..*Now the new token is revoked, and the old one works", str(error))
     assert (error.old_id, error.old_works, error.new_id, error.new_works) == ("old", True, "new", False)
     assert not error.outcome_unknown
     assert [request.line.split(" ")[0] for request in server.requests] == ["GET", "POST", "DELETE"]
@@ -630,8 +631,12 @@ async def test_the_old_one_goes_in_the_end(
     assert datadog.asked == ["GET", "POST", "DELETE"] + ["DELETE"] * (fault != {"status": 404})
 
 
-async def test_somebody_else_revoked_the_old_one(datadog: ScriptedDatadog, client: TokensClient, vault: Vault) -> None:
-    """Whoever revoked the old token meanwhile did the last step."""
+async def test_somebody_else_revoked_the_old_one(
+    datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
+) -> None:
+    """Whoever revoked the old token meanwhile did the last step; since it may have been another rotation, a warning
+    names the token.
+    """
 
     async def store(created: CreatedToken) -> None:
         await vault.store(created)
@@ -639,6 +644,7 @@ async def test_somebody_else_revoked_the_old_one(datadog: ScriptedDatadog, clien
 
     await vault.rotate(client, store=store)
     vault.check_replaced()
+    assert warnings(log).startswith(f"the old token {vault.old.id} was gone already: somebody else has revoked")
 
 
 # The old one had expired
@@ -1034,6 +1040,44 @@ async def test_undoing_that_is_under_way_is_waited_for(
     vault.check_unchanged()
 
 
+UNREADABLE = reply(201, {"data": resource("new")})  # without its key
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_cancelled_where_the_secret_cannot_be_read(server: RawServer, connect: Connect, method: str) -> None:
+    """Whether it is cancelled while the new token is made or while that is undone, it ends as cancelled, and undone."""
+    answer = asyncio.Event()
+    acts = {"GET": reply(), "POST": UNREADABLE, "DELETE": reply(204)}
+    server.script(*(acts | {method: later(answer, acts[method])}).values())
+    task = asyncio.ensure_future(connect().rotate_token(ACCOUNT, "old", store=lambda _: asyncio.sleep(0)))
+    await server.arrival(list(acts).index(method) + 1)
+    asyncio.get_running_loop().call_later(0.01, answer.set)
+    assert "Now the new token is revoked, and the old one works" in notes(await cancelled(task))
+    assert [request.line.split(" ")[0] for request in server.requests] == list(acts)
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_only_a_cancelled_rotation_is_in_a_hurry_to_undo(
+    monkeypatch: pytest.MonkeyPatch, server: RawServer, connect: Connect, cancel: bool
+) -> None:
+    """A new token whose secret cannot be read is revoked as soon as the quota lets it, unless the call is cancelled:
+    then it waits no longer than a while, and the token is named.
+    """
+    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", 0.02)
+    answer = asyncio.Event()
+    pause = reply(429, Retry_After="30" if cancel else "0.2")
+    server.script(reply(), later(answer, UNREADABLE), pause, reply(204))
+    task = asyncio.ensure_future(connect().rotate_token(ACCOUNT, "old", store=lambda _: asyncio.sleep(0)))
+    await server.arrival(2)
+    asyncio.get_running_loop().call_later(0.01, answer.set)
+    if cancel:
+        assert "the new one works, and is still to be revoked" in notes(await cancelled(task))
+    else:
+        _, error = await how_it_ended(task)
+        assert isinstance(error, RotationError)
+        assert error.new_works is False
+
+
 async def test_cancelled_in_store(
     datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
 ) -> None:
@@ -1314,7 +1358,8 @@ async def test_what_store_raises_does_not_carry_the_secret_along(
         datadog.fail("DELETE", status=403)
     error = await vault.fail(client, store=store if by == "coroutine" else future)
     assert (error.__cause__, error.__context__) == (None, None)
-    assert re.match(r"store raised \w+ \(not shown: it holds the secret\)", str(error))
+    named = type(HIDING[how]("")).__name__
+    assert str(error).startswith(f"store raised {named} (not shown: it holds the secret)")
     assert error.new_works is undo_fails
     check_no_secret(error, log, client, datadog)
 
