@@ -417,6 +417,22 @@ def test_an_undecodable_success_may_have_been_one(request_: Request[Any], answer
     assert "canary" not in f"{outcome} {outcome.error} {vars(outcome.error)} {answer}"
 
 
+@pytest.mark.parametrize(
+    ("body", "token_id"),
+    [
+        (b'{"data": {"id": "t"}}', "t"),
+        (f'{{"data": {{"id": "t-{KEY}"}}}}'.encode(), "t-**********"),
+        (b'{"data": {"id": 5}}', None),
+        (b"<html>", None),
+    ],
+)
+def test_a_new_token_whose_secret_cannot_be_read_is_named(body: bytes, token_id: str | None) -> None:
+    """A create's answer that tells the new token's ID and no secret gives an error with that ID, no key in it."""
+    outcome = interpret(CREATE, reply(201, body), REDACT)
+    assert isinstance(outcome, Failure)
+    assert outcome.error.token_id == token_id
+
+
 @ALL
 @pytest.mark.parametrize("repeated", [False, True])
 def test_only_a_repeated_revoke_takes_a_404_as_done(request_: Request[Any], repeated: bool) -> None:
@@ -428,6 +444,12 @@ def test_only_a_repeated_revoke_takes_a_404_as_done(request_: Request[Any], repe
         assert isinstance(outcome, Failure)
         assert isinstance(outcome.error, NotFoundError)
         assert outcome.fate is Fate.REFUSED
+
+
+@pytest.mark.parametrize("body", [b"", b"404 page not found", b'{"errors": "none"}'])
+def test_a_404_to_a_repeated_revoke_needs_no_words(body: bytes) -> None:
+    """The status is what counts, whatever stands in the body."""
+    assert interpret(REVOKE, reply(404, body), plain, repeated=True) is None
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 405, 408, 409, 410, 429, 500, 503])
