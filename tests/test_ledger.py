@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._boundary import Boundary
 from dd_sa_tokens._ledger import ALONE_FOR, Ledger, Ticket
 
 LIMIT, PERIOD = 100, 10.0
@@ -160,13 +159,15 @@ def test_room_is_remaining_less_in_flight() -> None:
     assert ledger.wait(4.5) == pytest.approx(5.5, abs=SOON)
 
 
-def test_lowest_remaining_counts() -> None:
+@pytest.mark.parametrize("period", [PERIOD, None])
+def test_lowest_remaining_counts(period: float | None) -> None:
     """An answer that was overtaken does not bring back quota that a later one saw spent."""
-    ledger = opened(remaining=50)
-    first, second = ledger.send(4.0), ledger.send(4.0)
-    ledger.answered(second, 4.1, 4.1, rate(20, 6), 200)
-    ledger.answered(first, 4.2, 4.2, rate(49, 6), 200)
-    assert left(ledger, 4.2) == 20
+    ledger = Ledger()
+    answer(ledger, 9.1, 9.2, rate(50, 1, period=period))
+    first, second = ledger.send(9.3), ledger.send(9.3)
+    ledger.answered(second, 9.4, 9.4, rate(20, 1, period=period), 200)
+    ledger.answered(first, 9.5, 9.5, rate(49, 1, period=period), 200)
+    assert left(ledger, 9.5) == 20
 
 
 def test_spent_by_others_counts() -> None:
@@ -253,6 +254,16 @@ def test_a_429_with_a_reset_only_closes() -> None:
     assert len(passing(ledger, 10.3)) == 1
 
 
+def test_a_429_teaches_limit_and_period_without_a_count() -> None:
+    """Of what is left a 429 need not speak: what its other headers say holds for the windows that follow."""
+    ledger = Ledger()
+    answer(ledger, 3.0, 3.2, rate(None, 7), status=429)
+    view = ledger.view(23.2)
+    assert view is not None
+    assert view == RateLimit(LIMIT, PERIOD, LIMIT, view.reset, None)
+    assert view.reset == pytest.approx(6.8, abs=SOON)
+
+
 @pytest.mark.parametrize("said", [None, rate(0, None), RateLimit(limit=5)])
 def test_a_429_without_a_reset_leaves_the_closing_to_the_caller(said: RateLimit | None) -> None:
     """The ledger does not know when the window ends; `close` says how long to wait, and the longest counts."""
@@ -292,6 +303,15 @@ def test_the_next_window_is_the_limit_s_worth_and_begins_with_one(skew: float) -
     assert len(passing(ledger, end + 0.1)) == LIMIT - 1
 
 
+@pytest.mark.parametrize(("limit", "most"), [(3, 0), (4, 1)])
+def test_what_is_still_in_flight_may_be_counted_in_the_next_window(limit: int, most: int) -> None:
+    """Even the first request of a window waits where those without an answer yet may use all of it."""
+    ledger = Ledger()
+    answer(ledger, 9.0, 9.1, rate(3, 1, limit))
+    assert len(passing(ledger, 9.9)) == 3
+    assert len(passing(ledger, 10.1)) == most
+
+
 def test_windows_that_nobody_used_pass() -> None:
     """After an idle hour the boundary that was learnt still holds, to the phase."""
     ledger = opened(remaining=0)
@@ -308,6 +328,18 @@ def test_the_wall_clock_tells_the_boundary_within_the_answers_interval() -> None
         ledger = Ledger()
         answer(ledger, 3.4, 3.9, rate(0, 7), skew=skew)  # it ends in (9.4, 10.9]
         assert 3.9 + ledger.wait(3.9) == pytest.approx(end, abs=SOON)
+
+
+def test_a_request_that_was_early_leaves_the_boundary_as_well_known() -> None:
+    """Where the wall clock's guess was wrong, the window lasts until the end of the interval that its answers had told,
+    however slow the answer was that showed it.
+    """
+    ledger = Ledger()
+    answer(ledger, 2.5, 2.55, rate(50, 8))  # it ends in (9.5, 10.55]
+    answer(ledger, 9.45, 9.47, rate(0, 1))  # in (8.45, 10.47]
+    assert ledger.wait(9.5) == pytest.approx(0.5, abs=SOON)
+    answer(ledger, 10.02, 10.4, rate(0, 1), status=429)  # in (9.02, 11.4], and after 10.02
+    assert ledger.wait(10.4) == pytest.approx(0.07, abs=SOON / 2)
 
 
 def test_answers_narrow_the_boundary() -> None:
@@ -353,6 +385,44 @@ def test_a_lost_request_of_the_window_before_may_have_been_counted_in_this_one()
     answer(ledger, 20.1, 20.2, rate(99, 10))
     ledger.lost(later)
     assert left(ledger, 20.3) == 99
+    ledger.lost(ledger.send(20.3))
+    assert left(ledger, 20.4) == 98
+
+
+def test_an_answer_of_the_old_window_to_a_request_of_the_confirmed_new_one_changes_nothing() -> None:
+    """Where several servers turn their windows at different moments, the one that is behind does not bring the old
+    window back.
+    """
+    ledger = opened(remaining=50)
+    answer(ledger, 10.1, 10.2, rate(30, 10))
+    before = ledger.view(10.4)
+    answer(ledger, 10.3, 10.4, rate(0, 0))
+    assert ledger.view(10.4) == before
+
+
+def test_an_answer_of_a_later_window_brings_what_was_known_of_the_boundary_along() -> None:
+    """A slow answer that opens the next window leaves its end as well known as that of the window before."""
+    ledger = Ledger()
+    answer(ledger, 3.0, 3.6, rate(90, 7), skew=ASTRAY)  # it ends in (9.0, 10.6]
+    answer(ledger, 5.55, 5.6, rate(80, 4), skew=ASTRAY)  # in (8.55, 9.6]
+    answer(ledger, 9.3, 9.9, rate(99, 10), skew=ASTRAY)  # the next one in (18.3, 19.9]
+    view = ledger.view(10.0)
+    assert view is not None
+    assert view.remaining == 99
+    assert view.reset == pytest.approx(9.6, abs=SOON)
+
+
+def test_without_a_count_a_window_that_a_late_answer_opens_is_not_overspent() -> None:
+    """What was sent before a window's begin and counted after it is a part of its limit, in our own count, too."""
+    ledger = Ledger()
+    answer(ledger, 9.0, 9.01, rate(None, 1))
+    tickets, sent = [ledger.send(9.99) for _ in range(5)], 0
+    while tickets:
+        sent += len(tickets)
+        for ticket in tickets:
+            ledger.answered(ticket, 10.02, 10.02, rate(None, 10), 200)
+        tickets = passing(ledger, 10.02)
+    assert sent == LIMIT
 
 
 def test_an_answer_of_a_later_window_opens_it() -> None:
@@ -500,7 +570,8 @@ def test_shortage_includes_a_closing(until: float, shortage: float) -> None:
 def test_shortage_without_limit_or_period_is_that_of_this_window(limit: int | None, period: float | None) -> None:
     """What the next window holds is not known, so no position is told to wait for more than this one."""
     ledger = Ledger()
-    answer(ledger, 3.0, 3.0, rate(0, 7, limit, period))
+    answer(ledger, 3.0, 3.0, rate(5, 7, limit, period))
+    assert ledger.shortage(4.0, 4) == 0
     assert ledger.shortage(4.0, 1_000) == pytest.approx(6.0, abs=SOON)
 
 
@@ -717,6 +788,20 @@ def test_the_more_others_there_are_the_fewer_are_in_flight(others: int, most: in
     assert len(passing(contended(others), 1.1)) == most
 
 
+@pytest.mark.parametrize(("others", "count"), [(1, 3), (3, 2)])
+def test_others_are_noticed_soon(others: int, count: int) -> None:
+    """Two or three answers are enough to see that somebody else spends as much as this client, or more."""
+    assert len(passing(contended(others, count), 1.1)) < (LIMIT - count * (1 + others)) / 3
+
+
+def test_others_who_come_after_our_first_answer_are_noticed_with_the_second() -> None:
+    """Nobody else's requests before the first answer are no reason to overlook those that follow."""
+    ledger = Ledger()
+    answer(ledger, 1.0, 1.1, rate(99, 9))
+    answer(ledger, 1.1, 1.2, rate(96, 9))
+    assert len(passing(ledger, 1.2)) == 96 // 4
+
+
 def test_the_last_few_are_left_where_others_may_take_them() -> None:
     """When less is left than everybody may have in flight, a contended client waits for the next window."""
     ledger = contended(others=1)
@@ -736,12 +821,13 @@ def next_windows(ledger: Ledger, first: int, last: int, others: int = 0) -> None
 def test_full_speed_returns_after_two_clean_windows() -> None:
     """One window without others may be chance; after two it is believed that they have gone."""
     ledger = contended(others=1)
-    next_windows(ledger, 1, 1)
-    held = passing(ledger, 11.2)
-    assert len(held) == (LIMIT - 50) // 4  # half of what is left, for each of two
-    for ticket in held:
-        ledger.forget(ticket)
-    next_windows(ledger, 2, 3)
+    for window in (1, 2):
+        next_windows(ledger, window, window)
+        held = passing(ledger, window * PERIOD + 1.2)
+        assert len(held) == (LIMIT - 50) // 4  # half of what is left, for each of two
+        for ticket in held:
+            ledger.forget(ticket)
+    next_windows(ledger, 3, 3)
     assert ledger.contention.past == (1.0, 1.0)
     assert len(passing(ledger, 31.2)) == 50
 
@@ -772,6 +858,7 @@ def test_the_first_window_begins_slowly() -> None:
     answer(ledger, 1.0, 1.1, rate(99, 9))
     first = passing(ledger, 1.1)
     assert len(first) == 3
+    assert ledger.wait(1.2) == pytest.approx(0.8)
     for number, ticket in enumerate(first, start=2):
         ledger.answered(ticket, 1.2, 1.2, rate(LIMIT - number, 9), 200)
     assert len(passing(ledger, 1.2)) == 8
@@ -785,19 +872,23 @@ def test_with_plenty_left_the_first_window_begins_at_full_speed() -> None:
     assert len(passing(ledger, 1.1, most=50)) == 50
 
 
-def test_a_known_quiet_quota_begins_at_full_speed() -> None:
-    """After a window that was ours alone, the next one is not begun slowly, except for its first request."""
-    ledger = contended(others=0, count=60, places=50)
-    assert len(passing(ledger, 10.1)) == 1
-    answer(ledger, 10.2, 10.3, rate(98, 10))
-    assert len(passing(ledger, 10.3)) == 97
+@pytest.mark.parametrize(("count", "most"), [(60, 99), (25, 99), (24, 3)])
+def test_a_known_quiet_quota_begins_at_full_speed(count: int, most: int) -> None:
+    """After a window that was ours alone, and of which we used a quarter at least, the next one is not begun slowly,
+    except for its first request.
+    """
+    ledger = contended(others=0, count=count, places=50)
+    (probe,) = passing(ledger, 10.1)
+    ledger.answered(probe, 10.2, 10.2, rate(99, 10), 200)
+    assert len(passing(ledger, 10.2)) == most
 
 
-def test_after_a_long_silence_nothing_is_known_of_others() -> None:
-    """What windows long ago were like does not count: others may have come."""
+@pytest.mark.parametrize("begin", [20.0, 90.0])
+def test_after_a_silence_nothing_is_known_of_others(begin: float) -> None:
+    """What a window was like does not count after one that nobody saw: others may have come."""
     ledger = contended(others=0, count=60, places=50)
-    answer(ledger, 95.0, 95.1, rate(99, 5))
-    assert len(passing(ledger, 95.1)) == 3
+    answer(ledger, begin + 5.0, begin + 5.1, rate(99, 5))
+    assert len(passing(ledger, begin + 5.1)) == 3
 
 
 # The light way
@@ -811,6 +902,89 @@ class Heavy(Ledger):
 
     def _passes_lightly(self, ticket: Ticket, now: float, rate: RateLimit) -> bool:
         return False
+
+
+def state(ledger: Ledger, now: float) -> tuple[Any, ...]:
+    """Return all that a ledger says, and what it will say it from."""
+    shortages = [ledger.shortage(now, ahead) for ahead in (0, 2, 60, 2_000)]
+    return shortages, ledger.view(now), ledger.wait(now), ledger.boundary, ledger.contention
+
+
+def with_plenty(kind: type[Ledger], at: float = 3.0) -> Ledger:
+    """Return a ledger of a window with so much left that answers may go the short way."""
+    ledger = kind(places=1)
+    answer(ledger, at, at + 0.1, rate(900, 10 - at % 10, limit=1_000))
+    assert ledger.may_go(at + 0.1)
+    return ledger
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize(
+    "said",
+    [
+        rate(890, 7, limit=1_000),
+        rate(890, 7, limit=900),
+        rate(890, 7, limit=None),
+        rate(890, 7, limit=1_000, period=60.0),
+        rate(890, 7, limit=1_000, period=None),
+        rate(None, 7, limit=1_000),
+        rate(890, 6, limit=1_000),
+        rate(890, None, limit=1_000),
+        rate(3, 7, limit=1_000),
+    ],
+    ids=str,
+)
+def test_an_answer_that_tells_something_new_is_taken_in(said: RateLimit, status: int) -> None:
+    """Whatever is other than before in an answer, or not there any more, is not overlooked for there being plenty."""
+    light, heavy = with_plenty(Ledger), with_plenty(Heavy)
+    for ledger in (light, heavy):
+        ledger.answered(ledger.send(3.2), 3.3, 3.3, said, status)
+    assert state(light, 3.4) == state(heavy, 3.4)
+    assert light.may_go(3.4) == heavy.may_go(3.4)
+
+
+def test_after_plenty_too_a_window_begins_with_one_request() -> None:
+    """That there was plenty in a window says nothing about the next one, whose first request goes alone."""
+    ledger = with_plenty(Ledger)
+    answer(ledger, 4.0, 4.1, rate(890, 6, limit=1_000))
+    assert ledger.may_go(10.1)
+    ledger.send(10.1)
+    assert not ledger.may_go(10.1)
+
+
+def test_a_rounding_is_found_out_where_there_is_plenty() -> None:
+    """With plenty left, too, an answer that no rounding to nearest could give shows that the server rounds down."""
+    light, heavy = Ledger(places=1), Heavy(places=1)
+    for at, remaining, reset, shift in (
+        (3.6, 900, 6, 0.0),
+        (9.75, 890, 0, 0.5),
+        (10.1, 999, 10, 0.5),
+        (10.3, 990, 10, 0.5),
+        (10.55, 980, 10, 1.0),
+    ):
+        for ledger in (light, heavy):
+            answer(ledger, at, at + 0.05, rate(remaining, reset, limit=1_000))
+            assert ledger.boundary is not None
+            assert ledger.boundary.shift == shift
+        assert state(light, at + 0.05) == state(heavy, at + 0.05)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_an_answer_to_a_request_from_elsewhere_is_none_of_this_windows_own(foreign: bool) -> None:
+    """A request of the window before, or of a ledger that has joined this one, says nothing about who else is here."""
+    pair: list[Ledger] = []
+    for kind in (Ledger, Heavy):
+        before = with_plenty(kind, 3.0)
+        late = before.send(9.95)
+        ledger = with_plenty(kind, 10.0) if foreign else before
+        ledger.in_flight += foreign
+        answer(ledger, 10.1, 10.15, rate(880, 10, limit=1_000))
+        assert ledger.may_go(10.15)
+        late.window = ledger.window if foreign else late.window
+        ledger.answered(late, 10.2, 10.2, rate(850, 10, limit=1_000), 200)
+        pair.append(ledger)
+    light, heavy = pair
+    assert state(light, 10.2) == state(heavy, 10.2)
 
 
 @settings(max_examples=300, deadline=None)
@@ -855,50 +1029,5 @@ def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
             *tickets, rate = in_flight.pop(0 if oldest else -1)
             for ledger, ticket in zip(pair, tickets, strict=True):
                 ledger.answered(ticket, now, now, rate, 200)
-        states = [
-            (
-                *(ledger.shortage(now, ahead) for ahead in (0, 2, 60, 2_000)),
-                ledger.view(now),
-                ledger.wait(now),
-                ledger.boundary,
-                ledger.contention,
-            )
-            for ledger in pair
-        ]
-        assert states[0] == states[1]
-
-
-# The boundary
-
-
-def test_a_boundary_moves_as_a_whole() -> None:
-    """Turned to the next window, all that is known of the end lies a period later."""
-    boundary = Boundary(lo=107.0, hi=107.5, after=100.25, period=10.0)
-    boundary.move(10.0)
-    assert (boundary.lo, boundary.hi, boundary.after) == (117.0, 117.5, 110.25)
-
-
-@pytest.mark.parametrize(("sent", "guessing"), [(107.25, False), (107.5, True), (108.0, True)])
-def test_only_a_request_before_the_interval_s_end_was_early(sent: float, guessing: bool) -> None:
-    """The wall clock is no longer asked once a request went by it before the end, and still is after one behind it."""
-    boundary = Boundary(lo=107.0, hi=107.5, period=10.0)
-    boundary.was_early(sent)
-    assert boundary.guessing is guessing
-
-
-def test_a_rounding_that_is_found_out_shifts_the_interval() -> None:
-    """A window that is still there after its end ends half a second later, or a whole one."""
-    boundary = Boundary(period=10.0, skew=2.0)  # the wall clock's boundary is at 108, 118, ...
-    boundary.observe(100.0, 100.25, 8.0)
-    assert (boundary.lo, boundary.hi, boundary.shift) == (107.0, 108.25, 0.0)
-    boundary.observe(108.25, 108.25, None)
-    assert boundary.shift == 1.0
-    assert (boundary.lo, boundary.hi) == (109.25, 109.25)
-
-
-def test_intervals_that_touch_meet() -> None:
-    """An end that two answers agree upon to the moment is not thrown away."""
-    boundary = Boundary(lo=107.0, hi=107.5)
-    assert boundary.meets(107.5, 108.0)
-    assert boundary.meets(106.0, 107.0)
-    assert not boundary.meets(107.75, 108.0)
+        light_state, heavy_state = (state(ledger, now) for ledger in pair)
+        assert light_state == heavy_state
