@@ -42,9 +42,11 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _throughput(rows: list[Row]) -> Iterator[str]:
-    rows = [row for row in rows if row["width"] == _WIDTH]
+    widths = {row["width"] for row in rows}
+    width = _WIDTH if _WIDTH in widths else max(widths)
+    rows = [row for row in rows if row["width"] == width]
     loops = list(dict.fromkeys(row["loop"] for row in rows))
-    heading = [f"{_WIDTH} in flight"]
+    heading = [f"{width} in flight"]
     for loop in loops:
         heading += [f"tokens/s, {loop}", "ours / its", "in CPU time"]
     cells = {row["peer"]: [row["peer"]] for row in rows}
