@@ -134,6 +134,7 @@ class Gate:
         lane.impatient += patience is not None
         lane.served = begun + short
         self._arm(begun)
+        alarm = None if patience is None else waiter.answer.get_loop().call_later(patience, self._turn_away, operation)
         try:
             answer = await waiter.answer
         except asyncio.CancelledError:
@@ -141,6 +142,8 @@ class Gate:
                 self._give_back(operation, waiter.answer.result())
             raise
         finally:
+            if alarm is not None:
+                alarm.cancel()
             lane = self._lanes[operation]  # it may be another by now
             lane.waiters.pop(number, None)
             lane.impatient -= patience is not None
@@ -185,9 +188,8 @@ class Gate:
 
     def close(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's quota pass for a while."""
-        lane = self._lanes[operation]
-        lane.ledger.close(self._clock() + seconds)
-        self._refuse_impatient(lane)
+        self._lanes[operation].ledger.close(self._clock() + seconds)
+        self._refuse_impatient(operation)
 
     def shut(self) -> None:
         """Turn away all who wait: the client is being closed."""
@@ -201,9 +203,7 @@ class Gate:
 
     def _left(self, operation: str) -> None:
         self.in_flight -= 1
-        lane = self._lanes[operation]
-        if lane.impatient:
-            self._refuse_impatient(lane)
+        self._refuse_impatient(operation)
         for lane in self._lanes.values():
             if lane.waiters:
                 self._admit()
@@ -247,16 +247,24 @@ class Gate:
         self._timer = None
         self._admit()
 
-    def _refuse_impatient(self, lane: _Lane) -> None:
-        """Turn away those whose patience will not last, whenever the quota is put off."""
+    def _refuse_impatient(self, operation: str) -> None:
+        """Turn away those whose patience will not last, whenever the quota is put off.
+
+        That is seen by the last one in the queue. Who is put off by a window although the last one is not, which one
+        request of others is enough for, learns it when its patience ends at the latest.
+        """
+        lane = self._lanes[operation]
         if not lane.impatient:
             return
         now = self._clock()
         short = lane.ledger.shortage(now, len(lane.waiters) - 1)
         expected, lane.served = lane.served, now + short
-        if not short or lane.served <= expected + _NOISE:
-            return
-        ahead = 0
+        if short and lane.served > expected + _NOISE:
+            self._turn_away(operation)
+
+    def _turn_away(self, operation: str) -> None:
+        """Refuse those who would have to wait longer than their patience lasts."""
+        lane, now, ahead = self._lanes[operation], self._clock(), 0
         for waiter in lane.waiters.values():
             short = lane.ledger.shortage(now, ahead)
             if short and now + short > waiter.deadline and not waiter.answer.done():

@@ -544,6 +544,21 @@ async def test_patience_that_a_429_uses_up() -> None:
 
 
 @virtual
+async def test_nobody_waits_longer_than_its_patience() -> None:
+    """Who is put off by a window, although the last in the queue is not, is refused when its patience ends."""
+    gate = make()
+    await opened(gate, GET, rate(2, 0, 10))
+    calls = [asyncio.create_task(enter(gate, GET, patience)) for patience in (None, 15.0, None)]
+    await asyncio.sleep(10.02)
+    gate.answered(GET, calls[0].result(), rate(2, 0, 10), 429)  # now the other two have to wait until 20
+    refused = await calls[1]
+    assert isinstance(refused, RateLimitError)
+    assert refused.retry_after == pytest.approx(5.0, abs=0.1)
+    assert now() - 1000.0 == pytest.approx(15.0, abs=0.01)
+    assert isinstance(await calls[2], Ticket)
+
+
+@virtual
 async def test_patience_does_not_hurry_those_who_wait_for_a_place() -> None:
     """Patience is about quota: who waits for a place only is not refused."""
     gate = make(places=1)
