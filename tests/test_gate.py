@@ -114,6 +114,7 @@ def waiting(gate: Gate) -> int:
 async def test_nobody_waits_without_a_reason() -> None:
     """With nothing known but a success, each request passes at once, without a turn of the loop."""
     gate = make(places=1000)
+    assert gate.rate_limit is None
     await opened(gate)
     assert all(gate.try_enter(GET) for _ in range(1000))
     assert gate.try_enter(GET) is None
@@ -226,6 +227,20 @@ async def test_one_timer_for_all() -> None:
     assert now() < 1011
     await asyncio.sleep(2)
     assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
+
+
+@virtual
+async def test_the_nearer_of_two_quotas_is_not_waited_for_longer() -> None:
+    """Whose window begins soonest passes then, though somebody else has waited before for a later one."""
+    gate = make()
+    await opened(gate, GET, rate(100, 0, 10))
+    await opened(gate, LIST, rate(100, 0, 5, 5))
+    later = asyncio.create_task(enter(gate, GET))
+    await turns()
+    await enter(gate, LIST)
+    assert now() == pytest.approx(1005, abs=0.02)
+    await later
+    assert now() == pytest.approx(1010, abs=0.02)
 
 
 def test_waits_under_a_millisecond_with_uvloop() -> None:
@@ -442,14 +457,29 @@ async def test_the_time_spent_waiting_for_quota_is_counted(caplog: pytest.LogCap
     """`waited` adds up what all calls waited for quota, each ticket knows its own part, and one log record says so."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
     gate = make(places=5)
-    await opened(gate, GET, rate(100, 0, 10))
+    await opened(gate, GET, RateLimit(100, 10.0, 0, 10, "tokens"))
     tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
     await asyncio.sleep(10.02)
     gate.answered(GET, tasks[0].result(), rate(100, 99, 10), 200)
     tickets = await asyncio.gather(*tasks)
     assert all(10 < ticket.waited < 10.1 for ticket in tickets)
     assert gate.waited == pytest.approx(sum(ticket.waited for ticket in tickets))
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [("INFO", "the quota tokens is spent for 10.01 s")]
+
+
+@virtual
+async def test_each_wait_for_quota_is_counted_by_itself_and_short_ones_are_too() -> None:
+    """A call that waits for the next window is told its own wait, not those of calls before, even under a second."""
+    gate = make()
+    for seconds in (0.3, 0.6):
+        await opened(gate, GET, rate(100, 0, 10))
+        end = await asyncio.sleep(10 - seconds, now() + 10)
+        ticket = await enter(gate)
+        assert ticket.waited == pytest.approx(seconds, abs=0.02)
+        assert now() == pytest.approx(end, abs=0.02)
+        gate.forget(GET, ticket)
+    assert gate.waited == pytest.approx(0.9, abs=0.03)
 
 
 @virtual
@@ -471,11 +501,12 @@ async def test_those_who_came_before_the_quota_was_known_to_be_spent_count_too(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["no quota", "enough for both"])
 @virtual
-async def test_waiting_for_a_place_is_not_waiting_for_quota() -> None:
+async def test_waiting_for_a_place_is_not_waiting_for_quota(known: RateLimit | None) -> None:
     """Time spent waiting for one of the client's places is not counted as a wait for quota."""
     gate = make(places=1)
-    await opened(gate)
+    await opened(gate, GET, known)
     first = await enter(gate)
     second = asyncio.create_task(enter(gate))
     await asyncio.sleep(5)
@@ -496,6 +527,8 @@ async def test_the_impatient_are_told_at_once() -> None:
     assert now() == 1000.0
     assert isinstance(refusal, RateLimitError)
     assert refusal.retry_after == pytest.approx(8.0, abs=0.05)
+    assert refusal.status == 429
+    assert str(refusal).startswith("the quota is spent for 8.0 s, longer than max_rate_limit_wait allows")
     assert refusal.rate_limit is not None
     assert refusal.rate_limit.remaining == 0
     assert waiting(gate) == 0
@@ -556,6 +589,38 @@ async def test_nobody_waits_longer_than_its_patience() -> None:
     assert refused.retry_after == pytest.approx(5.0, abs=0.1)
     assert now() - 1000.0 == pytest.approx(15.0, abs=0.01)
     assert isinstance(await calls[2], Ticket)
+
+
+@virtual
+async def test_each_waiter_is_told_by_its_own_place_in_the_queue() -> None:
+    """When the quota is put off by a window, only those are refused who are behind what the next one holds."""
+    gate = make()
+    await opened(gate, GET, rate(2, 0, 10))
+    calls = [asyncio.create_task(enter(gate, GET, 21.0)) for _ in range(4)]  # two in each of two windows
+    await asyncio.sleep(10.02)
+    gate.answered(GET, calls[0].result(), rate(2, 0, 10), 429)
+    await turns()
+    assert [task.done() for task in calls] == [True, False, False, True]
+    assert isinstance(calls[3].result(), RateLimitError)
+    gate.answered(GET, await calls[1], rate(2, 1, 10), 200)
+    assert isinstance(await calls[2], Ticket)
+    assert now() - 1000.0 < 21
+
+
+@virtual
+async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
+    """A gate that is closed for longer than somebody's patience tells so, whoever waits beside them or has left."""
+    gate = make()
+    await opened(gate, GET, rate(100, 0, 9))
+    calls = [asyncio.create_task(enter(gate, GET, patience)) for patience in (12.0, None, None)]
+    await turns()
+    calls[2].cancel()
+    await turns()
+    gate.close(GET, 60.0)
+    await turns()
+    assert [task.done() for task in calls] == [True, False, True]
+    assert isinstance(calls[0].result(), RateLimitError)
+    calls[1].cancel()
 
 
 @virtual
@@ -640,6 +705,22 @@ async def test_a_cancelled_first_request_makes_way() -> None:
 
 
 @virtual
+async def test_a_first_request_cancelled_in_the_moment_of_its_turn_makes_way() -> None:
+    """The next one goes alone in its place, at once."""
+    gate = make()
+    first = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await turns()
+    gate.lost(GET, first)
+    tasks[0].cancel()
+    await turns()
+    assert [task.done() for task in tasks] == [True, True, False]
+    assert isinstance(tasks[1].result(), Ticket)
+    assert now() == 1000.0
+    tasks[2].cancel()
+
+
+@virtual
 async def test_shutting_ends_all_waits() -> None:
     """All who wait, for quota or for a place, are told that the client was closed, each with its own error."""
     gate = make(places=1)
@@ -651,6 +732,7 @@ async def test_shutting_ends_all_waits() -> None:
     errors = await asyncio.gather(*tasks)
     assert {type(error) for error in errors} == {ClientClosedError}
     assert len({id(error) for error in errors}) == 6
+    assert {str(error) for error in errors} == {"the client was closed while the call was waiting"}
     assert now() == 1000.0
     assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
     gate.lost(GET, ticket)
@@ -1024,3 +1106,55 @@ async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
     assert order == [LIST, GET, GET]
     assert waiting(gate) == 0
     assert gate.in_flight == 0
+
+
+@virtual
+async def test_what_is_in_flight_counts_on_the_shared_ledger() -> None:
+    """When an operation joins another's ledger, the other's requests without an answer yet are not forgotten."""
+    gate = make()
+    await opened(gate, GET, named("tokens", 10))
+    assert all(gate.try_enter(GET) for _ in range(2))
+    await opened(gate, LIST, named("tokens", 3))
+    assert gate.try_enter(LIST) is not None
+    assert gate.try_enter(GET) is None
+    assert gate.try_enter(LIST) is None
+
+
+@pytest.mark.parametrize("patience", [(12.0, None), (None, 12.0), (12.0, 12.0), (None, None)], ids=str)
+@virtual
+async def test_those_who_moved_to_the_shared_ledger_keep_their_patience(
+    patience: tuple[float | None, float | None],
+) -> None:
+    """When the shared quota is put off, the impatient of both operations are told, and nobody else."""
+    gate = make()
+    await opened(gate, GET, named("tokens", 0))
+    first = gate.try_enter(LIST)
+    assert first is not None
+    calls = [
+        asyncio.create_task(enter(gate, operation, seconds))
+        for operation, seconds in zip((GET, LIST), patience, strict=True)
+    ]
+    await turns()
+    gate.answered(LIST, first, named("tokens", 0), 200)
+    gate.close(LIST, 60.0)
+    await turns()
+    assert [task.done() for task in calls] == [seconds is not None for seconds in patience]
+    for task in calls:
+        task.cancel()
+    await asyncio.wait(calls)
+    assert waiting(gate) == 0
+
+
+@pytest.mark.parametrize(("between", "remaining"), [(None, 400), ("other", 7)])
+@virtual
+async def test_the_rate_limit_is_that_of_the_operation_used_last(between: str | None, remaining: int) -> None:
+    """An operation that joins another's ledger is shown with that, unless one with another limit was used meanwhile."""
+    gate = make()
+    await opened(gate, GET, named("tokens", 500))
+    ticket = gate.try_enter(LIST)
+    assert ticket is not None
+    if between is not None:
+        await opened(gate, between, named("others", 7))
+    gate.answered(LIST, ticket, named("tokens", 400), 200)
+    assert gate.rate_limit is not None
+    assert gate.rate_limit.remaining == remaining
