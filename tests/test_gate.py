@@ -608,6 +608,19 @@ async def test_each_waiter_is_told_by_its_own_place_in_the_queue() -> None:
 
 
 @virtual
+async def test_patience_that_is_short_by_a_moment() -> None:
+    """Half a second more than a call is ready to wait is too long as well."""
+    gate = make()
+    await opened(gate, GET, rate(100, 0, 9))
+    call = asyncio.create_task(enter(gate, GET, 9.2))
+    await turns()
+    assert not call.done()
+    gate.close(GET, 9.5)
+    await turns()
+    assert isinstance(call.result(), RateLimitError)
+
+
+@virtual
 async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
     """A gate that is closed for longer than somebody's patience tells so, whoever waits beside them or has left."""
     gate = make()

@@ -291,10 +291,10 @@ def test_after_a_closing_the_first_goes_alone() -> None:
 
 @pytest.mark.parametrize("skew", [ALIGNED, ASTRAY])
 def test_the_next_window_is_the_limit_s_worth_and_begins_with_one(skew: float) -> None:
-    """When the window is over one request goes alone to confirm it; its answer opens the rest."""
+    """A moment after the window's end one request goes alone to confirm the next; its answer opens the rest."""
     ledger = opened(remaining=0, skew=skew)
     end = 3.2 + ledger.wait(3.2)
-    assert 10.0 <= end <= 10.2 + SOON
+    assert (10.0 if skew == ALIGNED else 10.2) < end <= 10.2 + SOON
     assert ledger.wait(end - 0.001) > 0
     (probe,) = passing(ledger, end)
     assert left(ledger, end) == LIMIT - 1
@@ -802,6 +802,21 @@ def test_others_who_come_after_our_first_answer_are_noticed_with_the_second() ->
     assert len(passing(ledger, 1.2)) == 96 // 4
 
 
+@pytest.mark.parametrize(("others", "ours", "share"), [(1, 10, 1), (2, 100, 1), (10, 100, 4)])
+def test_somebody_who_looks_up_a_thing_or_two_holds_nobody_back(others: int, ours: int, share: int) -> None:
+    """One request of others beside ten of ours, or two beside a hundred, are none to make room for; ten are."""
+    ledger = Ledger()
+    answer(ledger, 1.0, 1.1, rate(999, 9, limit=1_000))
+    for number in range(2, ours + 1):
+        answer(ledger, 1.0, 1.1, rate(1_000 - number - others, 9, limit=1_000))
+    assert len(passing(ledger, 1.1)) == (1_000 - ours - others) // share
+
+
+def test_however_many_others_there_are_something_may_go() -> None:
+    """Not even twenty times as many requests of others as of ours let us have less than a sixteenth of what is left."""
+    assert len(passing(contended(others=19, count=4), 1.1)) == 20 // 16
+
+
 def test_the_last_few_are_left_where_others_may_take_them() -> None:
     """When less is left than everybody may have in flight, a contended client waits for the next window."""
     ledger = contended(others=1)
@@ -865,11 +880,12 @@ def test_the_first_window_begins_slowly() -> None:
     assert len(passing(ledger, 2.0 + SOON)) == LIMIT - 4 - 8  # no longer than a second
 
 
-def test_with_plenty_left_the_first_window_begins_at_full_speed() -> None:
+@pytest.mark.parametrize(("remaining", "at_once"), [(200, 50), (199, 3)])
+def test_with_plenty_left_the_first_window_begins_at_full_speed(remaining: int, at_once: int) -> None:
     """Four times as many as the client can have in flight leave room for others."""
     ledger = Ledger(places=50)
-    answer(ledger, 1.0, 1.1, rate(200, 9, limit=1000))
-    assert len(passing(ledger, 1.1, most=50)) == 50
+    answer(ledger, 1.0, 1.1, rate(remaining, 9, limit=1000))
+    assert len(passing(ledger, 1.1, most=50)) == at_once
 
 
 @pytest.mark.parametrize(("count", "most"), [(60, 99), (25, 99), (24, 3)])

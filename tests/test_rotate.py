@@ -1027,6 +1027,16 @@ async def test_undoing_does_not_take_for_ever(
     assert warnings(log) == notes(caught.value)
 
 
+async def test_undoing_may_wait_for_quota(datadog: ScriptedDatadog, client: TokensClient, vault: Vault) -> None:
+    """A cancelled rotation has the time to wait for a quota that is back soon, and to revoke what it had made."""
+    datadog.fail("POST", stall=0.05)
+    datadog.fail("DELETE", status=429, headers={"Retry-After": "0.2"})
+    task = asyncio.ensure_future(vault.rotate(client))
+    await until(lambda: len(vault.live) == 2)
+    assert "the new token is revoked" in notes(await cancelled(task))
+    vault.check_unchanged()
+
+
 async def test_undoing_that_is_under_way_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, datadog: ScriptedDatadog, client: TokensClient, vault: Vault
 ) -> None:
