@@ -272,6 +272,13 @@ async def test_what_is_no_str_is_shown_at_its_position() -> None:
     assert item.error.operation == "get_token"
 
 
+async def test_an_id_that_looks_like_a_bad_one_keeps_its_own_answer() -> None:
+    """A `str` that reads like the name of a position without one is an ID like any other."""
+    result = await gather(["<int 7>", 7, "<int 7>"], Service(), 1)
+
+    assert [item.ok for item in result] == [True, False, True]
+
+
 async def test_a_bad_id_that_repeats_has_an_error_at_each_position() -> None:
     """Repeated bad IDs, too, get one result and one exception each."""
     result = await gather(["", "", None, None, 7, "7"], Service())
@@ -580,8 +587,8 @@ async def test_a_fetch_that_cancels_itself_is_not_lost(token_ids: list[str], to_
 
 @pytest.mark.parametrize("width", [1, 4, 50])
 async def test_a_confirmed_401_stops_collect(source: Any, width: int) -> None:
-    """Refused keys cost at most width + 1 requests, and every remaining position gets the 401."""
-    service = Service(fail(UnauthorizedError))
+    """Refused keys cost at most width + 1 requests; each remaining position gets the 401, and no attempt."""
+    service = Service(lambda token_id: UnauthorizedError(token_id=token_id, attempts=1))
 
     result = await gather(source(names(500)), service, width)
 
@@ -594,6 +601,7 @@ async def test_a_confirmed_401_stops_collect(source: Any, width: int) -> None:
     not_sent = [error for error in errors if error and error.token_id not in service.asked]
     assert not_sent
     assert {error.attempts for error in not_sent} == {0}
+    assert {error.attempts for error in errors if error} == {0, 1}
 
 
 @pytest.mark.parametrize("width", [1, 4, 50])
@@ -750,6 +758,19 @@ async def test_while_403s_look_like_the_end_nothing_new_is_sent() -> None:
             async for _ in items:
                 pass
     assert len(service.asked) <= 10 + WIDTH
+
+
+async def test_a_bug_met_while_403s_hold_the_rest_back_does_not_hang(source: Any) -> None:
+    """A fetch that breaks while ten 403s hold the others back ends the call: none waits for what never comes."""
+
+    async def fetch(token_id: str) -> AccessToken:
+        await turns(60 if token_id == "t0" else 1)
+        raise ZeroDivisionError if token_id == "t0" else ForbiddenError
+
+    with pytest.raises(ZeroDivisionError):
+        await gather(source(names(60)), fetch)
+    _, raised = await drain(source(names(60)), fetch)
+    assert isinstance(raised, ZeroDivisionError)
 
 
 async def test_bad_ids_say_nothing_about_the_others() -> None:
