@@ -580,6 +580,18 @@ def test_what_is_no_list_is_refused_with_its_json_path(raw: bytes, path: str, re
     assert caught.value.__context__ is None
 
 
+@pytest.mark.usefixtures("loads")
+def test_tokens_of_a_list_share_what_they_have_in_common() -> None:
+    """Thousands of kept tokens hold the texts that are the same for all of them once."""
+    owner = {"owned_by": {"data": {"id": ACCOUNT}}}
+    resource = {"type": "service_access_tokens", "attributes": {"scopes": ["usage_read"]}, "relationships": owner}
+    first, second = decode_page(page_of(*({"id": token_id} | resource for token_id in ("t1", "t2")))).tokens
+
+    assert first.service_account_id is second.service_account_id
+    assert first.type is second.type
+    assert first.scopes[0] is second.scopes[0]
+
+
 lists = mostly(
     st.fixed_dictionaries(
         {"data": mostly(st.lists(resources, max_size=3))},
@@ -633,7 +645,7 @@ def test_a_recorded_create_decodes_to_token_and_key() -> None:
         ({"id": "t1", "attributes": {"key": [SECRET]}}, ".attributes.key", "expected a string, found an array"),
         ({"id": "t1", "attributes": {"key": 5}}, ".attributes.key", "expected a string, found a number"),
         ({"id": "t1", "attributes": {"key": SECRET, "name": 5}}, ".attributes.name", "expected a string"),
-        ({"attributes": {"key": SECRET}}, ".id", "missing"),
+        ({"attributes": {"key": SECRET}}, ".id", ": the token's ID is missing"),
         ({"id": "t1", "attributes": {"key": SECRET, "created_at": SECRET}}, ".attributes.created_at", "ISO 8601"),
         (SECRET, "", "expected an object, found a string"),
         (None, "", "expected an object, found null"),
@@ -647,6 +659,26 @@ def test_a_create_without_its_key_is_refused(resource: object, path: str, reason
     assert caught.value.path == f"$.data{path}"
     assert SECRET not in f"{caught.value} {vars(caught.value)}"
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("resource", "token_id"),
+    [
+        ({"id": "t1"}, "t1"),
+        ({"id": "t1", "attributes": {"key": SECRET, "created_at": "today"}}, "t1"),
+        ({"id": ""}, None),
+        ({"id": 5}, None),
+        ({"id": {"id": "t1"}}, None),
+        ({"attributes": {"key": SECRET}}, None),
+        (["t1"], None),
+    ],
+)
+@pytest.mark.usefixtures("loads")
+def test_a_create_that_cannot_be_read_names_its_token(resource: object, token_id: str | None) -> None:
+    """The error says which token somebody has to revoke, if the answer holds an ID, and nothing that is none."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode_created(body(resource))
+    assert caught.value.token_id == token_id
 
 
 @given(documents)
