@@ -20,6 +20,7 @@ from dd_sa_tokens import (
     AccessToken,
     BulkResult,
     ClientClosedError,
+    ConfigurationError,
     DatadogError,
     ForbiddenError,
     InvalidArgumentError,
@@ -35,6 +36,7 @@ from dd_sa_tokens._crew import Crew
 
 WIDTH = 4
 HANG = 2.0  # seconds, after which something that should end is taken for hung
+FOREVER = 10**9  # turns
 
 Answer = Callable[[str], DatadogError | None]
 
@@ -555,6 +557,17 @@ async def test_an_error_of_the_fetch_itself_is_not_blamed_on_the_source() -> Non
     assert isinstance(raised, ZeroDivisionError)
 
 
+async def test_an_error_of_the_client_is_the_call_s() -> None:
+    """A client that is wrong, for all IDs alike, is no position's error: the call raises it."""
+    service = Service(fail(ConfigurationError))
+
+    with pytest.raises(ConfigurationError):
+        await gather(names(20), service)
+    results, raised = await drain(names(20), service)
+    assert results == []
+    assert isinstance(raised, ConfigurationError)
+
+
 async def test_an_error_of_the_fetch_itself_does_not_hang_its_twins() -> None:
     """Duplicates that wait for a shared request end with it, even when it breaks in an unforeseen way."""
 
@@ -626,6 +639,22 @@ async def test_a_confirmed_401_stops_a_stream(source: Any, width: int) -> None:
     # What an async source was about to give has not been taken yet.
     assert len(taken) - (source is slowly) <= len(results) <= len(taken)
     assert sorted(item.token_id for item in results) == sorted(taken[: len(results)])
+
+
+@pytest.mark.parametrize("broken", [breaking, breaking_slowly])
+@pytest.mark.parametrize("error", [RuntimeError(), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("count", [WIDTH, WIDTH + 1, WIDTH + 2, WIDTH + 3])
+async def test_a_source_that_breaks_after_a_stop_is_no_shorter_source(
+    broken: Any, error: BaseException, count: int
+) -> None:
+    """Whichever worker meets the source's error, one whose request the stop took back included, it is reported."""
+    service = Service(fail(UnauthorizedError), delay=lambda token_id: 1 if token_id == "t0" else FOREVER)
+
+    with pytest.raises(SourceError) as caught:
+        await gather(broken(names(count), error), service)
+
+    assert caught.value.__cause__ is error
+    assert [type(item.error) for item in caught.value.partial] == [UnauthorizedError] * count
 
 
 async def test_a_401_that_is_not_confirmed_goes_on(source: Any) -> None:
@@ -843,7 +872,7 @@ async def test_a_slow_source_does_not_hang_a_stream_that_has_stopped(kind: type[
 
 async def test_a_stop_takes_back_what_is_under_way() -> None:
     """When the keys turn out to be refused, requests still in flight are cancelled and not waited for."""
-    service = Service(fail(UnauthorizedError), delay=lambda token_id: 1 if token_id == "t0" else 10_000)
+    service = Service(fail(UnauthorizedError), delay=lambda token_id: 1 if token_id == "t0" else FOREVER)
 
     result = await gather(names(8), service)
 
@@ -865,6 +894,26 @@ async def test_cancelling_while_a_source_is_waited_for_is_no_complaint(
         await asyncio.get_running_loop().create_future()
 
     task = asyncio.create_task((gather if to_the_end else drain)(stuck(), Service()))  # type: ignore[operator]
+    await turns(20)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
+async def test_a_source_that_fails_when_it_is_cancelled_is_no_complaint(
+    complaints: list[dict[str, Any]], to_the_end: bool
+) -> None:
+    """What a source makes of being cancelled (an error of its own, say) does not take the cancellation's place."""
+
+    async def fragile() -> AsyncIterator[str]:
+        yield "t0"
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise ConnectionError
+
+    task = asyncio.create_task((gather if to_the_end else drain)(fragile(), Service()))
     await turns(20)
     task.cancel()
     await asyncio.wait([task])
@@ -905,7 +954,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(source: Any, kind: Any, t
 @pytest.mark.parametrize("consumed", [0, 1, 5])
 async def test_a_stream_that_is_closed_early_cancels_its_requests(source: Any, consumed: int) -> None:
     """Breaking out of a stream cancels the requests in flight before `aclose()` returns."""
-    service = Service(delay=lambda token_id: 1 if int(token_id[1:]) < 5 else 10_000)
+    service = Service(delay=lambda token_id: 1 if int(token_id[1:]) < 5 else FOREVER)
 
     async with asyncio.timeout(HANG):
         items = stream(source(names(100)), plain(service), WIDTH)
@@ -920,7 +969,7 @@ async def test_a_stream_that_is_closed_early_cancels_its_requests(source: Any, c
 
 async def test_a_stream_that_is_dropped_cancels_its_requests(source: Any) -> None:
     """A stream that was left with a plain `break` and dropped is cleaned up by the loop within a turn or two."""
-    service = Service(delay=lambda token_id: 1 if token_id == "t0" else 10_000)
+    service = Service(delay=lambda token_id: 1 if token_id == "t0" else FOREVER)
 
     async for _ in stream(source(names(100)), plain(service), WIDTH):
         break
