@@ -20,6 +20,7 @@ from dd_sa_tokens._codec import (
     Page,
     decode_created,
     decode_errors,
+    decode_nothing,
     decode_page,
     decode_token,
     encode_token,
@@ -688,6 +689,25 @@ def test_any_json_is_a_created_token_or_one_error(document: object) -> None:
         created = decode_created(json.dumps(document).encode())
         assert type(created.token) is AccessToken
         assert created.key.reveal()
+
+
+# The answer to a revoke
+
+
+@pytest.mark.parametrize("raw", [b"", b" ", b"\r\n", b"{}", b' {"data": null, "meta": 5}\n'])
+@pytest.mark.usefixtures("loads")
+def test_nothing_and_any_object_answer_a_revoke(raw: bytes) -> None:
+    """No body, a blank one and an object that nobody needs are all as good as nothing."""
+    decode_nothing(raw)
+
+
+@pytest.mark.parametrize("raw", [b"<html>Signed out</html>", b"OK", b"[]", b"null", b'{"data": '])
+@pytest.mark.usefixtures("loads")
+def test_a_page_of_a_proxy_answers_no_revoke(raw: bytes) -> None:
+    """What the API does not say must not pass for its word that a token is gone."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode_nothing(raw)
+    assert caught.value.path == "$"
 
 
 # What is sent
