@@ -23,8 +23,8 @@ class Crew:
         source: Gives the IDs.
         fetch: Fetches one.
         width: Most results in flight, or fetched and not consumed.
-        to_the_end: Whether every position of the source gets an answer that is kept: then the results need not wait to
-            be consumed, and the rest of the source gets one, too, when no other ID can succeed.
+        to_the_end: Whether every position of the source gets an answer that is kept: then `width` may be in flight and
+            as many to be consumed, and the rest of the source gets an answer, too, when no other ID can succeed.
 
     Attributes:
         error: What the source raised, if it did.
@@ -61,9 +61,8 @@ class Crew:
             while self._ready or self._at_work:
                 while self._ready:
                     item = self._ready.popleft()
-                    if not self._to_the_end:
-                        self._outstanding -= 1
-                        self._wake(1)
+                    self._outstanding -= not self._to_the_end
+                    self._wake(1)
                     yield item
                 if self._at_work:
                     self._news = asyncio.get_running_loop().create_future()
@@ -112,14 +111,13 @@ class Crew:
         assert task is not None
         try:
             while self._open:
-                if self._outstanding >= self._width or self._inquiry.suspicious:
+                if max(self._outstanding, len(self._ready)) >= self._width or self._inquiry.suspicious:
                     self._idle.append(asyncio.get_running_loop().create_future())
                     await self._idle[-1]
                     continue
                 self._outstanding += 1
                 taken = await self._take_async(task) if self._is_async else self._take()
                 if not taken:
-                    self._outstanding -= 1
                     break
                 if len(self._workers) < self._width and not self._idle:
                     self._hire()

@@ -53,7 +53,7 @@ class _Lane:
             self.shortages += now - self.looked
         short = self.ledger.shortage(now, 0)
         if short and not self.short:
-            _logger.info("the quota %s is spent for %.2f s", self.ledger.name or "", short)
+            _logger.info("the quota %s is spent for %.2f s", self.ledger.name or "(no name)", short)
         self.short, self.looked = short > 0, now
 
 

@@ -617,6 +617,24 @@ async def test_a_confirmed_401_stops_collect(source: Any, width: int) -> None:
     assert {error.attempts for error in errors if error} == {0, 1}
 
 
+async def test_after_a_stop_the_rest_of_a_long_source_lets_others_run() -> None:
+    """The positions that are answered without a request do not hold up the event loop all at once."""
+    turns_of_others = 0
+
+    async def other() -> None:
+        nonlocal turns_of_others
+        while True:
+            await asyncio.sleep(0)
+            turns_of_others += 1
+
+    others_task = asyncio.ensure_future(other())
+    results = await gather(names(2_000), Service(fail(UnauthorizedError)))
+    others_task.cancel()
+
+    assert len(results.errors) == 2_000
+    assert turns_of_others > 2_000 / WIDTH
+
+
 @pytest.mark.parametrize("width", [1, 4, 50])
 async def test_a_confirmed_401_stops_a_stream(source: Any, width: int) -> None:
     """A stream gives the 401 to the positions that it has taken, and then raises it, an instance of its own."""

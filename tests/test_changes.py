@@ -365,7 +365,7 @@ async def test_a_token_that_an_earlier_try_revoked_is_revoked(
 ) -> None:
     """A 404 after a try that may have arrived means that this one did it: a success."""
     server.script(*acts, reply(404))
-    client = connect(timeout=0.1)
+    client = connect(timeout=0.4)
     await revoke(client)
     assert methods(server) == ["DELETE"] * (len(acts) + 1)
     assert client.stats.requests == len(acts) + 1
