@@ -106,12 +106,16 @@ class Crew:
         # Once nothing more is to be sent, nobody waits for a source that is slow to give its next ID.
         return self._inquiry.busy if self.stopped is not None and not self._to_the_end else bool(self._workers)
 
+    @property
+    def _has_room(self) -> bool:
+        return self._outstanding < self._width and len(self._ready) < self._width
+
     async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
             while self._open:
-                if max(self._outstanding, len(self._ready)) >= self._width or self._inquiry.suspicious:
+                if not self._has_room or self._inquiry.suspicious:
                     self._idle.append(asyncio.get_running_loop().create_future())
                     await self._idle[-1]
                     continue
