@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from typing import Any, cast
+from typing import Any
 
 from ._inquiry import Fetch, Inquiry
 from .errors import DatadogError
@@ -35,7 +35,7 @@ class Crew:
         self, source: Iterator[str] | AsyncIterator[str], fetch: Fetch, width: int, *, to_the_end: bool
     ) -> None:
         self._to_the_end = to_the_end
-        self._source = source
+        self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
         self._inquiry = Inquiry(fetch, self._reconsider)
         self._width = width
@@ -137,7 +137,7 @@ class Crew:
 
     def _take(self) -> tuple[str] | None:
         try:
-            for token_id in cast("Iterator[str]", self._source):
+            for token_id in self._source:
                 return (token_id,)
         except BaseException as error:  # noqa: BLE001 - whatever the source raised, a cancellation of its own included
             self.error = error
@@ -148,7 +148,7 @@ class Crew:
         try:
             async with self._taking:
                 if self._open:
-                    async for token_id in cast("AsyncIterator[str]", self._source):
+                    async for token_id in self._source:
                         return (token_id,)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task.cancelling():

@@ -188,8 +188,10 @@ class Gate:
 
     def close(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's quota pass for a while."""
-        self._lanes[operation].ledger.close(self._clock() + seconds)
-        self._refuse_impatient(operation)
+        lane = self._lanes[operation]
+        lane.ledger.close(self._clock() + seconds)
+        if lane.impatient:
+            self._refuse_impatient(operation)
 
     def shut(self) -> None:
         """Turn away all who wait: the client is being closed."""
@@ -203,7 +205,8 @@ class Gate:
 
     def _left(self, operation: str) -> None:
         self.in_flight -= 1
-        self._refuse_impatient(operation)
+        if self._lanes[operation].impatient:
+            self._refuse_impatient(operation)
         for lane in self._lanes.values():
             if lane.waiters:
                 self._admit()
@@ -253,10 +256,7 @@ class Gate:
         That is seen by the last one in the queue. Who is put off by a window although the last one is not, which one
         request of others is enough for, learns it when its patience ends at the latest.
         """
-        lane = self._lanes[operation]
-        if not lane.impatient:
-            return
-        now = self._clock()
+        lane, now = self._lanes[operation], self._clock()
         short = lane.ledger.shortage(now, len(lane.waiters) - 1)
         expected, lane.served = lane.served, now + short
         if short and lane.served > expected + _NOISE:

@@ -86,7 +86,7 @@ class Inquiry:
         finally:
             del self._asking[task]
         # Those that are still under way may yet show that not everything is forbidden.
-        if self.suspicious and not self._asking and self._refusal is not None:
+        if not self._asking and self.suspicious and self._refusal is not None:
             self._stop(self._refusal)
         return result
 
@@ -141,7 +141,7 @@ class Inquiry:
             self._stop(result.error)
         elif isinstance(result.error, ForbiddenError):
             self._forbidden, self._refusal = self._forbidden + 1, result.error
-        elif not isinstance(result.error, InvalidArgumentError):
+        elif not self._promising and not isinstance(result.error, InvalidArgumentError):
             was_suspicious, self._promising = self.suspicious, True
             if was_suspicious:
                 self._on_change()
