@@ -6,6 +6,8 @@ import asyncio
 import platform
 import time
 import weakref
+from collections.abc import Mapping
+from http.cookies import SimpleCookie
 from typing import Any, final
 
 import aiohttp
@@ -91,18 +93,39 @@ class _Attempt:
         asked = self.task.cancelling() if self.cut is None else self.task.uncancel()
         return asked > self.cancelling
 
-    async def send_once(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Refuse to send the request a second time, as aiohttp does by itself when a connection is dropped.
+    def leave(self) -> None:
+        """Take note that the request goes out. It must not go out again, as aiohttp sends it over a lost connection.
 
         That would be a request that neither the quota's ledger nor the retry budget knows of; and of a token that the
         first one revoked, the second one would be told that there is none.
+
+        Raises:
+            ServerDisconnectedError: It went out before.
         """
         if self.sent:
             raise aiohttp.ServerDisconnectedError
         self.sent = True
-        return await handler(request)
+
+
+@final
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Keeps no cookies; but before each sending it is asked for some, and so sees our own session's requests leave.
+
+    A middleware, as a borrowed session needs one, would see them as well, but costs a busy client a twentieth.
+    """
+
+    def __init__(self, attempts: Mapping[asyncio.Task[Any], _Attempt], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._attempts = attempts
+        self._loop = loop
+        self._none = SimpleCookie()
+
+    def filter_cookies(self, request_url: URL) -> SimpleCookie:  # noqa: ARG002 - the same for all
+        """Return none, once for each attempt."""
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._attempts[task].leave()
+        return self._none
 
 
 class Transport:
@@ -135,7 +158,6 @@ class Transport:
         self._connections = connections
         self._loop: asyncio.AbstractEventLoop | None = None
         self._options: dict[str, Any] = {}  # of each request
-        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()  # likewise
         self._attempts: dict[asyncio.Task[Any], _Attempt] = {}  # in the order in which they began: by deadline
         self._timer: asyncio.TimerHandle | None = None
         self._reference: weakref.ref[Transport] = weakref.ref(self)
@@ -165,15 +187,15 @@ class Transport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
+                cookie_jar=_NoCookies(self._attempts, loop),
                 headers=_Headers(self._headers | self._credentials.headers()),  # else merged anew with each request
                 trust_env=False,
             )
         else:
             # aiohttp takes a request's own middlewares instead of its session's, and has no public way to name those.
             theirs = getattr(self._session, "_middlewares", ())
-            self._middlewares = (_keep_the_message, *theirs, _signing(self._credentials))
-            self._options["headers"] = self._headers
+            middlewares = (_leaving(self._attempts), _keep_the_message, *theirs, _signing(self._credentials))
+            self._options |= {"headers": self._headers, "middlewares": middlewares}
 
     async def close(self) -> None:
         """End what is under way and close the session, if it is not borrowed."""
@@ -189,7 +211,7 @@ class Transport:
         """Make one attempt, once open."""
         attempt = self._begin()
         try:
-            return await self._exchange(request, attempt)
+            return await self._exchange(request)
         except asyncio.CancelledError as error:
             if attempt.cancelled():
                 # Without the frames of aiohttp, which hold the headers: cancellation, too, ends up in tracebacks.
@@ -231,7 +253,7 @@ class Transport:
                 break
             attempt.stop(RequestTimeoutError(f"no complete answer within {self._timeout:g} s"))
 
-    async def _exchange(self, request: Request[Any], attempt: _Attempt) -> Reply:
+    async def _exchange(self, request: Request[Any]) -> Reply:
         assert self._session is not None
         options = self._options
         if request.body is not None:
@@ -239,8 +261,7 @@ class Transport:
             more["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
             options = options | more
         url = URL(self._base_url + request.path, encoded=True)
-        middlewares = (attempt.send_once, *self._middlewares)
-        async with self._session.request(request.operation.method, url, middlewares=middlewares, **options) as response:
+        async with self._session.request(request.operation.method, url, **options) as response:
             return Reply(response.status, response.headers, await _read(response), time.time())
 
     def _give_up(self, attempt: _Attempt) -> Failure:
@@ -285,6 +306,18 @@ def _fault_of_certificate(error: Exception) -> str:
     return f": {reason}" if reason else ""
 
 
+def _leaving(attempts: Mapping[asyncio.Task[Any], _Attempt]) -> aiohttp.ClientMiddlewareType:
+    """Return what sees the requests of a borrowed session leave."""
+
+    async def leave(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        attempts[task].leave()
+        return await handler(request)
+
+    return leave
+
+
 async def _keep_the_message(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -321,7 +354,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read the body, as far as it may go: compressed, a few bytes can become gigabytes."""
     chunks: list[bytes] = []
     size = 0
-    while chunk := await response.content.readany():
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
         size += len(chunk)
         if size > LARGEST_BODY:
             raise _TooLargeError
