@@ -82,7 +82,9 @@ def _structure_optional_str(value: object, _type: object) -> str | None:
     return value
 
 
-def _structure_datetime(value: object, _type: object) -> datetime:
+def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
+    if value is None:
+        return None
     if type(value) is not str:
         raise _expected("an ISO 8601 date and time", value)
     try:
@@ -93,10 +95,6 @@ def _structure_datetime(value: object, _type: object) -> datetime:
         msg = "expected an ISO 8601 date and time with an offset, found another string"
         raise _WrongValueError(msg)
     return moment
-
-
-def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
-    return None if value is None else _structure_datetime(value, datetime)
 
 
 def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
@@ -179,7 +177,6 @@ def _make_converter() -> Converter:
     made = Converter()
     made.register_structure_hook(str, _structure_str)
     made.register_structure_hook(str | None, _structure_optional_str)
-    made.register_structure_hook(datetime, _structure_datetime)
     made.register_structure_hook(datetime | None, _structure_optional_datetime)
     made.register_structure_hook_func(lambda cls: cls == tuple[str, ...], _structure_scopes)
     return made
