@@ -16,6 +16,7 @@ import attrs
 import pytest
 
 import dd_sa_tokens.client
+from benchmarks import report, summary
 from dd_sa_tokens.config import read_base_url
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -172,3 +173,19 @@ def test_each_test_that_is_named_exists() -> None:
     for file, name in named:
         source = (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
         assert not name or re.search(rf"^(?:async def|def|class) {name}\b|^{name} = ", source, re.MULTILINE), name
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    """The tables under Performance are what the benchmarks print from the JSON of their last run, and nothing else."""
+    text = README.read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- figures: .*? -->\n\n(.*?)\n\n<!-- end of figures -->", text, re.DOTALL)
+    assert shown == [summary.markdown(report.load(report.RESULTS))]
+
+
+def test_every_picture_is_there() -> None:
+    """Each picture that the README shows is in the repository, and has a text for who does not see it."""
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README.read_text(encoding="utf-8"))
+    assert len(pictures) >= 6
+    for text, path in pictures:
+        assert text
+        assert (REPOSITORY / path).is_file(), path
