@@ -42,8 +42,8 @@ def draw(document: dict[str, Any], folder: Path) -> None:
     except Skipped as reason:
         say(f"{document['part']}: no chart, {reason}")
         return
-    import matplotlib as mpl  # noqa: PLC0415 - it need not be installed
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
 
     mpl.use("svg")
     with mpl.rc_context(_STYLE):

@@ -16,7 +16,7 @@ _TOP = Path(__file__).parent.parent
 
 def _measure(*, quick: bool) -> Any:
     """Run pyperf, and return its suite of benchmarks."""
-    import pyperf  # noqa: PLC0415 - it need not be installed
+    import pyperf
 
     options = ["--debug-single-value"] if quick else ["--fast"]
     with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def ours_without_orjson() -> Decoder:
 def cattrs_default() -> Decoder:
     """Nested attrs classes and the converter that cattrs makes for orjson, nothing registered."""
     machine.require("orjson")
-    from cattrs.preconf.orjson import make_converter  # noqa: PLC0415 - it needs orjson
+    from cattrs.preconf.orjson import make_converter
 
     def record(name: str, **fields: Any) -> Any:
         return attrs.make_class(name, {key: attrs.field(type=kind) for key, kind in fields.items()}, frozen=True)
@@ -122,7 +122,7 @@ def cattrs_default() -> Decoder:
 def with_msgspec() -> Decoder:
     """Nested structs of msgspec, which reads JSON straight into them."""
     machine.require("msgspec")
-    import msgspec  # noqa: PLC0415 - it need not be installed
+    import msgspec
 
     def record(name: str, **fields: Any) -> Any:
         return msgspec.defstruct(name, list(fields.items()), frozen=True)
@@ -141,9 +141,9 @@ def official() -> Decoder:
 
     @cache  # imported at its first use: each of pyperf's processes comes by here, and only two of them need it
     def client() -> tuple[Any, Any, Any]:
-        from datadog_api_client import ApiClient, Configuration  # noqa: PLC0415
-        from datadog_api_client.v2.model import list_service_access_tokens_response as many  # noqa: PLC0415
-        from datadog_api_client.v2.model import service_access_token_response as one  # noqa: PLC0415
+        from datadog_api_client import ApiClient, Configuration
+        from datadog_api_client.v2.model import list_service_access_tokens_response as many
+        from datadog_api_client.v2.model import service_access_token_response as one
 
         deserialize = ApiClient(Configuration()).deserialize
         return deserialize, (one.ServiceAccessTokenResponse,), (many.ListServiceAccessTokensResponse,)
@@ -187,7 +187,7 @@ def present() -> list[Callable[[], Decoder]]:
 
 def main() -> None:
     """Time all of them."""
-    import pyperf  # noqa: PLC0415 - it need not be installed
+    import pyperf
 
     runner = pyperf.Runner(program_args=("-m", "benchmarks.decoders"))
     for make in DECODERS:

@@ -47,7 +47,7 @@ class _Transport:
 
 def _client() -> TokensClient:
     client = TokensClient(base_url="http://127.0.0.1:9", concurrency=WIDTH, **KEYS)
-    client._pipeline._transport = _Transport()  # type: ignore[assignment]
+    client._pipeline._transport = _Transport()
     return client
 
 
@@ -113,7 +113,7 @@ def _measure(way: Callable[[int], Awaitable[float]], counts: tuple[int, ...], wo
     for count in todo:
         if count >= 1_000:  # it costs more than a small run
             gc.collect()
-        seconds[count].append(asyncio.run(way(count)))  # type: ignore[arg-type]
+        seconds[count].append(asyncio.run(way(count)))
     for count, found in seconds.items():
         median = statistics.median(found)
         yield {"count": count, "runs": len(found), "seconds": median, "us_each": median / count * 1e6}
@@ -123,7 +123,7 @@ def run(options: Options) -> Report:
     """Measure all numbers, as far as the largest that is wanted."""
     rows: list[Row] = []
     for name, (counts, way) in WAYS.items():
-        asyncio.run(way(1_000))  # type: ignore[arg-type]
+        asyncio.run(way(1_000))
         chosen = options.up_to_largest(counts, quick=len(counts) - 2)
         rows += [
             {"what": name} | row for row in _measure(way, chosen, *((1_000, 1) if options.quick else (200_000, 3)))

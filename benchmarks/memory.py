@@ -112,11 +112,11 @@ def _measure(pipe: Connection, place: int, url: str, count: int) -> None:
     """Warm up, then fetch, and report by how much the process grew: at its peak, and with the result in hand."""
     fetch = WAYS[place].fetch
     for _ in range(_WARM_UP[0]):
-        asyncio.run(fetch(url, _WARM_UP[1]))  # type: ignore[arg-type]
+        asyncio.run(fetch(url, _WARM_UP[1]))
     gc.collect()
     _forget_peak()
     before, begun = resident(), time.perf_counter()
-    result = asyncio.run(fetch(url, count))  # type: ignore[arg-type]
+    result = asyncio.run(fetch(url, count))
     seconds, peak = time.perf_counter() - begun, _peak()
     gc.collect()
     after = resident()

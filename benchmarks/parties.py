@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import attrs
@@ -39,11 +41,8 @@ def _ours(where: Where, places: int, strategy: Strategy) -> int:
 
 def _official_threads(where: Where, places: int) -> int:
     """As in the benchmark of the throughput: a pool of threads, each with a client of its own."""
-    import threading  # noqa: PLC0415
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-    from datadog_api_client import ApiClient  # noqa: PLC0415 - it need not be installed
-    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi  # noqa: PLC0415
+    from datadog_api_client import ApiClient
+    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
     own = threading.local()
 
@@ -60,8 +59,8 @@ def _official_threads(where: Where, places: int) -> int:
 
 
 def _official_async(where: Where, places: int) -> int:
-    from datadog_api_client import AsyncApiClient  # noqa: PLC0415 - it need not be installed
-    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi  # noqa: PLC0415
+    from datadog_api_client import AsyncApiClient
+    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
     async def run() -> int:
         semaphore = asyncio.Semaphore(places)
@@ -92,7 +91,7 @@ def fetch(pipe: Connection, client: str, places: int, where: Where) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each of its retries
     logging.getLogger("dd_sa_tokens").setLevel(logging.ERROR)
     if client.startswith("official"):
-        import datadog_api_client.v2.api.service_accounts_api  # noqa: F401, PLC0415 - seconds that are not the quota's
+        import datadog_api_client.v2.api.service_accounts_api  # noqa: F401 - seconds that are not the quota's
     pipe.send(None)
     time.sleep(max(pipe.recv() - time.time(), 0.0))
     got = CLIENTS[client](where, places)

@@ -114,8 +114,8 @@ async def official_threaded(url: str, width: int) -> AsyncIterator[Fetch]:
 @asynccontextmanager
 async def official_async(url: str, width: int) -> AsyncIterator[Fetch]:
     """Datadog's asynchronous client under gather and a semaphore; it opens 25 connections at the most."""
-    from datadog_api_client import AsyncApiClient  # noqa: PLC0415 - it need not be installed
-    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi  # noqa: PLC0415
+    from datadog_api_client import AsyncApiClient
+    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
     async with AsyncApiClient(official_settings(url)) as client:
         get = ServiceAccountsApi(client).get_service_account_access_token
@@ -135,7 +135,7 @@ async def official_async(url: str, width: int) -> AsyncIterator[Fetch]:
 @asynccontextmanager
 async def with_httpx(url: str, width: int) -> AsyncIterator[Fetch]:
     """The asynchronous httpx under gather and a semaphore."""
-    import httpx  # noqa: PLC0415 - it need not be installed
+    import httpx
 
     limits = httpx.Limits(max_connections=width, max_keepalive_connections=width)
     async with httpx.AsyncClient(headers=SIGNED, limits=limits) as client:
@@ -155,7 +155,7 @@ async def with_httpx(url: str, width: int) -> AsyncIterator[Fetch]:
 
 def official_settings(url: str, keys: dict[str, str] = KEYS, **options: Any) -> Any:
     """Return the official client's configuration."""
-    from datadog_api_client import Configuration  # noqa: PLC0415 - it need not be installed
+    from datadog_api_client import Configuration
 
     signed = {"apiKeyAuth": keys["api_key"], "appKeyAuth": keys["app_key"]}
     return Configuration(host=url, api_key=signed, **options)
@@ -165,8 +165,8 @@ class official_client:  # noqa: N801 - it is used like a function
     """Datadog's synchronous client, as a context that gives what fetches a token by its ID."""
 
     def __init__(self, url: str) -> None:
-        from datadog_api_client import ApiClient  # noqa: PLC0415 - it need not be installed
-        from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi  # noqa: PLC0415
+        from datadog_api_client import ApiClient
+        from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
         self._client = ApiClient(official_settings(url))
         self._get = ServiceAccountsApi(self._client).get_service_account_access_token

@@ -152,9 +152,9 @@ def _serve(ready: Connection, core: int | None) -> None:
         await server.serve_forever()
 
     try:
-        from uvloop import new_event_loop  # noqa: PLC0415 - where there is one
+        from uvloop import new_event_loop
     except ImportError:
-        from asyncio import new_event_loop  # noqa: PLC0415
+        from asyncio import new_event_loop
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(run())
 

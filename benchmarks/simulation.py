@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run(main: Callable[[], Awaitable[Any]]) -> Any:
     """Run a coroutine function to its end in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main())  # type: ignore[arg-type]
+        return runner.run(main())
 
 
 @attrs.define

@@ -42,7 +42,7 @@ def loops() -> dict[str, Loop]:
     except Skipped as reason:
         say(f"without uvloop: {reason}")
     else:
-        import uvloop  # noqa: PLC0415 - it need not be installed
+        import uvloop
 
         found["uvloop"] = uvloop.new_event_loop
     return found

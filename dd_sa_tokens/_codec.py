@@ -77,9 +77,7 @@ def _structure_str(value: object, _type: object) -> str:
 
 
 def _structure_optional_str(value: object, _type: object) -> str | None:
-    if value is not None and type(value) is not str:
-        raise _expected("a string", value)
-    return value
+    return None if value is None else _structure_str(value, str)
 
 
 def _structure_optional_datetime(value: object, _type: object) -> datetime | None:

@@ -487,7 +487,7 @@ async def test_a_source_is_not_asked_again_after_its_error(is_async: bool) -> No
             return f"t{self.given}"
 
     class AsyncHiccup(Hiccup):
-        __iter__ = None  # type: ignore[assignment]
+        __iter__ = None
 
         def __aiter__(self) -> AsyncHiccup:
             return self
@@ -911,7 +911,7 @@ async def test_cancelling_while_a_source_is_waited_for_is_no_complaint(
         yield "t0"
         await asyncio.get_running_loop().create_future()
 
-    task = asyncio.create_task((gather if to_the_end else drain)(stuck(), Service()))  # type: ignore[operator]
+    task = asyncio.create_task((gather if to_the_end else drain)(stuck(), Service()))
     await turns(20)
     task.cancel()
     await asyncio.wait([task])

@@ -115,13 +115,13 @@ async def test_a_change_can_be_cancelled_wherever_it_is_suspended(
         client, before = connect(datadog), len(datadog.tokens)
         if fault:
             datadog.fail_next(1, **fault)
-        cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]
+        cancelled = await cancelled_when_suspended(call(client, datadog), at)
         check_nothing_left(client)
         await check_still_works(client, datadog)
         made = len(datadog.tokens) - before
-        assert made in {create_one: (0, 1), update_one: (0,), revoke_one: (0, -1)}[call]  # type: ignore[index]
+        assert made in {create_one: (0, 1), update_one: (0,), revoke_one: (0, -1)}[call]
         if not cancelled:
-            assert made == {create_one: 1, update_one: 0, revoke_one: -1}[call]  # type: ignore[index]
+            assert made == {create_one: 1, update_one: 0, revoke_one: -1}[call]
             break
     assert at > 2 + bool(fault)
 
@@ -224,7 +224,7 @@ async def test_a_bulk_fetch_can_be_cancelled_wherever_it_is_suspended(datadog: F
     """Cancelled at each suspension point of the call or of a task of its own, a bulk fetch or a list leaves nothing."""
     for at in itertools.count(1):
         client = connect(datadog, concurrency=4)
-        cancelled = await cancelled_when_suspended(call(client, datadog), at)  # type: ignore[arg-type]
+        cancelled = await cancelled_when_suspended(call(client, datadog), at)
         await turns(1)
         check_nothing_left(client)
         await check_still_works(client, datadog)
@@ -335,7 +335,7 @@ async def test_a_timeout_around_a_call(datadog: FakeDatadog, call: Call) -> None
             async with asyncio.timeout(0.05):
                 await call(client, datadog)
         assert not isinstance(caught.value, RequestTimeoutError)
-        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+        assert asyncio.current_task().cancelling() == 0
         check_nothing_left(client)
 
 
@@ -361,7 +361,7 @@ async def test_the_clients_timeout_and_an_outer_one_together(datadog: FakeDatado
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(milliseconds / 1000):
                     await fetch_one(client, datadog)
-            assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+            assert asyncio.current_task().cancelling() == 0
             await turns(2)
             check_nothing_left(client)
 

@@ -30,7 +30,7 @@ HOSTILE = ("\x1b[31mred\x1b[0m", '=HYPERLINK("https://x.example")', "<script>ale
 def token(token_id: str, **fields: object) -> AccessToken:
     """Make a token about which there is nothing to say."""
     good = {"name": token_id, "scopes": ("a_read",), "created_at": NOW - 10 * DAY, "last_used_at": NOW - 5 * DAY}
-    return AccessToken(id=token_id, **(good | {"expires_at": NOW + 100 * DAY} | fields))  # type: ignore[arg-type]
+    return AccessToken(id=token_id, **(good | {"expires_at": NOW + 100 * DAY} | fields))
 
 
 TOKENS = [

@@ -55,7 +55,7 @@ def plain(width: int = 100) -> Console:
 
 def document(name: str, width: int = 100, *, empty: bool = False) -> str:
     """Write a document of one token and one failure, or of nothing."""
-    written = make_format(name, plain(width))  # type: ignore[arg-type]
+    written = make_format(name, plain(width))
     items = [] if empty else [written.token(TOKEN), written.failure("t\x1b2", FAILURE)]
     return "".join([written.begin(), *items, written.end()])
 
@@ -273,7 +273,7 @@ async def test_a_file_that_cannot_be_written_any_more(tmp_path, name):
     path = tmp_path / "x"
     sink = open_sink(Destination(name, path), Messages())
     sink._file.close()
-    sink._file = Path("/dev/full").open("r+b" if name == "jsonl" else "w")  # noqa: ASYNC230, SIM115
+    sink._file = Path("/dev/full").open("r+b" if name == "jsonl" else "w")  # noqa: ASYNC230, SIM115 - the sink's own, and it closes it
     with pytest.raises(CommandError, match=r"cannot write \S+: No space left on device"):
         await sink.write("x" * 100_000)
     sink.abandon(empty=False)

@@ -463,7 +463,7 @@ def test_unstructured_token_has_the_shape_of_a_new_one() -> None:
 
 
 @given(
-    second=st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),  # noqa: DTZ001
+    second=st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),
     digits=st.text("0123456789", max_size=9),
     offset=st.sampled_from(["Z", "+00:00", "-00:00"]) | whole,
     separator=st.sampled_from("T "),
@@ -737,11 +737,11 @@ def test_any_text_arrives_as_it_was_given(name: str, scopes: list[str], token_id
 
 @given(
     st.datetimes(
-        min_value=datetime(2, 1, 1),  # noqa: DTZ001
-        max_value=datetime(9998, 12, 31),  # noqa: DTZ001
+        min_value=datetime(2, 1, 1),
+        max_value=datetime(9998, 12, 31),
         timezones=st.just(UTC) | (whole | offsets).map(timezone),
     )
-    | st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.timezones())  # noqa: DTZ001
+    | st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.timezones())
 )
 @example(datetime(2027, 4, 8, 16, 45, 35, 914000, tzinfo=timezone(timedelta(hours=2))))
 def test_an_end_is_sent_in_utc(expires_at: datetime) -> None:

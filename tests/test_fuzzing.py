@@ -50,7 +50,7 @@ values = st.recursive(
 
 def places(document: object) -> Iterator[tuple[Any, Any]]:
     """Yield where each value of a document is: what holds it, and under which name or number."""
-    items: Any = document.items() if isinstance(document, dict) else enumerate(document)  # type: ignore[arg-type]
+    items: Any = document.items() if isinstance(document, dict) else enumerate(document)
     for name, value in list(items):
         yield document, name
         if isinstance(value, dict | list):

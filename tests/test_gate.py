@@ -56,7 +56,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     @property
     def timers(self) -> int:
         """Timers that are set."""
-        return sum(not handle.cancelled() for handle in self._scheduled)  # type: ignore[attr-defined]
+        return sum(not handle.cancelled() for handle in self._scheduled)
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -222,11 +222,11 @@ async def test_one_timer_for_all() -> None:
     tasks = [asyncio.create_task(call((GET, LIST)[number % 2])) for number in range(1000)]
     await turns()
     assert waiting(gate) == 1000
-    assert asyncio.get_running_loop().timers == 1  # type: ignore[attr-defined]
+    assert asyncio.get_running_loop().timers == 1
     await asyncio.gather(*tasks)
     assert now() < 1011
     await asyncio.sleep(2)
-    assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
+    assert asyncio.get_running_loop().timers == 0
 
 
 @virtual
@@ -747,7 +747,7 @@ async def test_shutting_ends_all_waits() -> None:
     assert len({id(error) for error in errors}) == 6
     assert {str(error) for error in errors} == {"the client was closed while the call was waiting"}
     assert now() == 1000.0
-    assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined]
+    assert asyncio.get_running_loop().timers == 0
     gate.lost(GET, ticket)
     assert (gate.in_flight, waiting(gate)) == (0, 0)
 
@@ -805,7 +805,7 @@ async def test_a_hundred_thousand_waiters() -> None:
             asked[name] += 1
             return getattr(ledger, name)
 
-    ledger, lane.ledger = lane.ledger, Counting()  # type: ignore[assignment]
+    ledger, lane.ledger = lane.ledger, Counting()
     order: list[int] = []
 
     async def call(number: int) -> None:

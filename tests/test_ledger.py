@@ -108,7 +108,7 @@ def test_error_pages_do_not_hold_the_others_one_after_the_other() -> None:
     ledger = Ledger()
     for at in (0.0, 0.3, 0.6, 0.9):
         assert len(passing(ledger, at)) == 1
-        ledger.lost(ledger._alone)  # type: ignore[arg-type]
+        ledger.lost(ledger._alone)
     assert len(passing(ledger, 1.0)) == 1000
 
 

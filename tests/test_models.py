@@ -91,7 +91,7 @@ def test_never_used_is_a_missing_last_use(last_used_at: datetime | None, never: 
 def test_naive_datetimes_are_refused_by_name(field: str) -> None:
     """A datetime of a token always has an offset, so one without is refused where it is put in."""
     with pytest.raises(ValueError, match=f"{field} must be timezone-aware"):
-        token(**{field: datetime(2026, 6, 1)})  # noqa: DTZ001
+        token(**{field: datetime(2026, 6, 1)})
 
 
 def test_datetimes_whose_timezone_has_no_offset_are_refused() -> None:
@@ -103,7 +103,7 @@ def test_datetimes_whose_timezone_has_no_offset_are_refused() -> None:
 @pytest.mark.parametrize("ask", ["is_expired", "expires_within"])
 def test_naive_moments_are_refused(ask: str) -> None:
     """A helper that is asked about a naive moment says so instead of failing in a comparison."""
-    naive = datetime(2026, 6, 1)  # noqa: DTZ001
+    naive = datetime(2026, 6, 1)
     arguments = (naive,) if ask == "is_expired" else (SECOND, naive)
     with pytest.raises(ValueError, match="at must be timezone-aware"):
         getattr(token(expires_at=NOON), ask)(*arguments)
@@ -165,7 +165,7 @@ def test_secret_shows_only_when_revealed(value: str) -> None:
         f"{secret:>40}",
         f"{secret:.3}",
         f"{secret}",
-        "%s|%r|%a" % (secret, secret, secret),  # noqa: UP031
+        "%s|%r|%a" % (secret, secret, secret),  # noqa: UP031 - one of the ways to format
         f"{format(secret)}",
         repr(created),
         str(created),

@@ -412,7 +412,7 @@ async def test_a_429_closes_the_gate_for_everyone(
     await client.get_tokens(ACCOUNT, ["a", "b"])
     server.script(limited(0.15) if known else limited())
     first = asyncio.create_task(client.get_token(ACCOUNT, "c"))
-    while not client.stats.rate_limited:  # noqa: ASYNC110
+    while not client.stats.rate_limited:  # noqa: ASYNC110 - a counter tells nobody but who asks
         await asyncio.sleep(0.001)
     others = asyncio.create_task(client.get_tokens(ACCOUNT, [f"t{number}" for number in range(9)]))
     await asyncio.sleep(0.05)

@@ -228,7 +228,7 @@ def test_values_are_frozen_slotted_attrs(value: Any) -> None:
 def test_a_bulk_result_has_no_room_for_more() -> None:
     """A bulk result, too, is slotted."""
     with pytest.raises(AttributeError):
-        BulkResult().something_else = 1  # type: ignore[attr-defined]
+        BulkResult().something_else = 1
 
 
 def test_the_fields_of_the_values() -> None:

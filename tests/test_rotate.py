@@ -370,7 +370,7 @@ async def test_a_life_that_is_not_known_can_be_given() -> None:
         {"token_id": "a\nb"},
         {"store": None},
         {"store": "vault"},
-        {"expires_at": datetime(2099, 1, 1)},  # noqa: DTZ001
+        {"expires_at": datetime(2099, 1, 1)},
         {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)},
         {"expires_at": "2099-01-01"},
     ],
@@ -919,7 +919,7 @@ async def cancelled(task: asyncio.Future[Any]) -> asyncio.CancelledError:
     with pytest.raises(asyncio.CancelledError) as caught:
         async with asyncio.timeout(HANG):
             await task
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    assert asyncio.current_task().cancelling() == 0
     return caught.value
 
 
@@ -1157,7 +1157,7 @@ async def test_it_is_cancelled_when_store_is_just_done(client: TokensClient, vau
 
     async def store(created: CreatedToken) -> None:
         await vault.store(created)
-        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        asyncio.current_task().cancel()
 
     _, error = await how_it_ended(asyncio.ensure_future(vault.rotate(client, store=store)))
     assert isinstance(error, asyncio.CancelledError)
@@ -1196,7 +1196,7 @@ async def test_a_timeout_around_it(
         async with asyncio.timeout(0.1):
             await vault.rotate(client)
     assert not isinstance(caught.value, DatadogError)
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    assert asyncio.current_task().cancelling() == 0
     said = {"GET": "", "POST": "the new token is revoked", "DELETE": "the rotation was complete"}[method]
     assert said in notes(caught.value.__cause__)
     assert bool(notes(caught.value.__cause__)) == (method != "GET")
@@ -1299,7 +1299,7 @@ class MuteError(SomeError):
 
 def with_attribute(secret: str) -> Exception:
     error = SomeError("no")
-    error.sent = {"headers": [("x-value", secret)]}  # type: ignore[attr-defined]
+    error.sent = {"headers": [("x-value", secret)]}
     return error
 
 

@@ -91,7 +91,7 @@ async def test_a_list_can_be_sorted_and_filtered() -> None:
     async with FakeDatadog(tokens=130) as datadog, connected(datadog) as client:
         account = datadog.service_account_id
         newest = [token.created_at async for token in client.list_tokens(account, sort="-created_at", page_size=30)]
-        assert newest == sorted((token.created_at for token in datadog.tokens), reverse=True)  # type: ignore[type-var]
+        assert newest == sorted((token.created_at for token in datadog.tokens), reverse=True)
         created = await client.create_token(account, name="a&sort=name #1/ü", scopes=["a"])
         found = [token.id async for token in client.list_tokens(account, filter="&SORT=name #1/ü")]
         assert found == [created.token.id]
@@ -258,13 +258,13 @@ async def test_all_strategies_give_the_same() -> None:
         account = datadog.service_account_id
         odd: list[Any] = ["", "..", "a\nb", "x" * 257, None, 5, "a/../b", "?", datadog.token_ids[3].upper()]
         ids = [*datadog.token_ids[:200], *ABSENT, *odd, *datadog.token_ids[150:], *ABSENT[:3], *odd]
-        bulk = {strategy: await client.get_tokens(account, ids, strategy=strategy) for strategy in STRATEGIES}  # type: ignore[arg-type]
+        bulk = {strategy: await client.get_tokens(account, ids, strategy=strategy) for strategy in STRATEGIES}
         expected = summary(bulk["get"])
         assert summary(bulk["list"]) == summary(bulk["auto"]) == expected
         assert {kind for _, kind in expected if isinstance(kind, type)} == {NotFoundError, InvalidArgumentError}
         assert [str(item.error) for item in bulk["list"]] == [str(item.error) for item in bulk["get"]]
         for strategy in STRATEGIES:
-            items = [item async for item in client.stream_tokens(account, ids, strategy=strategy)]  # type: ignore[arg-type]
+            items = [item async for item in client.stream_tokens(account, ids, strategy=strategy)]
             assert sorted(summary(items), key=repr) == sorted(expected, key=repr)
         for result in bulk.values():
             errors = [id(item.error) for item in result if item.error]

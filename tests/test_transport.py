@@ -64,7 +64,7 @@ async def failure(client: TokensClient, kind: type[DatadogError] = TransportErro
     assert error.__context__ is None
     assert not hasattr(error, "__notes__")
     files = [str(entry.path) for entry in caught.traceback]
-    assert not [path for path in files if "/aiohttp/" in path or path.endswith("/_transport.py")]
+    assert not [path for path in files if "/aiohttp/" in path or "/_transport/" in path]
     assert (error.operation, error.service_account_id, error.token_id) == ("get_token", ACCOUNT, "t1")
     return error
 
@@ -231,7 +231,7 @@ async def test_the_timeout_covers_the_whole_answer(server: RawServer, connect: C
     assert isinstance(error, TimeoutError)
     assert isinstance(error, TransportError)
     assert "0.1 s" in str(error)
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    assert asyncio.current_task().cancelling() == 0
     assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
 
 
@@ -343,7 +343,7 @@ async def test_a_cancelled_call_leaves_no_connection_behind(server: RawServer, c
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         client = connect(session=session, **options)
         tasks = [asyncio.create_task(client.get_token(ACCOUNT, "t1")) for _ in range(2 if moment == "pool" else 1)]
-        while not server.open:  # noqa: ASYNC110
+        while not server.open:  # noqa: ASYNC110 - a list tells nobody but who asks
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         for task in reversed(tasks):
@@ -570,7 +570,7 @@ async def test_closing_the_client_ends_its_calls(server: RawServer, moment: str)
     url = server.url.replace("http:", "https:") if server.silent else server.url
     client = TokensClient(base_url=url, concurrency=1, **KEYS)
     tasks = [asyncio.create_task(failure(client, ClientClosedError)) for _ in range(3 if moment == "queue" else 1)]
-    while not server.open:  # noqa: ASYNC110
+    while not server.open:  # noqa: ASYNC110 - a list tells nobody but who asks
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     await client.close()

@@ -270,7 +270,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
 @pytest.mark.parametrize(
     ("ask", "operation", "token_id"),
     [
-        (lambda: list_tokens("sa", filter_=5, sort=None, size=1, number=0), "list_tokens", None),  # type: ignore[arg-type]
+        (lambda: list_tokens("sa", filter_=5, sort=None, size=1, number=0), "list_tokens", None),
         (lambda: create_token("sa", name="", scopes=["a"], expires_at=None), "create_token", None),
         (lambda: create_token("sa", name="n", scopes=[], expires_at=None), "create_token", None),
         (lambda: update_token("sa", "t1", name="", scopes=None), "update_token", "t1"),

@@ -43,10 +43,10 @@ def run() -> None:
     _keep_standard_files()
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is None where it was closed
         with suppress(AttributeError):  # a test's stand-in need not have it
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - of what is usual
     code = guarded(_run_app, Messages())
     try:
-        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - as above
             sys.stdout.flush()
     except OSError as error:
         silence_stdout()

@@ -111,7 +111,7 @@ def audit(
     run: Run,
     service_account_ids: Accounts,
     *,
-    # typer parses these defaults, and shows them so.
+    # Types are ignored because typer parses these defaults, and shows them so.
     expiring_within: Expiring = "30d",  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
     unused_for: Unused = "90d",  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
     broad_scopes: Broad = 10,

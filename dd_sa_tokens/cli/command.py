@@ -113,7 +113,7 @@ def command(body: Body) -> Callable[..., None]:
 
     own = inspect.signature(body, eval_str=True)
     parameters = [*list(own.parameters.values())[1:], *_shared_parameters()]
-    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it there
     return call
 
 

@@ -107,7 +107,7 @@ class Csv:
         cells = dict(record)
         for outer, inner in record.items():
             if isinstance(inner, dict):
-                cells |= {f"{outer}_{name}": value for name, value in inner.items()}  # pyright: ignore[reportUnknownVariableType]
+                cells |= {f"{outer}_{name}": value for name, value in inner.items()}  # pyright: ignore[reportUnknownVariableType] - JSON
         return self._row([cells.get(column) for column in self._columns])
 
     def end(self) -> str:
@@ -122,7 +122,7 @@ class Csv:
 
 
 def _csv_cell(value: object) -> str:
-    text = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownArgumentType]
+    text = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownArgumentType] - JSON
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -17,7 +17,7 @@ from .outcome import CommandError
 try:
     import fcntl
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # checked before each use
 
 _OUR_BEGINNING = b'{"id": "'
 
