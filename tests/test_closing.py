@@ -26,6 +26,7 @@ from conftest import (
     reply,
     stall,
 )
+from yarl import URL
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient
 
@@ -138,7 +139,7 @@ def use_once(client: TokensClient, server: RawServer, *, close: bool = False) ->
 
     async def use() -> None:
         await server.start(port=server.port)
-        client._pipeline._transport._base_url = server.url
+        client._pipeline._transport._base_url = URL(server.url)
         await client.get_token(ACCOUNT, "t1")
         if close:
             await client.close()

@@ -13,13 +13,22 @@ class TooLargeError(Exception):
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body, as far as it may go: compressed, a few bytes can become gigabytes."""
+    """Read the body, as far as it may go: compressed, a few bytes can become gigabytes.
+
+    Its end gives the connection back to its pool; without that, the connection is closed.
+    """
+    content = response.content
     chunks: list[bytes] = []
     size = 0
-    while not response.content.at_eof():
-        chunk = await response.content.readany()
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            raise TooLargeError
-        chunks.append(chunk)
+    try:
+        while not content.at_eof():
+            # Mostly it is there at once.
+            chunk = content.read_nowait() if content.is_eof() else await content.readany()
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                raise TooLargeError  # noqa: TRY301 - it closes the connection as any other error does
+            chunks.append(chunk)
+    except BaseException:
+        response.close()
+        raise
     return b"".join(chunks)

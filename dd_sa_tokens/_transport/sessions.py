@@ -77,26 +77,28 @@ class _NoCookies(aiohttp.DummyCookieJar):
     def __init__(self, attempts: Attempts) -> None:
         super().__init__()
         self._attempts = attempts
+        self._running_loop = asyncio.get_running_loop()  # asking for it costs a system call each time
         self._none = SimpleCookie()
 
     def filter_cookies(self, request_url: URL) -> SimpleCookie:  # noqa: ARG002 - the same for all
         """Return none, once for each attempt."""
-        _leave(self._attempts)
+        _leave(self._attempts, self._running_loop)
         return self._none
 
 
-def _leave(attempts: Attempts) -> None:
+def _leave(attempts: Attempts, loop: asyncio.AbstractEventLoop) -> None:
     """Take note that the request of the running task goes out."""
-    task = asyncio.current_task()
+    task = asyncio.current_task(loop)
     assert task is not None
     attempts[task].leave()
 
 
 def _leaving(attempts: Attempts) -> aiohttp.ClientMiddlewareType:
     """Return what sees the requests of a borrowed session leave."""
+    loop = asyncio.get_running_loop()
 
     async def leave(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        _leave(attempts)
+        _leave(attempts, loop)
         return await handler(request)
 
     return leave

@@ -43,7 +43,8 @@ class Transport:
         connections: int,
     ) -> None:
         sessions.check(session)
-        self._base_url = base_url
+        self._base_url = URL(base_url, encoded=True)
+        self._base_path = self._base_url.raw_path.rstrip("/")
         self._credentials = credentials
         self._session = session
         self._owns_session = session is None
@@ -94,9 +95,12 @@ class Transport:
 
     async def send(self, request: Request[Any]) -> Reply | Failure:
         """Make one attempt, once open."""
+        assert self._session is not None
         attempt = self._begin()
+        options = self._options if request.body is None else self._with_body(request.body)
         try:
-            return await self._exchange(request)
+            response = await self._session.request(request.operation.method, self._url(request.path), **options)
+            return Reply(response.status, response.headers, await read(response), time.time())
         except asyncio.CancelledError as error:
             if attempt.cancelled():
                 # Without the frames of aiohttp, which hold the headers: cancellation, too, ends up in tracebacks.
@@ -138,16 +142,17 @@ class Transport:
                 break
             attempt.stop(RequestTimeoutError(f"no complete answer within {self._timeout:g} s"))
 
-    async def _exchange(self, request: Request[Any]) -> Reply:
-        assert self._session is not None
-        options = self._options
-        if request.body is not None:
-            more: dict[str, Any] = {"data": request.body}
-            more["headers"] = {**options.get("headers", {}), "Content-Type": "application/json"}
-            options = options | more
-        url = URL(self._base_url + request.path, encoded=True)
-        async with self._session.request(request.operation.method, url, **options) as response:
-            return Reply(response.status, response.headers, await read(response), time.time())
+    def _with_body(self, body: bytes) -> dict[str, Any]:
+        """Return the options of a request that has one."""
+        headers = {**self._options.get("headers", {}), "Content-Type": "application/json"}
+        return {**self._options, "data": body, "headers": headers}
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path with or without a query, sent exactly as it is."""
+        path, _, query = path.partition("?")
+        # Made from the base, it need not be parsed, which would take 6% of a request's time.
+        url = self._base_url.with_path(self._base_path + path, encoded=True)
+        return URL(f"{url}?{query}", encoded=True) if query else url
 
     def _give_up(self, attempt: Attempt) -> Failure:
         if attempt.cut is None:  # aiohttp cancels its own work, for example when a session is closed
