@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 import attrs
@@ -74,6 +75,7 @@ class Pipeline:
         self._gate = gate
         self._policy = policy
         self._redact = credentials.redact
+        self._redact_name = lru_cache(maxsize=16)(credentials.redact)  # a quota's, the same in each answer
         self._budget = RetryBudget(time.monotonic)
         self._closing: asyncio.Future[None] | None = None
         self.closed = False
@@ -195,7 +197,7 @@ class Pipeline:
             pause = rejection_pause(outcome, self._policy, call.rejections)
             if pause:  # before the place is free, or the next one in the queue would slip through
                 self._gate.close(operation, pause)
-        self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact), reply.status)
+        self._gate.answered(operation, ticket, parse_rate_limit(reply, self._redact_name), reply.status)
         return outcome
 
     def _patience(self, call: _Call) -> float | None:

@@ -34,7 +34,9 @@ from .models import AccessToken, CreatedToken, RateLimit
 T = TypeVar("T")
 
 _DAY = 86_400.0
+_PLAIN_ID = re.compile("[0-9A-Za-z_-]{1,256}")  # what the API's own look like: nothing to check, nothing to encode
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?")
+_RATE_LIMIT = tuple(f"X-RateLimit-{part}" for part in ("Limit", "Period", "Remaining", "Reset", "Name"))
 _MOST_ERRORS = 10
 _LONGEST_ERROR = 1_000
 _LONGEST_NAME = 100
@@ -208,19 +210,20 @@ def revoke_token(service_account_id: str, token_id: str) -> Request[None]:
 
 
 def _all(operation: Operation[Any], service_account_id: str) -> str:
-    check_id("service_account_id", service_account_id, operation.name)
-    return _collection(service_account_id)
+    account = _segment("service_account_id", service_account_id, operation)
+    return f"/api/v2/service_accounts/{account}/access_tokens"
 
 
 def _one(operation: Operation[Any], service_account_id: str, token_id: str) -> str:
     collection = _all(operation, service_account_id)
-    check_id("token_id", token_id, operation.name, service_account_id=service_account_id)
-    return f"{collection}/{quote(token_id, safe='')}"
+    return f"{collection}/{_segment('token_id', token_id, operation, service_account_id)}"
 
 
-@lru_cache(maxsize=64)
-def _collection(service_account_id: str) -> str:
-    return f"/api/v2/service_accounts/{quote(service_account_id, safe='')}/access_tokens"
+def _segment(name: str, value: str, operation: Operation[Any], service_account_id: str | None = None) -> str:
+    """Return an ID, once it has been found to be one, as a segment of a path."""
+    if type(value) is str and _PLAIN_ID.fullmatch(value):
+        return value
+    return quote(check_id(name, value, operation.name, service_account_id), safe="")
 
 
 def _decode_asked_token(request: Request[AccessToken], body: bytes) -> AccessToken:
@@ -307,17 +310,16 @@ def parse_rate_limit(reply: Reply, redact: Callable[[str], str]) -> RateLimit | 
     Junk and negative values are as good as no header. A header that was sent twice and joined (`7, 7`) counts once;
     where the two differ, the more careful one counts. A reset too large to be a delay is a Unix time.
     """
-    get = reply.headers.get
-    limit = _count(get("X-RateLimit-Limit")) or None
-    period = _seconds(get("X-RateLimit-Period"))
+    raw_limit, raw_period, raw_remaining, raw_reset, name = map(reply.headers.get, _RATE_LIMIT)
+    limit = _count(raw_limit) or None
+    period = _seconds(raw_period)
     if period is not None and not 0 < period <= _DAY:
         period = None
-    remaining = _count(get("X-RateLimit-Remaining"))
-    reset = _seconds(get("X-RateLimit-Reset"))
+    remaining = _count(raw_remaining)
+    reset = _seconds(raw_reset)
     if reset is not None and reset > _DAY:
         reset = _until(reset, reply)
-    name = get("X-RateLimit-Name")
-    if limit is None and period is None and remaining is None and reset is None and not name:
+    if remaining is None and limit is None and period is None and reset is None and not name:
         return None
     return RateLimit(limit, period, remaining, reset, redact(name)[:_LONGEST_NAME] if name else None)
 
