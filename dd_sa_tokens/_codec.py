@@ -77,7 +77,7 @@ def _structure_str(value: object, _type: object) -> str:
 
 
 def _structure_optional_str(value: object, _type: object) -> str | None:
-    return None if value is None else _structure_str(value, str)
+    return value if value is None or type(value) is str else _structure_str(value, str)
 
 
 def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
@@ -107,14 +107,17 @@ def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
     return tuple(map(intern, cast("list[str]", items)))  # tokens share them: a tenth of a kept token's memory
 
 
-def _member(parent: dict[str, Any], name: str, path: str) -> dict[str, Any]:
-    """Return an object inside an object; an empty one where it is missing or null."""
-    value = parent.get(name)
-    if value is None:
-        return {}
-    if type(value) is not dict:
-        raise InvalidResponseError(path=f"{path}.{name}", reason=str(_expected("an object", value)))
-    return cast("dict[str, Any]", value)
+def _member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:
+    """Return an object inside an object, however deep; an empty one where a step on the way is missing or null."""
+    for name in names:
+        inner = parent.get(name)
+        if inner is None:
+            return {}
+        if type(inner) is not dict:
+            way = ".".join((path, *names[: names.index(name) + 1]))
+            raise InvalidResponseError(path=way, reason=str(_expected("an object", inner)))
+        parent = cast("dict[str, Any]", inner)
+    return parent
 
 
 def _structure_token(resource: object, path: str) -> AccessToken:
@@ -124,15 +127,13 @@ def _structure_token(resource: object, path: str) -> AccessToken:
     if not resource.get("id"):
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
+    owner_id = _member(resource, path, "relationships", "owned_by", "data").get("id")
     flat = {
-        **_member(resource, "attributes", path),
+        **_member(resource, path, "attributes"),
         "id": resource["id"],
         "type": TOKEN_TYPE if kind == TOKEN_TYPE else kind,
+        "service_account_id": intern(owner_id) if type(owner_id) is str else owner_id,
     }
-    relationships = _member(resource, "relationships", path)
-    owner = _member(relationships, "owned_by", f"{path}.relationships")
-    owner_id = _member(owner, "data", f"{path}.relationships.owned_by").get("id")
-    flat["service_account_id"] = intern(owner_id) if type(owner_id) is str else owner_id
     try:
         return _from_flat(flat, AccessToken)
     except ClassValidationError as group:
@@ -227,7 +228,7 @@ def decode_page(body: bytes) -> Page:
         raise InvalidResponseError(path="$.data", reason=str(_expected("an array", data)))
     resources = cast("list[object]", data)
     tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(resources))
-    total = _member(_member(document, "meta", "$"), "page", "$.meta").get("total_filtered_count")
+    total = _member(document, "$", "meta", "page").get("total_filtered_count")
     if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # what orjson takes for one
         reason = str(_expected("a whole number of at least 0", total))
         raise InvalidResponseError(path="$.meta.page.total_filtered_count", reason=reason)
@@ -251,7 +252,7 @@ def decode_created(body: bytes) -> CreatedToken:
 
 
 def _structure_key(resource: object) -> Secret:
-    key = _member(cast("dict[str, Any]", resource), "attributes", "$.data").get("key")
+    key = _member(cast("dict[str, Any]", resource), "$.data", "attributes").get("key")
     if type(key) is str and key:
         return Secret(key)
     reason = str(_expected("a string", key)) if key else "the secret is missing"
