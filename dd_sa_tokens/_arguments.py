@@ -18,6 +18,10 @@ LARGEST_PAGE = 100
 """Most tokens that the API puts on a page of a list."""
 
 _LONGEST_ID = 256
+
+PLAIN_ID = re.compile(f"[0-9A-Za-z_-]{{1,{_LONGEST_ID}}}")
+"""What the API's own IDs look like: nothing to check about them, and nothing to encode."""
+
 # Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
 _UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSENDABLE = re.compile("[\ud800-\udfff]")

@@ -77,7 +77,7 @@ def _structure_str(value: object, _type: object) -> str:
 
 
 def _structure_optional_str(value: object, _type: object) -> str | None:
-    return value if value is None or type(value) is str else _structure_str(value, str)
+    return None if value is None else _structure_str(value, str)
 
 
 def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
@@ -127,9 +127,10 @@ def _structure_token(resource: object, path: str) -> AccessToken:
     if not resource.get("id"):
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
+    attributes = _member(resource, path, "attributes")
     owner_id = _member(resource, path, "relationships", "owned_by", "data").get("id")
     flat = {
-        **_member(resource, path, "attributes"),
+        **attributes,
         "id": resource["id"],
         "type": TOKEN_TYPE if kind == TOKEN_TYPE else kind,
         "service_account_id": intern(owner_id) if type(owner_id) is str else owner_id,

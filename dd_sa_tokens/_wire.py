@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from ._arguments import check_id, check_list_options, check_name, check_scopes
+from ._arguments import PLAIN_ID, check_id, check_list_options, check_name, check_scopes
 from ._codec import Page, decode_created, decode_errors, decode_nothing, decode_page, decode_token, encode_token
 from .errors import (
     APIError,
@@ -34,9 +34,14 @@ from .models import AccessToken, CreatedToken, RateLimit
 T = TypeVar("T")
 
 _DAY = 86_400.0
-_PLAIN_ID = re.compile("[0-9A-Za-z_-]{1,256}")  # what the API's own look like: nothing to check, nothing to encode
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?")
-_RATE_LIMIT = tuple(f"X-RateLimit-{part}" for part in ("Limit", "Period", "Remaining", "Reset", "Name"))
+_RATE_LIMIT = (
+    "X-RateLimit-Limit",
+    "X-RateLimit-Period",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Name",
+)
 _MOST_ERRORS = 10
 _LONGEST_ERROR = 1_000
 _LONGEST_NAME = 100
@@ -221,7 +226,7 @@ def _one(operation: Operation[Any], service_account_id: str, token_id: str) -> s
 
 def _segment(name: str, value: str, operation: Operation[Any], service_account_id: str | None = None) -> str:
     """Return an ID, once it has been found to be one, as a segment of a path."""
-    if type(value) is str and _PLAIN_ID.fullmatch(value):
+    if type(value) is str and PLAIN_ID.fullmatch(value):
         return value
     return quote(check_id(name, value, operation.name, service_account_id), safe="")
 
@@ -319,7 +324,7 @@ def parse_rate_limit(reply: Reply, redact: Callable[[str], str]) -> RateLimit | 
     reset = _seconds(raw_reset)
     if reset is not None and reset > _DAY:
         reset = _until(reset, reply)
-    if remaining is None and limit is None and period is None and reset is None and not name:
+    if limit is None and period is None and remaining is None and reset is None and not name:
         return None
     return RateLimit(limit, period, remaining, reset, redact(name)[:_LONGEST_NAME] if name else None)
 

@@ -250,7 +250,8 @@ def _split_url(url: str) -> SplitResult | None:
         _ = parts.port
     except ValueError:
         return None
-    return parts
+    after_ipv6 = parts.netloc.partition("]")[2]
+    return None if after_ipv6 and after_ipv6[0] != ":" else parts  # which some Pythons let pass
 
 
 def _fault_of_base_url(secret: Secret) -> str | None:  # noqa: PLR0911 - one for each fault

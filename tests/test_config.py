@@ -352,6 +352,7 @@ def test_base_urls_are_accepted(base_url: str, url: str) -> None:
         ("https://proxy.example:port", "is not a URL"),
         ("https://proxy.example:99999", "is not a URL"),
         ("https://[::1", "is not a URL"),
+        ("https://[::1]8443", "is not a URL"),
         ("https://proxy.example\n", "is not a URL"),
         ("https://proxy.example/a b", "is not a URL"),
         ("https://proxy.example\\@evil.example", "is not a URL"),

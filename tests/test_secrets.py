@@ -194,6 +194,7 @@ CUT_OFF_AT: dict[str, Act] = {
     "answer": stall(),
     "headers": stall(b"HTTP/1.1 200 OK\r\nX-Echo: "),
     "body": stall(head(200, {"Content-Length": "999"}) + API_KEY.encode()),
+    "body, headers known": stall(head(200, {"Content-Length": "999", "X-Echo": API_KEY}) + b"{"),
     "retry": reply(503, Retry_After="0.01, 9"),
     "gate": reply(429, headers=quota(5, 0, 3000, 3600)),
     "echo, then answer": echo(500),

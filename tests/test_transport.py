@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from cancelling import HANG
 from conftest import (
     ACCOUNT,
     API_KEY,
@@ -448,9 +449,16 @@ async def test_an_id_is_one_segment_of_the_path(
 
 
 async def test_a_base_url_s_path_comes_first(server: RawServer, connect: Connect) -> None:
-    """A proxy's path is kept in front of the API's."""
-    await connect(base_url=f"{server.url}/datadog/eu/").get_token(ACCOUNT, "a/b")
-    assert server.requests[0].target == f"/datadog/eu/api/v2/service_accounts/{ACCOUNT}/access_tokens/a%2Fb"
+    """A proxy's path is kept in front of the API's, whether there is a query or not."""
+    client = connect(base_url=f"{server.url}/datadog/eu/")
+    tokens = f"/datadog/eu/api/v2/service_accounts/{ACCOUNT}/access_tokens"
+    await client.get_token(ACCOUNT, "a/b")
+    server.script(reply(body={"data": []}))
+    assert [token async for token in client.list_tokens(ACCOUNT, filter="a b/?&#%é", sort="-name", page_size=7)] == []
+    assert [request.target for request in server.requests] == [
+        f"{tokens}/a%2Fb",
+        f"{tokens}?page%5Bsize%5D=7&page%5Bnumber%5D=0&sort=-name&filter=a%20b%2F%3F%26%23%25%C3%A9",
+    ]
 
 
 async def test_connections_are_reused(server: RawServer, connect: Connect) -> None:
@@ -530,6 +538,23 @@ async def test_a_borrowed_session_s_middlewares_and_traces_run(server: RawServer
         await connect(session=session).get_token(ACCOUNT, "t1")
     assert seen == ["middleware GET", "trace 200"]
     assert len(server.requests) == 1
+
+
+async def test_an_answer_that_has_no_end_gives_its_connection_up(server: RawServer, connect: Connect) -> None:
+    """A server that switches to another protocol keeps no connection busy, although somebody still has its answer."""
+    kept: list[aiohttp.ClientResponse] = []
+
+    async def keep(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+        kept.append(await handler(request))
+        return kept[-1]
+
+    server.script(stall(head(101, {"Connection": "upgrade", "Upgrade": "websocket"})))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), middlewares=[keep]) as session:
+        client = connect(session=session)
+        assert "the server answered 101" in str(await failure(client))
+        async with asyncio.timeout(HANG):
+            assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
+    assert [response.status for response in kept] == [101, 200]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("their own"), RuntimeError("canary"), KeyError("x")])

@@ -15,7 +15,7 @@ class TooLargeError(Exception):
 async def read(response: aiohttp.ClientResponse) -> bytes:
     """Read the body, as far as it may go: compressed, a few bytes can become gigabytes.
 
-    Its end gives the connection back to its pool; without that, the connection is closed.
+    At its end aiohttp gives the connection back to its pool; a body that has none leaves it closed.
     """
     content = response.content
     chunks: list[bytes] = []
@@ -26,9 +26,9 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
             chunk = content.read_nowait() if content.is_eof() else await content.readany()
             size += len(chunk)
             if size > LARGEST_BODY:
-                raise TooLargeError  # noqa: TRY301 - it closes the connection as any other error does
+                raise TooLargeError
             chunks.append(chunk)
-    except BaseException:
-        response.close()
-        raise
+    finally:
+        if not response.closed:
+            response.close()
     return b"".join(chunks)

@@ -77,7 +77,7 @@ class _NoCookies(aiohttp.DummyCookieJar):
     def __init__(self, attempts: Attempts) -> None:
         super().__init__()
         self._attempts = attempts
-        self._running_loop = asyncio.get_running_loop()  # asking for it costs a system call each time
+        self._running_loop = asyncio.get_running_loop()
         self._none = SimpleCookie()
 
     def filter_cookies(self, request_url: URL) -> SimpleCookie:  # noqa: ARG002 - the same for all

@@ -96,8 +96,9 @@ class Transport:
     async def send(self, request: Request[Any]) -> Reply | Failure:
         """Make one attempt, once open."""
         assert self._session is not None
-        attempt = self._begin()
         options = self._options if request.body is None else self._with_body(request.body)
+        attempt = self._begin()
+        response: aiohttp.ClientResponse | None = None
         try:
             response = await self._session.request(request.operation.method, self._url(request.path), **options)
             return Reply(response.status, response.headers, await read(response), time.time())
@@ -109,6 +110,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
             return self._explain(error, attempt)
         finally:
+            response = None  # a traceback would show the server's headers
             del self._attempts[attempt.task]
             if attempt.landed is not None:
                 attempt.landed.set_result(None)
