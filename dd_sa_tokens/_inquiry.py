@@ -51,8 +51,9 @@ class Inquiry:
     def __init__(self, fetch: Fetch, on_change: Callable[[], object]) -> None:
         self._fetch = fetch
         self._on_change = on_change
-        self._asking: dict[asyncio.Task[Any], None] = {}
-        self._flights: dict[str, list[asyncio.Future[TokenResult]]] = {}
+        self._flights: dict[str, asyncio.Task[Any]] = {}  # the IDs that are being asked for, and who does so
+        self._twins: dict[str, list[asyncio.Future[TokenResult]]] = {}  # those who wait for the answer of another
+        self._waiting = 0
         self._confirming = asyncio.Lock()
         self._forbidden = 0
         self._refusal: ForbiddenError | None = None
@@ -61,8 +62,8 @@ class Inquiry:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being asked for."""
-        return bool(self._asking)
+        """Whether an answer is to come."""
+        return bool(self._flights) or self._waiting > 0
 
     @property
     def suspicious(self) -> bool:
@@ -76,45 +77,48 @@ class Inquiry:
             return refused
         if self.stopped is not None:
             return self._not_sent(token_id, self.stopped)
-        self._asking[task] = None
+        if token_id in self._flights:
+            return await self._wait(token_id)
+        self._flights[token_id] = task
+        result: TokenResult | None = None
         try:
-            result = await self._share(token_id)
+            asked = await self._ask(token_id)
+            result = await self._confirm(asked) if isinstance(asked.error, UnauthorizedError) else asked
+            self._note(result)
         except asyncio.CancelledError:
             if self.stopped is None or task.uncancel():  # by somebody else, too
                 raise
             result = self._not_sent(token_id, self.stopped)
         finally:
-            del self._asking[task]
+            del self._flights[token_id]
+            if token_id in self._twins:
+                self._tell_twins(token_id, result)
+        assert result is not None
         # Those that are still under way may yet show that not everything is forbidden.
-        if not self._asking and self.suspicious and self._refusal is not None:
+        if not self._flights and self.suspicious and self._refusal is not None:
             self._stop(self._refusal)
         return result
 
     def _not_sent(self, token_id: str, why: DatadogError) -> TokenResult:
         return TokenResult(token_id, error=why.with_context(token_id=token_id, attempts=0))
 
-    async def _share(self, token_id: str) -> TokenResult:
-        """Ask for an ID, or wait for the answer if it is being asked for already."""
-        flight = self._flights.get(token_id)
-        if flight is not None:
-            flight.append(asyncio.get_running_loop().create_future())
-            return await flight[-1]
-        flight = self._flights[token_id] = list[asyncio.Future[TokenResult]]()
+    async def _wait(self, token_id: str) -> TokenResult:
+        """Wait for the answer to an ID that is being asked for already."""
+        answer: asyncio.Future[TokenResult] = asyncio.get_running_loop().create_future()
+        self._twins.setdefault(token_id, []).append(answer)
+        self._waiting += 1
         try:
-            result = await self._ask(token_id)
-            if isinstance(result.error, UnauthorizedError):
-                result = await self._confirm(result)
-        except BaseException:
-            for waiting in flight:
-                waiting.cancel()
-            raise
+            return await answer
         finally:
-            del self._flights[token_id]
-        self._note(result)
-        for waiting in flight:
-            if not waiting.done():
-                waiting.set_result(twin(result))
-        return result
+            self._waiting -= 1
+
+    def _tell_twins(self, token_id: str, result: TokenResult | None) -> None:
+        """Pass an answer on; without one, nobody needs it any more."""
+        for answer in self._twins.pop(token_id):
+            if result is None:
+                answer.cancel()
+            elif not answer.done():
+                answer.set_result(twin(result))
 
     async def _ask(self, token_id: str) -> TokenResult:
         try:
@@ -152,6 +156,6 @@ class Inquiry:
             return
         self.stopped = error.with_context(token_id=None)
         self._on_change()
-        for task in self._asking:
+        for task in self._flights.values():
             if task is not asyncio.current_task():
                 task.cancel()
