@@ -80,6 +80,8 @@ def _bars(
     axes.set_title(title, loc="left")
     if log:
         axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=5)  # more would run into each other
     axes.margins(x=0.18)
 
 
