@@ -217,6 +217,27 @@ async def test_a_stream_shares_a_request_among_twins_in_flight() -> None:
     assert Counter(service.asked) == {"a": 3, "b": 2, "c": 1}
 
 
+async def test_what_is_answered_together_is_taken_in_before_more_is_asked(source: Any) -> None:
+    """Of results that come at the same time none has to wait while requests for others are made."""
+    events: list[str] = []
+    rounds = [asyncio.get_running_loop().create_future()]
+
+    async def fetch(token_id: str) -> AccessToken:
+        events.append("asked")
+        this_round = rounds[-1]
+        if events.count("asked") % WIDTH == 0:
+            rounds.append(this_round.get_loop().create_future())
+            this_round.get_loop().call_soon(this_round.set_result, None)
+        await this_round
+        events.append("answered")
+        return AccessToken(id=token_id)
+
+    for give_all in (gather, drain):
+        events.clear()
+        await give_all(source(names(3 * WIDTH)), fetch)
+        assert events == [*["asked"] * WIDTH, *["answered"] * WIDTH] * 3
+
+
 async def test_each_failing_position_has_its_own_exception(source: Any) -> None:
     """No two results share an exception instance, duplicates included, so that raising one changes no other."""
     service = Service(fail(a=NotFoundError, b=NotFoundError), delay=5)
