@@ -82,6 +82,32 @@ async def test_twins_share_a_request_but_not_an_exception(desk: Desk) -> None:
     assert results[0].error is not results[1].error
 
 
+async def test_an_inquiry_is_busy_until_the_last_twin_has_its_answer(desk: Desk) -> None:
+    """Who waits for another's answer is waited for, too; then nothing is kept of it."""
+    first, second = await desk.ask("t1"), await desk.ask("t1")
+    seen: list[tuple[bool, bool, bool]] = []
+    desk._answers["t1"].add_done_callback(lambda _: seen.append((first.done(), second.done(), desk.inquiry.busy)))
+    await desk.give("t1")
+
+    assert seen == [(True, False, True)]  # right after the first one got it
+    assert (await second).ok
+    assert not desk.inquiry.busy
+    assert desk.inquiry._twins == {}
+
+
+async def test_a_twin_that_is_cancelled_disturbs_nobody(desk: Desk) -> None:
+    """The others get their answer."""
+    first, second, third = [await desk.ask("t1") for _ in range(3)]
+    second.cancel()
+    await asyncio.sleep(0)
+    await desk.give("t1")
+
+    assert (await first).ok
+    assert (await third).ok
+    assert second.cancelled()
+    assert desk.asked == ["t1"]
+
+
 async def test_after_a_stop_nothing_is_asked(desk: Desk) -> None:
     """A 401 that a second try confirms is told once, and is the answer for all that comes after."""
     await refuse(desk)
