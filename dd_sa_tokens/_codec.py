@@ -111,10 +111,10 @@ def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
 def _member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:
     """Return an object inside an object, however deep; an empty one where a step on the way is missing or null."""
     for name in names:
-        inner = parent.get(name)
-        if inner is None:
-            return {}
+        inner: Any = parent.get(name)
         if type(inner) is not dict:
+            if inner is None:
+                return {}
             way = ".".join((path, *names[: names.index(name) + 1]))
             raise InvalidResponseError(path=way, reason=str(_expected("an object", inner)))
         parent = cast("dict[str, Any]", inner)
@@ -129,12 +129,7 @@ def _structure_token(resource: object, path: str) -> AccessToken:
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
     attributes = _member(resource, path, "attributes")
-    try:
-        owner_id = resource["relationships"]["owned_by"]["data"]["id"]
-    except (KeyError, TypeError):
-        owner_id = None
-    if owner_id is None:  # or something on the way is missing, null or wrong
-        owner_id = _member(resource, path, "relationships", "owned_by", "data").get("id")
+    owner_id = _member(resource, path, "relationships", "owned_by", "data").get("id")
     flat = {
         **attributes,
         "id": resource["id"],

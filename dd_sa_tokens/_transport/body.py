@@ -15,7 +15,7 @@ class TooLargeError(Exception):
 async def read(response: aiohttp.ClientResponse) -> bytes:
     """Read the body, as far as it may go: compressed, a few bytes can become gigabytes.
 
-    At its end aiohttp gives the connection back to its pool; a body that has none leaves it closed.
+    At its end aiohttp gives the connection back to its pool. Whatever else ends the reading closes the connection.
     """
     content = response.content
     chunks: list[bytes] = []
