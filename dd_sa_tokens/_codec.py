@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from sys import intern
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from cattrs import ClassValidationError, Converter
@@ -39,7 +39,9 @@ def _loads_strictly(body: bytes) -> Any:
     return value
 
 
-_loads: Callable[[bytes], Any]
+_Json = dict[str, Any] | list[Any] | str | float | bool | None
+
+_loads: Callable[[bytes], _Json]
 try:
     from orjson import loads as _loads
 except ImportError:
@@ -95,36 +97,34 @@ def _structure_optional_datetime(value: object, _type: object) -> datetime | Non
     return moment
 
 
-def _structure_scopes(value: object, _type: object) -> tuple[str, ...]:
+def _structure_scopes(value: _Json, _type: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if type(value) is not list:
         raise _expected("an array of strings", value)
-    items = cast("list[str]", value)
     try:
-        return tuple(map(intern, items))  # tokens share them: a tenth of a kept token's memory
+        return tuple(map(intern, value))  # tokens share them: a tenth of a kept token's memory
     except TypeError:  # from what is no str
-        wrong = next(item for item in items if type(item) is not str)
+        wrong = next(item for item in value if type(item) is not str)
     raise _expected("an array of strings, each item", wrong)
 
 
 def _member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:
     """Return an object inside an object, however deep; an empty one where a step on the way is missing or null."""
     for name in names:
-        inner: Any = parent.get(name)
+        inner: _Json = parent.get(name)
         if type(inner) is not dict:
             if inner is None:
                 return {}
             way = ".".join((path, *names[: names.index(name) + 1]))
             raise InvalidResponseError(path=way, reason=str(_expected("an object", inner)))
-        parent = cast("dict[str, Any]", inner)
+        parent = inner
     return parent
 
 
-def _structure_token(resource: object, path: str) -> AccessToken:
+def _structure_token(resource: _Json, path: str) -> AccessToken:
     if type(resource) is not dict:
         raise InvalidResponseError(path=path, reason=str(_expected("an object", resource)))
-    resource = cast("dict[str, Any]", resource)
     if not resource.get("id"):
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
@@ -225,11 +225,10 @@ def decode_page(body: bytes) -> Page:
         InvalidResponseError: It is something else.
     """
     document = _envelope(body)
-    data = document.get("data")
+    data: _Json = document.get("data")
     if type(data) is not list:
         raise InvalidResponseError(path="$.data", reason=str(_expected("an array", data)))
-    resources = cast("list[object]", data)
-    tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(resources))
+    tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(data))
     total = _member(document, "$", "meta", "page").get("total_filtered_count")
     if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # what orjson takes for one
         reason = str(_expected("a whole number of at least 0", total))
@@ -243,18 +242,19 @@ def decode_created(body: bytes) -> CreatedToken:
     Raises:
         InvalidResponseError: It is something else; with the new token's ID, if that can be read.
     """
-    resource = _envelope(body).get("data")
+    document = _envelope(body)
+    resource: _Json = document.get("data")
     try:
-        return CreatedToken(_structure_token(resource, "$.data"), _structure_key(resource))
+        return CreatedToken(_structure_token(resource, "$.data"), _key(document))
     except InvalidResponseError as error:
         # There is a token now, which somebody has to revoke.
-        token_id = cast("dict[str, Any]", resource).get("id") if type(resource) is dict else None
+        token_id = resource.get("id") if type(resource) is dict else None
         error.token_id = token_id if type(token_id) is str and token_id else None
         raise
 
 
-def _structure_key(resource: object) -> Secret:
-    key = _member(cast("dict[str, Any]", resource), "$.data", "attributes").get("key")
+def _key(document: dict[str, Any]) -> Secret:
+    key = _member(document, "$", "data", "attributes").get("key")
     if type(key) is str and key:
         return Secret(key)
     reason = str(_expected("a string", key)) if key else "the secret is missing"
@@ -291,24 +291,20 @@ def encode_token(
 def decode_errors(body: bytes) -> tuple[str, ...]:
     """Read the API's own words from an error's body; none where the body (a proxy's HTML page, say) has none."""
     try:
-        errors = _envelope(body).get("errors")
+        errors: _Json = _envelope(body).get("errors")
     except InvalidResponseError:
         return ()
-    return (
-        tuple(item for item in cast("list[object]", errors) if isinstance(item, str))
-        if isinstance(errors, list)
-        else ()
-    )
+    return tuple(item for item in errors if isinstance(item, str)) if isinstance(errors, list) else ()
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
-    document: object = None
+    document: _Json = None
     try:
         document = _loads(body)
     except (ValueError, RecursionError):
         reason = "the body is not JSON" if body else "the body is empty"
     else:
         if type(document) is dict:
-            return cast("dict[str, Any]", document)
+            return document
         reason = str(_expected("an object", document))
     raise InvalidResponseError(reason=reason)
