@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -139,7 +139,21 @@ def get_token(service_account_id: str, token_id: str) -> Request[AccessToken]:
     Raises:
         InvalidArgumentError: An ID cannot be one.
     """
-    return Request(_GET_TOKEN, _one(_GET_TOKEN, service_account_id, token_id), service_account_id, token_id)
+    return _get(service_account_id, _all(_GET_TOKEN, service_account_id), token_id)
+
+
+def token_getter(service_account_id: str) -> Callable[[str], Request[AccessToken]]:
+    """Return `get_token` for many tokens of one service account, whose part of the path is made once.
+
+    Raises:
+        InvalidArgumentError: The ID cannot be one.
+    """
+    return partial(_get, service_account_id, _all(_GET_TOKEN, service_account_id))
+
+
+def _get(service_account_id: str, collection: str, token_id: str) -> Request[AccessToken]:
+    path = f"{collection}/{_segment('token_id', token_id, _GET_TOKEN, service_account_id)}"
+    return Request(_GET_TOKEN, path, service_account_id, token_id)
 
 
 def list_tokens(

@@ -319,13 +319,13 @@ class TokensClient:
         check_id("service_account_id", service_account_id, operation)
         check_strategy(strategy, operation=operation, service_account_id=service_account_id)
         _bulk.check_source(token_ids)
-        send = self._pipeline.send
+        send, ask = self._pipeline.send, _wire.token_getter(service_account_id)
         read = self._reader(service_account_id)
         return partial(
             _listing.choose,
             strategy,
             token_ids,
-            lambda token_id: send(_wire.get_token(service_account_id, token_id)),
+            lambda token_id: send(ask(token_id)),
             read,
             self._concurrency,
         )
