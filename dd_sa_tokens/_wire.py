@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
-from multidict import istr
 
 from ._arguments import PLAIN_ID, check_id, check_list_options, check_name, check_scopes
 from ._codec import Page, decode_created, decode_errors, decode_nothing, decode_page, decode_token, encode_token
@@ -36,8 +35,13 @@ T = TypeVar("T")
 
 _DAY = 86_400.0
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?")
-# istr is what aiohttp's headers find without folding its case anew each time.
-_RATE_LIMIT = [istr(f"X-RateLimit-{part}") for part in ("Limit", "Period", "Remaining", "Reset", "Name")]
+_RATE_LIMIT = (
+    "X-RateLimit-Limit",
+    "X-RateLimit-Period",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Name",
+)
 _MOST_ERRORS = 10
 _LONGEST_ERROR = 1_000
 _LONGEST_NAME = 100
