@@ -156,7 +156,7 @@ def token_getter(service_account_id: str) -> Callable[[str], Request[AccessToken
 
 
 def _get(service_account_id: str, collection: str, token_id: str) -> Request[AccessToken]:
-    path = f"{collection}/{_segment('token_id', token_id, _GET_TOKEN, service_account_id)}"
+    path = _one(_GET_TOKEN, service_account_id, token_id, collection)
     return Request(_GET_TOKEN, path, service_account_id, token_id)
 
 
@@ -233,8 +233,8 @@ def _all(operation: Operation[Any], service_account_id: str) -> str:
     return f"/api/v2/service_accounts/{account}/access_tokens"
 
 
-def _one(operation: Operation[Any], service_account_id: str, token_id: str) -> str:
-    collection = _all(operation, service_account_id)
+def _one(operation: Operation[Any], service_account_id: str, token_id: str, collection: str = "") -> str:
+    collection = collection or _all(operation, service_account_id)
     return f"{collection}/{_segment('token_id', token_id, operation, service_account_id)}"
 
 
