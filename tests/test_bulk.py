@@ -318,7 +318,9 @@ def test_what_is_no_collection_is_refused(wrong: Any) -> None:
         check_source(wrong)
 
 
-@pytest.mark.parametrize("right", [[], (), {}, set(), iter([]), {}.keys(), slowly([])], ids=repr)
+@pytest.mark.parametrize(
+    "right", [[], (), {}, set(), iter([]), {}.keys(), slowly([])], ids=lambda right: type(right).__name__
+)
 def test_any_collection_is_accepted(right: Any) -> None:
     """Lists, sets, views, iterators and async generators are all collections of IDs."""
     check_source(right)

@@ -12,7 +12,15 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
-from cancelling import HANG, cancelled_when_suspended, check_nothing_left, check_still_works, turns, until, waiting
+from support.cancelling import (
+    HANG,
+    cancelled_when_suspended,
+    check_nothing_left,
+    check_still_works,
+    turns,
+    until,
+    waiting,
+)
 
 from dd_sa_tokens import ClientClosedError, RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog

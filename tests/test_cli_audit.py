@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from command_line import EXECUTABLE, MODULE, ROOT, Done, Terminal, environment, keys, run, within
+from support.command_line import EXECUTABLE, MODULE, ROOT, Done, Terminal, environment, keys, run, within
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import DEFAULT_RULES, audit_tokens

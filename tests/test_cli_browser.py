@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import browser as browsers
 import pytest
-from browser import Browser
+from support import browser as browsers
+from support.browser import Browser
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import DEFAULT_RULES

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
+from support.command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
 
 from dd_sa_tokens import AccessToken, Secret, TokensClient
 from dd_sa_tokens.cli.formats import flat

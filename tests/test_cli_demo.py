@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, Terminal, environment
+from support.command_line import ROOT, Terminal, environment
 from typer.testing import CliRunner
 
 from dd_sa_tokens import RateLimit, RetryPolicy, TokensClient, cli

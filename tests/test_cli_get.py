@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from command_line import EXECUTABLE, MODULE, Done, Process, Terminal, keys, run, until, within
+from support.command_line import EXECUTABLE, MODULE, Done, Process, Terminal, keys, run, until, within
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.cli.formats import flat

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import EXECUTABLE, environment, keys, until, within
 from rich.console import Console
+from support.command_line import EXECUTABLE, environment, keys, until, within
 from typer.testing import CliRunner
 
 from dd_sa_tokens import AccessToken, DatadogError, NotFoundError, TransportError, cli

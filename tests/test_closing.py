@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from cancelling import HANG, check_nothing_left, turns
 from conftest import (
     ACCOUNT,
     CALLS,
@@ -26,6 +25,7 @@ from conftest import (
     reply,
     stall,
 )
+from support.cancelling import HANG, check_nothing_left, turns
 from yarl import URL
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient

@@ -24,7 +24,6 @@ from typing import Any
 
 import attrs
 import pytest
-from cancelling import check_nothing_left, our_tasks, until
 from conftest import (
     ACCESS_TOKEN,
     ACCOUNT,
@@ -50,6 +49,7 @@ from conftest import (
     resource,
     stall,
 )
+from support.cancelling import check_nothing_left, our_tasks, until
 
 from dd_sa_tokens import (
     AccessToken,

@@ -7,11 +7,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 import attrs
-from cancelling import cancelled_at, check_nothing_left
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from scripted import ScriptedDatadog
+from support.cancelling import cancelled_at, check_nothing_left
+from support.scripted import ScriptedDatadog
 
 from dd_sa_tokens import (
     AccessToken,

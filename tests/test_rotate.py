@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
 from conftest import ACCOUNT, Connect, RawServer, later, leaks, remains, reply, resource
-from scripted import ScriptedDatadog
+from support.cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
+from support.scripted import ScriptedDatadog
 
 from dd_sa_tokens import (
     AccessToken,

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from plain_client import LIMIT_HEADERS, Got, address, ask, get, head, keys, listed, raw, until
+from support.plain_client import LIMIT_HEADERS, Got, address, ask, get, head, keys, listed, raw, until
 from yarl import URL
 
 from dd_sa_tokens import AccessToken, converter

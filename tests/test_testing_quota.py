@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_client import LIMIT_HEADERS, Got, address, get
+from support.plain_client import LIMIT_HEADERS, Got, address, get
 from yarl import URL
 
 from dd_sa_tokens.testing import FakeDatadog, Quota

@@ -15,7 +15,6 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from cancelling import HANG
 from conftest import (
     ACCOUNT,
     API_KEY,
@@ -39,6 +38,7 @@ from conftest import (
     resource,
     stall,
 )
+from support.cancelling import HANG
 
 from dd_sa_tokens import (
     APIError,

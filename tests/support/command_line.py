@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from dd_sa_tokens import cli
 from dd_sa_tokens.testing import FakeDatadog
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXECUTABLE = str(Path(sys.executable).with_name("dd-sa-tokens"))
 MODULE = (sys.executable, "-m", "dd_sa_tokens")
 OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONPATH", "TTY_")
