@@ -7,7 +7,8 @@ async with TokensClient() as client:
 
 from __future__ import annotations
 
-from ._codec import converter
+from ._protocol.codec import converter
+from ._validation import Sort, Strategy
 from ._version import __version__
 from .client import TokensClient
 from .config import RetryPolicy, Site
@@ -55,7 +56,9 @@ __all__ = [
     "Secret",
     "ServerError",
     "Site",
+    "Sort",
     "SourceError",
+    "Strategy",
     "TokenResult",
     "TokensClient",
     "TransportError",

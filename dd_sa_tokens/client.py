@@ -1,4 +1,4 @@
-"""The door: what users call. Each method turns its arguments into a request and hands it on."""
+"""The client: what users call. Each method checks its arguments, makes a request of them, and hands it on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Self
 
 import aiohttp
 
-from . import _bulk, _listing, _rotate, _wire
-from ._arguments import LARGEST_PAGE, Sort, Strategy, check_expiry, check_id, check_strategy
-from ._gate import Gate
-from ._pipeline import Pipeline
-from ._transport import Transport
-from .config import RetryPolicy, Site, check_options, masked, read_base_url, read_credentials
+from . import _bulk, _pagination, _rotation
+from ._clock import Clock
+from ._credentials import as_secret, read_credentials
+from ._endpoint import read_base_url
+from ._execution import Executor
+from ._http import Transport
+from ._protocol import operations
+from ._ratelimit import RateLimiter
+from ._validation import LARGEST_PAGE, Sort, Strategy, check_expiry, check_id, check_strategy
+from .config import RetryPolicy, Site, check_options
 from .errors import ClientClosedError
 from .models import AccessToken, ClientStats, CreatedToken, RateLimit
 from .results import BulkResult, TokenResult
@@ -27,23 +31,23 @@ class TokensClient:
     It opens its connections when they are first needed, and holds them until `close()` or the end of `async with`.
 
     Args:
-        api_key: A Datadog API key; `DD_API_KEY` if no credential is given here.
-        app_key: An application key; `DD_APP_KEY`. A `ddsat_` or `ddpat_` token here needs no API key.
-        access_token: A service or personal access token, sent as `Authorization: Bearer`, instead of the two keys;
-            `DD_ACCESS_TOKEN`.
-        site: The Datadog site, such as `datadoghq.eu`; `DD_SITE`, else `datadoghq.com`.
-        base_url: Instead of a site: a proxy or a fake server. https, or http on loopback.
-        session: A session to borrow: used, and never closed. Its cookies and default headers go along, except where
-            they are about credentials or about the message itself: those are the client's alone. If its connector
-            allows fewer connections than `concurrency`, that many requests are in flight.
+        api_key: A Datadog API key. Default: `DD_API_KEY`, if no credential is given here.
+        app_key: An application key. Default: `DD_APP_KEY`. A `ddsat_` or `ddpat_` token here needs no API key.
+        access_token: A service or personal access token, sent as `Authorization: Bearer`, instead of the two keys.
+            Default: `DD_ACCESS_TOKEN`.
+        site: The Datadog site, such as `datadoghq.eu`. Default: `DD_SITE`, else `datadoghq.com`.
+        base_url: Where to send requests instead of a site: a proxy or a fake server. https, or http on loopback.
+        session: An aiohttp session to borrow. It is used, and never closed. Its cookies and default headers are sent
+            along, except those about credentials or about the message itself, which are the client's. If its connector
+            allows fewer connections than `concurrency`, no more requests are in flight.
         concurrency: Most requests in flight, over all calls of this client.
-        timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for quota or for a place
-            does not count.
-        retry: How patiently calls are repeated.
-        quota_reserve: Share (0 <= r < 1) of each window's quota that is left to the organization's other users.
+        timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for the rate limit, or for
+            other requests to make room, does not count.
+        retry: When failed attempts are repeated.
+        rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that is left to the organization's other users.
 
     Raises:
-        ConfigurationError: A setting cannot be right; the text names it.
+        ConfigurationError: A setting is invalid; the text names it.
     """
 
     def __init__(
@@ -58,18 +62,17 @@ class TokensClient:
         concurrency: int = 50,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
-        quota_reserve: float = 0.0,
+        rate_limit_reserve: float = 0.0,
     ) -> None:
-        # First of all: what is raised below must not show the keys to those who log local variables.
-        keys, address = (masked(api_key), masked(app_key), masked(access_token)), masked(base_url)
+        # First of all: a traceback of what is raised below may be logged with its local variables.
+        keys, address = (as_secret(api_key), as_secret(app_key), as_secret(access_token)), as_secret(base_url)
         del api_key, app_key, access_token, base_url
-        check_options(concurrency=concurrency, timeout=timeout, retry=retry, quota_reserve=quota_reserve)
+        check_options(concurrency=concurrency, timeout=timeout, retry=retry, rate_limit_reserve=rate_limit_reserve)
         credentials = read_credentials(*keys)
-        transport = Transport(
-            read_base_url(site, address), credentials, session=session, timeout=timeout, connections=concurrency
-        )
-        self._gate = Gate(transport.connections, reserve=quota_reserve)
-        self._pipeline = Pipeline(transport, self._gate, retry, credentials)
+        url, clock = read_base_url(site, address), Clock()
+        transport = Transport(url, credentials, session=session, timeout=timeout, concurrency=concurrency, clock=clock)
+        self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock)
+        self._executor = Executor(transport, self._limiter, retry, credentials, clock)
         self._concurrency = concurrency
 
     async def __aenter__(self) -> Self:
@@ -82,18 +85,18 @@ class TokensClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client, and its session unless that is borrowed. Calls under way end with `ClientClosedError`."""
-        await self._pipeline.close()
+        """Close the client, and its session unless that is borrowed. Calls that are under way raise `ClientClosedError`."""
+        await self._executor.close()
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The current quota window of the operation used last, as the client sees it; `None` while unknown."""
-        return self._gate.rate_limit
+        """The current rate-limit window of the operation used last, as the client sees it; `None` while unknown."""
+        return self._limiter.rate_limit
 
     @property
     def stats(self) -> ClientStats:
-        """What the client has done so far: a snapshot."""
-        return self._pipeline.stats
+        """The client's counters: a snapshot."""
+        return self._executor.stats
 
     async def get_token(self, service_account_id: str, token_id: str) -> AccessToken:
         """Fetch one token.
@@ -102,12 +105,15 @@ class TokensClient:
             service_account_id: The service account that owns it.
             token_id: Its ID.
 
+        Returns:
+            The token.
+
         Raises:
-            InvalidArgumentError: An ID cannot be one; nothing was sent.
-            NotFoundError: There is no such token.
-            DatadogError: Anything else that went wrong; see the error tree.
+            InvalidArgumentError: An ID is invalid; nothing was sent.
+            NotFoundError: There is no such token or service account.
+            DatadogError: Any other failure; see the error tree.
         """
-        return await self._pipeline.send(_wire.get_token(service_account_id, token_id))
+        return await self._executor.send(operations.get_token(service_account_id, token_id))
 
     async def get_tokens(
         self,
@@ -116,26 +122,29 @@ class TokensClient:
         *,
         strategy: Strategy = "auto",
     ) -> BulkResult:
-        """Fetch many tokens: one result for each position of the input, in its order, whatever single IDs meet.
+        """Fetch many tokens, and return one result for each position of the input, in its order.
 
-        A repeated ID is asked for once. If the keys turn out to be refused (a 401 twice, or ten 403s and nothing
-        else), the rest is not asked for and gets that error.
+        An ID that fails does not disturb the others. A repeated ID is asked for once. If the keys turn out to be
+        refused (a 401 twice, or ten 403s and no other answer), the rest is not asked for and gets that error.
 
         Args:
             service_account_id: The service account that owns them.
             token_ids: The IDs, from any iterable or async iterable.
             strategy: How to spend as few requests as possible; the answers are the same. `"get"` asks for each ID by
-                itself. `"list"` first reads the account's list, 100 tokens a request (and about 1 KiB of memory
+                itself. `"list"` first reads the service account's list, 100 tokens a request (and about 1 KiB of memory
                 each), and asks only for the IDs that it did not hold. `"auto"` looks at the list's first page if
                 `token_ids` is a collection of 20 different IDs or more, and goes on with whichever needs fewer
-                requests; any other iterable is fetched one by one.
+                requests. It fetches any other iterable one by one.
+
+        Returns:
+            A sequence of `TokenResult`.
 
         Raises:
-            InvalidArgumentError: `service_account_id` or `strategy` cannot be right, or `token_ids` is no collection.
-            SourceError: `token_ids` raised; its `partial` holds the results so far.
+            InvalidArgumentError: `service_account_id` or `strategy` is invalid, or `token_ids` is no iterable of IDs.
+            SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
-        plan = self._plan("get_tokens", service_account_id, token_ids, strategy)
-        return await _bulk.collect(token_ids, plan, self._concurrency)
+        way = self._strategy("get_tokens", service_account_id, token_ids, strategy)
+        return await _bulk.collect(token_ids, way, self._concurrency)
 
     def stream_tokens(
         self,
@@ -147,22 +156,25 @@ class TokensClient:
         """Fetch many tokens and yield the results as they come, in bounded memory.
 
         At most `concurrency` results are in flight or waiting to be consumed. Duplicates that are in flight together
-        share a request. Leaving the loop early cancels what is under way; wrap the generator in
-        `contextlib.aclosing` to have that happen at once.
+        share a request. Leaving the loop early cancels the requests in flight; wrap the generator in
+        `contextlib.aclosing`, so that this happens at once.
 
         Args:
             service_account_id: The service account that owns them.
-            token_ids: The IDs, from any iterable or async iterable, as many as you like.
+            token_ids: The IDs, from any iterable or async iterable, of any length.
             strategy: As for `get_tokens`.
 
+        Yields:
+            A `TokenResult` for each position of the input, in the order in which the answers come.
+
         Raises:
-            InvalidArgumentError: As for `get_tokens`.
-            UnauthorizedError: The keys are refused: raised after the results that were under way.
-            ForbiddenError: The same, after ten 403s and nothing else.
-            Exception: What `token_ids` raised, after the results that were under way.
+            InvalidArgumentError: As for `get_tokens`; raised at once, not when the loop begins.
+            UnauthorizedError: The keys are refused: raised after the results that were in flight.
+            ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
+            Exception: Any exception of `token_ids`, after the results that were in flight.
         """
-        plan = self._plan("stream_tokens", service_account_id, token_ids, strategy)
-        return _bulk.stream(token_ids, plan, self._concurrency)
+        way = self._strategy("stream_tokens", service_account_id, token_ids, strategy)
+        return _bulk.stream(token_ids, way, self._concurrency)
 
     def list_tokens(
         self,
@@ -175,33 +187,35 @@ class TokensClient:
         """List a service account's tokens, each once, in the API's order.
 
         Pages are read ahead of the consumer once the first one has told how many there are. If tokens move from page
-        to page meanwhile, because others were made or revoked, the list is read once more, and tokens that had been
-        missed come last.
+        to page meanwhile, because others are made or revoked, the list is read once more, and tokens that were missed
+        come last.
 
         Args:
             service_account_id: The service account.
-            filter: Only tokens that match this text; how is the API's business.
-            sort: `name`, `created_at`, `expires_at` or `last_used_at`; downwards with a leading `-`.
+            filter: Only tokens that match this text; the API decides how.
+            sort: `name`, `created_at`, `expires_at` or `last_used_at`; descending with a leading `-`.
             page_size: Tokens in one request, 1 to 100.
 
+        Yields:
+            The tokens.
+
         Raises:
-            InvalidArgumentError: An argument cannot be right; raised at once, not when the loop begins.
+            InvalidArgumentError: An argument is invalid; raised at once, not when the loop begins.
             DatadogError: A page could not be read.
         """
         self._require_open()
         read = self._reader(service_account_id, filter, sort, page_size)
-        return _listing.list_all(read, self._concurrency)
+        return _pagination.list_all(read, self._concurrency)
 
     async def create_token(
         self, service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
     ) -> CreatedToken:
         """Make a token. Its secret, `key`, is given only here: it cannot be read again.
 
-        A create is never sent twice where the first could have been carried out: it is repeated only after a 429, or
-        when no connection could be made. After anything else it is not known whether there is a new token: the
-        error's `outcome_unknown` is set then, and its text says how to look; an answer that names the token, but cannot
-        be used, gives the error its `token_id`. (A session that you lend must not have a
-        middleware that sends requests again by itself.)
+        A create is never sent twice if the first request may have been carried out: it is repeated only after a 429, or
+        if no connection could be made. After any other failure it is not known whether there is a new token. The error
+        then has `outcome_unknown` set, and its text says how to look. If the answer names the token, but cannot be used
+        otherwise, the error has its `token_id`. (A borrowed session must not have a middleware that repeats requests.)
 
         Args:
             service_account_id: The service account that will own it.
@@ -210,15 +224,18 @@ class TokensClient:
             expires_at: When it stops working, timezone-aware and in the future (the API wants 24 hours at least);
                 `None` for never. It cannot be changed later.
 
+        Returns:
+            The token and its secret.
+
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
-            ForbiddenError: The keys may not do this; a service access token cannot make one that has broader scopes
-                than itself, or outlives it.
-            DatadogError: Anything else that went wrong; see `outcome_unknown`.
+            InvalidArgumentError: An argument is invalid; nothing was sent.
+            ForbiddenError: The keys lack the permission. A service access token cannot make one that has broader
+                scopes than itself, or outlives it.
+            DatadogError: Any other failure; see `outcome_unknown`.
         """
         check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=service_account_id)
-        request = _wire.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
-        return await self._pipeline.send(request)
+        request = operations.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
+        return await self._executor.send(request)
 
     async def update_token(
         self,
@@ -240,28 +257,29 @@ class TokensClient:
             The token as it is now.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right, or neither `name` nor `scopes` is given; nothing was
-                sent.
-            NotFoundError: There is no such token.
-            DatadogError: Anything else that went wrong.
+            InvalidArgumentError: An argument is invalid, or neither `name` nor `scopes` is given; nothing was sent.
+            NotFoundError: There is no such token or service account.
+            DatadogError: Any other failure; see `outcome_unknown`.
         """
-        return await self._pipeline.send(_wire.update_token(service_account_id, token_id, name=name, scopes=scopes))
+        return await self._executor.send(
+            operations.update_token(service_account_id, token_id, name=name, scopes=scopes)
+        )
 
     async def revoke_token(self, service_account_id: str, token_id: str) -> None:
-        """Revoke a token. Within seconds it no longer works, and nothing brings it back.
+        """Revoke a token. Within seconds it no longer works. This cannot be undone.
 
-        If an answer is lost and the next try finds no such token, the first one had revoked it: that is a success.
+        If an answer is lost, and the next attempt finds no such token, the first one has revoked it: that is a success.
 
         Args:
             service_account_id: The service account that owns it.
             token_id: Its ID.
 
         Raises:
-            InvalidArgumentError: An ID cannot be one; nothing was sent.
+            InvalidArgumentError: An ID is invalid; nothing was sent.
             NotFoundError: There is no such token, and this call did not revoke it.
-            DatadogError: Anything else that went wrong.
+            DatadogError: Any other failure; see `outcome_unknown`.
         """
-        await self._pipeline.send(_wire.revoke_token(service_account_id, token_id))
+        await self._executor.send(operations.revoke_token(service_account_id, token_id))
 
     async def rotate_token(
         self,
@@ -279,7 +297,7 @@ class TokensClient:
         |---|---|---|---|
         | the old one could not be read, or the new one not be made | that error | works | none |
         | its name, scopes or lifetime cannot be copied | `RotationError` | works | none |
-        | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret unknown |
+        | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret lost |
         | `store` raised | `RotationError`, `__cause__` unless that holds the secret | works | revoked |
         | `store` raised, and revoking the new one failed | the same | works | works, or may |
         | revoking the old one failed | `RotationError` | works, or may | works, stored |
@@ -288,57 +306,53 @@ class TokensClient:
         | cancelled after `store` raised | `CancelledError` | works | revoked if it can be |
         | cancelled while the old one was being revoked | `CancelledError` | revoked, works, or may | works, stored |
 
-        A `RotationError` has both IDs, and says what is left to do; an old token that had expired is not said to work.
-        A cancellation says it in a note (which `asyncio.gather` drops) and in a WARNING of the log. It waits for a
-        request that is under way, `timeout` seconds at most, then up to 30 seconds to revoke what was not stored.
+        A `RotationError` has both IDs, and says what is left to do. An old token that had expired is not said to work.
+        A cancellation carries the same text in a note (which `asyncio.gather` drops), and logs it at WARNING. The call
+        then waits for a request that is under way, `timeout` seconds at most, and up to 30 seconds more to revoke a
+        token that was not stored.
 
-        A client can rotate the very token it signs with: revoking it is the last thing that is signed with it, and all
-        later calls meet a 401, so make a new client with the new key. But a token cannot make one that outlives it: if
-        it expires, give an `expires_at` that is not later than its own, or use other keys.
+        A client can rotate the token that it signs with. The revocation is the last request signed with it; all later
+        calls get a 401, so make a new client with the new key. A token cannot make one that outlives it: if it
+        expires, give an `expires_at` that is not later than its own, or use other keys.
 
         Args:
             service_account_id: The service account that owns both.
             token_id: The old token's ID.
-            store: Awaited with the `CreatedToken`. When it returns, the new secret is where it belongs, and all users
-                of the old one have switched; if it cannot get there, it raises.
-            expires_at: When the new token stops working, timezone-aware and in the future; by default it lives as
+            store: Awaited with the `CreatedToken`. When it returns, the new secret must be stored, and all users of the
+                old one must have switched. If that fails, it must raise.
+            expires_at: When the new token stops working, timezone-aware and in the future. By default it lives as
                 long from now as the old one did from its creation, and without end only if the old one did.
 
         Returns:
             The new token.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right; nothing was sent.
-            RotationError: The rotation stopped half way; see above.
+            InvalidArgumentError: An argument is invalid; nothing was sent.
+            RotationError: The rotation stopped halfway; see above.
             DatadogError: It failed before anything was changed.
         """
-        return await _rotate.rotate(self._pipeline, service_account_id, token_id, store, expires_at)
+        return await _rotation.rotate(self._executor, service_account_id, token_id, store, expires_at)
 
-    def _plan(self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy) -> _bulk.Plan:
+    def _strategy(
+        self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy
+    ) -> _bulk.FetchStrategy:
         self._require_open()
         check_id("service_account_id", service_account_id, operation)
         check_strategy(strategy, operation=operation, service_account_id=service_account_id)
         _bulk.check_source(token_ids)
-        send, ask = self._pipeline.send, _wire.token_getter(service_account_id)
+        send, get = self._executor.send, operations.token_getter(service_account_id)
         read = self._reader(service_account_id)
-        return partial(
-            _listing.choose,
-            strategy,
-            token_ids,
-            lambda token_id: send(ask(token_id)),
-            read,
-            self._concurrency,
-        )
+        return _bulk.make_strategy(strategy, token_ids, lambda token_id: send(get(token_id)), read, self._concurrency)
 
     def _reader(
         self, service_account_id: str, filter_: str | None = None, sort: str | None = None, size: int = LARGEST_PAGE
-    ) -> _listing.ReadPage:
-        """Return what reads a page by its number."""
-        request = partial(_wire.list_tokens, service_account_id, filter_=filter_, sort=sort, size=size)
-        request(number=0)  # what cannot be right is refused now
-        return lambda number: self._pipeline.send(request(number=number))
+    ) -> _pagination.ReadPage[AccessToken]:
+        """Return the function that reads a page by its number."""
+        request = partial(operations.list_tokens, service_account_id, filter_=filter_, sort=sort, size=size)
+        request(number=0)  # an invalid argument is refused now
+        return lambda number: self._executor.send(request(number=number))
 
     def _require_open(self) -> None:
-        if self._pipeline.closed:
+        if self._executor.closed:
             msg = "the client is closed"
             raise ClientClosedError(msg)

@@ -7,7 +7,7 @@ DatadogError
 ├── TransportError                              no usable answer: connection, TLS, disconnected, truncated, a redirect
 │   └── RequestTimeoutError (also TimeoutError)
 ├── InvalidResponseError                        a 2xx whose body is not what the API documents
-├── RotationError                               a rotation that stopped half way
+├── RotationError                               a rotation that stopped halfway
 ├── SourceError                                 the caller's own token IDs stopped with an error (see results.py)
 └── APIError                                    the API answered with an error; itself for any 4xx not named below
     ├── BadRequestError 400
@@ -29,13 +29,13 @@ from typing import Any, Self
 
 from .models import RateLimit
 
-_LONGEST_SHOWN = 80
+_LONGEST_REPR = 80
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a short, printable form of something that may be long or hostile."""
     text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
+    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}... ({len(text)} characters)"
 
 
 class DatadogError(Exception):
@@ -77,9 +77,9 @@ class DatadogError(Exception):
         if self.operation is not None:
             parts.append(self.operation)
         if self.service_account_id is not None:
-            parts.append(f"service account {shown(self.service_account_id)}")
+            parts.append(f"service account {short_repr(self.service_account_id)}")
         if self.token_id is not None:
-            parts.append(f"token {shown(self.token_id)}")
+            parts.append(f"token {short_repr(self.token_id)}")
         if self.attempts:
             parts.append(f"{self.attempts} attempt{'s' if self.attempts > 1 else ''}")
         if self.outcome_unknown:
@@ -88,10 +88,10 @@ class DatadogError(Exception):
 
     def with_context(self, **context: Any) -> Self:
         """Return a copy of this error with other attributes; a result must not share its exception with another."""
-        twin = copy.copy(self)
+        copied = copy.copy(self)
         for name, value in context.items():
-            setattr(twin, name, value)
-        return twin
+            setattr(copied, name, value)
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own way calls the class with args, which fails for keyword-only ones; the state carries it all.
@@ -105,11 +105,11 @@ def _rebuild(cls: type[DatadogError], args: tuple[Any, ...]) -> DatadogError:
 
 
 class InvalidArgumentError(DatadogError, ValueError):
-    """An argument cannot be right. Raised before anything is sent; the text names the argument and what would be."""
+    """An argument is invalid. Raised before anything is sent; the text names the argument and what would be right."""
 
 
 class ConfigurationError(InvalidArgumentError):
-    """The client's own settings cannot be right: keys, site, URL or an option."""
+    """The client's own settings are invalid: keys, site, URL or an option."""
 
 
 class ClientClosedError(DatadogError):
@@ -139,7 +139,7 @@ class InvalidResponseError(DatadogError):
 
 
 class RotationError(DatadogError):
-    """A rotation that stopped half way. The text says why, what holds now, and what is left to do.
+    """A rotation that stopped halfway. The text says why, what holds now, and what is left to do.
 
     Attributes:
         old_id: The token that was to be replaced.
@@ -167,7 +167,7 @@ class RotationError(DatadogError):
     def _context(self) -> list[str]:
         parts = super()._context()
         if self.new_id is not None:
-            parts.append(f"new token {shown(self.new_id)}")
+            parts.append(f"new token {short_repr(self.new_id)}")
         return parts
 
 
@@ -178,7 +178,7 @@ class APIError(DatadogError):
         status: The HTTP status.
         errors: The API's own words, from `{"errors": [...]}`; empty where it had none.
         rate_limit: What the answer's rate-limit headers said, if anything.
-        retry_after: Seconds after which a new try makes sense, if known.
+        retry_after: Seconds after which another attempt makes sense, if known.
         request_id: The answer's request ID, if it had one.
     """
 
@@ -203,7 +203,7 @@ class APIError(DatadogError):
     def _context(self) -> list[str]:
         parts = super()._context()
         if self.request_id is not None:
-            parts.append(f"request {shown(self.request_id)}")
+            parts.append(f"request {short_repr(self.request_id)}")
         return parts
 
 
@@ -224,13 +224,13 @@ class NotFoundError(APIError):
 
 
 class ConflictError(APIError):
-    """409: the request collides with what is there."""
+    """409: the request conflicts with the current state."""
 
 
 class RateLimitError(APIError):
-    """429 too often in a row, or a wait for quota longer than `max_rate_limit_wait`.
+    """429 too often in a row, or a wait for the rate limit longer than `max_rate_limit_wait`.
 
-    `retry_after` says in how many seconds a new try makes sense.
+    `retry_after` says after how many seconds another attempt makes sense.
     """
 
 

@@ -1,4 +1,4 @@
-"""The values of the API: tokens, secrets, quota and counters. Immutable, and free of any I/O."""
+"""The values of the API: tokens, secrets, rate limits and counters. Immutable, and free of any I/O."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _moment(at: datetime | None) -> datetime:
 
 @final
 class Secret:
-    """A value that must not be shown: only `reveal()` gives it away.
+    """A value that must not be shown: only `reveal()` returns it.
 
     `repr`, `str` and `format` show a mask; pickling is refused. Copies are the same object, since it cannot change.
     It is deliberately no attrs class, so that `attrs.asdict` does not look inside.
@@ -84,19 +84,6 @@ class AccessToken:
     Flat on purpose. The paths below are relative to the JSON:API resource object (`$.data` of an answer).
     Source: https://docs.datadoghq.com/api/latest/service-accounts/
 
-    Attributes:
-        id: The token's ID. `id`.
-        name: The name given at its creation. `attributes.name`.
-        public_portion: The part of the key that may be shown, such as `ddsat_0KHCgRdjSyb8EMXtz1E5Cp`.
-            `attributes.public_portion`.
-        scopes: The permissions granted to the token, such as `dashboards_read`. `attributes.scopes`.
-        created_at: When the token was made. `attributes.created_at`.
-        modified_at: When name or scopes last changed; `None` until the first update. `attributes.modified_at`.
-        last_used_at: When the token last signed a request; `None` if never. `attributes.last_used_at`.
-        expires_at: When the token stops working; `None` if never. `attributes.expires_at`.
-        service_account_id: The service account that owns it. `relationships.owned_by.data.id`.
-        type: The JSON:API resource type. `type`.
-
     All datetimes are timezone-aware, to the microsecond (the API may send nanoseconds; the rest is cut off).
 
     Raises:
@@ -104,18 +91,37 @@ class AccessToken:
     """
 
     id: str
+    """The token's ID. `id`."""
+
     name: str | None = None
+    """The name given at its creation. `attributes.name`."""
+
     public_portion: str | None = None
+    """The part of the key that may be shown, such as `ddsat_0KHCgRdjSyb8EMXtz1E5Cp`. `attributes.public_portion`."""
+
     scopes: tuple[str, ...] = ()
+    """The permissions granted to the token, such as `dashboards_read`. `attributes.scopes`."""
+
     created_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When the token was made. `attributes.created_at`."""
+
     modified_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When name or scopes last changed; `None` until the first update. `attributes.modified_at`."""
+
     last_used_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When the token last signed a request; `None` if never. `attributes.last_used_at`."""
+
     expires_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When the token stops working; `None` if never. `attributes.expires_at`."""
+
     service_account_id: str | None = None
+    """The service account that owns it. `relationships.owned_by.data.id`."""
+
     type: str = TOKEN_TYPE
+    """The JSON:API resource type. `type`."""
 
     def is_expired(self, at: datetime | None = None) -> bool:
-        """Tell whether the token no longer works.
+        """Return whether the token no longer works.
 
         Args:
             at: The moment to look from, timezone-aware; now by default.
@@ -129,7 +135,7 @@ class AccessToken:
         return self.expires_at is not None and self.expires_at <= _moment(at)
 
     def expires_within(self, span: timedelta, at: datetime | None = None) -> bool:
-        """Tell whether the token still works but stops working within a span of time.
+        """Return whether the token still works but stops working within a span of time.
 
         Args:
             span: How far to look ahead; its end is included.
@@ -152,50 +158,50 @@ class AccessToken:
 
 @attrs.frozen
 class CreatedToken:
-    """A token that was just made, with its secret, which the API gives only once.
-
-    Attributes:
-        token: The token as any later get would describe it.
-        key: The secret to authenticate with. It cannot be read again.
-    """
+    """A new token with its secret, which the API gives only once."""
 
     token: AccessToken
+    """The token as any later get would describe it."""
+
     key: Secret
+    """The secret to authenticate with. The API does not give it again."""
 
 
 @attrs.frozen
 class RateLimit:
-    """A quota as the rate-limit headers describe it. Any part may be unknown.
+    """A rate limit as the headers describe it. Any part may be unknown.
 
     Source: https://docs.datadoghq.com/api/latest/rate-limits/
-
-    Attributes:
-        limit: Requests allowed in a period. `X-RateLimit-Limit`.
-        period: Length of the period in seconds, calendar-aligned. `X-RateLimit-Period`.
-        remaining: Requests left in the current period. `X-RateLimit-Remaining`.
-        reset: Seconds until the next period begins. `X-RateLimit-Reset`.
-        name: The limit's name, to quote when asking for an increase. `X-RateLimit-Name`.
     """
 
     limit: int | None = None
+    """Requests allowed in a period. `X-RateLimit-Limit`."""
+
     period: float | None = None
+    """Length of the period in seconds, calendar-aligned. `X-RateLimit-Period`."""
+
     remaining: int | None = None
+    """Requests left in the current period. `X-RateLimit-Remaining`."""
+
     reset: float | None = None
+    """Seconds until the next period begins. `X-RateLimit-Reset`."""
+
     name: str | None = None
+    """The limit's name, to quote when asking for an increase. `X-RateLimit-Name`."""
 
 
 @attrs.frozen(kw_only=True)
 class ClientStats:
-    """What a client has done so far.
-
-    Attributes:
-        requests: Requests sent, retries included.
-        retries: Requests that were sent again after a failure.
-        rate_limited: 429s received.
-        quota_wait_seconds: Time that calls spent waiting for quota, added up over all calls.
-    """
+    """What a client has done so far."""
 
     requests: int = 0
+    """Requests sent, retries included."""
+
     retries: int = 0
+    """Requests that were sent again after a failure."""
+
     rate_limited: int = 0
-    quota_wait_seconds: float = 0.0
+    """429s received."""
+
+    rate_limit_wait_seconds: float = 0.0
+    """Time that calls spent waiting for the rate limit, added up over all calls, in seconds."""

@@ -1,4 +1,4 @@
-"""What a bulk fetch gives: one result for each position of its input."""
+"""The results of a bulk fetch: one for each position of its input."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def _exactly_one(instance: TokenResult, _attribute: attrs.Attribute[Any], error:
 
 @attrs.frozen
 class TokenResult:
-    """The outcome for one token ID: the token, or the error that it met.
-
-    Attributes:
-        token_id: The ID as it was given; where it was no `str`, a description such as `<int 5>`.
-        token: The token; `None` if the fetch failed.
-        error: Why the fetch failed; `None` if it did not.
+    """The outcome for one token ID: the token or the error.
 
     Raises:
         ValueError: Both or neither of `token` and `error` are set.
     """
 
     token_id: str
+    """The ID as it was given; where it was no `str`, a description such as `<int 5>`."""
+
     token: AccessToken | None = None
+    """The token; `None` if the fetch failed."""
+
     error: DatadogError | None = attrs.field(default=None, validator=_exactly_one)
+    """Why the fetch failed; `None` if it did not."""
 
     @property
     def ok(self) -> bool:
@@ -105,7 +105,7 @@ class BulkResult(Sequence[TokenResult]):
 
 
 class SourceError(DatadogError):
-    """The caller's iterable of token IDs raised; what had been taken from it before was fetched nevertheless.
+    """The caller's iterable of token IDs raised. The IDs that it gave before were fetched nevertheless.
 
     `__cause__` is the iterable's own exception.
 

@@ -43,7 +43,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from dd_sa_tokens.errors import InvalidArgumentError, shown
+from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
 from ._rules import DEFAULT_RULES, administers, rules_with, writes
@@ -99,7 +99,7 @@ def audit_tokens(
 
 def _check_moment(now: object) -> None:
     if not isinstance(now, datetime) or now.utcoffset() is None:
-        msg = f"now must be a timezone-aware datetime, for example datetime.now(UTC), not {shown(now)}"
+        msg = f"now must be a timezone-aware datetime, for example datetime.now(UTC), not {short_repr(now)}"
         raise InvalidArgumentError(msg)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from dd_sa_tokens.errors import InvalidArgumentError, shown
+from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
 from ._values import Level, Rule, each, utc_day
@@ -162,13 +162,13 @@ def rules_with(
 
 def _check_span(name: str, span: object) -> None:
     if not isinstance(span, timedelta) or span < timedelta():
-        msg = f"{name} must be a timedelta of at least 0, not {shown(span)}"
+        msg = f"{name} must be a timedelta of at least 0, not {short_repr(span)}"
         raise InvalidArgumentError(msg)
 
 
 def _check_number(name: str, number: object) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        msg = f"{name} must be a whole number of at least 0, not {shown(number)}"
+        msg = f"{name} must be a whole number of at least 0, not {short_repr(number)}"
         raise InvalidArgumentError(msg)
 
 

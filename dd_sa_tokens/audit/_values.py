@@ -10,7 +10,7 @@ from functools import partial, total_ordering
 
 import attrs
 
-from dd_sa_tokens.errors import InvalidArgumentError, shown
+from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
 Judge = Callable[[Sequence[AccessToken], datetime], Iterable[str | None]]
@@ -41,7 +41,7 @@ _RANK = {level: rank for rank, level in enumerate(Level)}
 
 def _require_kebab_case(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
-        msg = f"a rule's id must be words in lower case with hyphens between them, not {shown(value)}"
+        msg = f"a rule's id must be words in lower case with hyphens between them, not {short_repr(value)}"
         raise InvalidArgumentError(msg)
 
 

@@ -55,7 +55,7 @@ class Shared:
         int,
         typer.Option(min=1, help="Most attempts for one request; waiting for quota is none.", rich_help_panel=_PANEL),
     ] = 5
-    quota_reserve: Annotated[
+    rate_limit_reserve: Annotated[
         float,
         typer.Option(
             help="Share of the quota (0 <= r < 1) to leave to others in your organization.", rich_help_panel=_PANEL
@@ -90,7 +90,7 @@ class Run:
             concurrency=shared.concurrency,
             timeout=shared.timeout,
             retry=RetryPolicy(max_attempts=shared.max_attempts),
-            quota_reserve=shared.quota_reserve,
+            rate_limit_reserve=shared.rate_limit_reserve,
         )
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ from typing import Annotated
 import attrs
 import typer
 
-from dd_sa_tokens._arguments import Strategy
+from dd_sa_tokens._validation import Strategy
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import DatadogError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dd_sa_tokens._arguments import Sort
+from dd_sa_tokens._validation import Sort
 from dd_sa_tokens.client import TokensClient
 
 from .command import Run, ServiceAccount, command

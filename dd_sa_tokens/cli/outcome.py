@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import attrs
 
-from dd_sa_tokens.config import read_credentials
+from dd_sa_tokens._credentials import read_credentials
 from dd_sa_tokens.errors import (
     ConfigurationError,
     DatadogError,

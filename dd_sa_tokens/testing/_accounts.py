@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from dd_sa_tokens._codec import converter
+from dd_sa_tokens._protocol.codec import converter
 from dd_sa_tokens.models import AccessToken
 
 from ._answers import Answer, RefusedError

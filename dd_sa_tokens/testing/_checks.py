@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dd_sa_tokens.errors import InvalidArgumentError, shown
+from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
 MOST_SECONDS = 1e9
@@ -14,7 +14,7 @@ MOST_SECONDS = 1e9
 
 def check(name: str, fits: object, what: str, value: object) -> None:
     if not fits:
-        msg = f"{name} must be {what}, not {shown(value)}"
+        msg = f"{name} must be {what}, not {short_repr(value)}"
         raise InvalidArgumentError(msg)
 
 

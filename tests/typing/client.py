@@ -27,7 +27,7 @@ def made_of_what_it_takes(session: aiohttp.ClientSession) -> None:
     assert_type(TokensClient(), TokensClient)
     TokensClient(api_key="api", app_key="app", site=Site.EU1, concurrency=10, timeout=5)
     TokensClient(access_token="token", site="ap3.datadoghq.com", retry=RetryPolicy(max_attempts=2))
-    TokensClient(base_url="http://127.0.0.1:8080", session=session, quota_reserve=0.1)
+    TokensClient(base_url="http://127.0.0.1:8080", session=session, rate_limit_reserve=0.1)
     TokensClient("key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     TokensClient(concurrency="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -130,7 +130,7 @@ async def rotated(client: TokensClient, at: datetime) -> None:
 def observed(client: TokensClient) -> None:
     assert_type(client.stats, ClientStats)
     assert_type(client.stats.requests, int)
-    assert_type(client.stats.quota_wait_seconds, float)
+    assert_type(client.stats.rate_limit_wait_seconds, float)
     assert_type(client.rate_limit, RateLimit | None)
     if client.rate_limit is not None:
         assert_type(client.rate_limit.remaining, int | None)

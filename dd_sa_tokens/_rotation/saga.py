@@ -1,7 +1,7 @@
 """The saga of a rotation: read the old token, make a new one, have it stored, revoke the old one.
 
-At every moment at least one token works and is stored. What cannot be finished is undone; what cannot be undone is
-reported: in a `RotationError`, or where the call is cancelled, in a note on the cancellation and in the log.
+At every moment at least one token works and is stored. A step that cannot be finished is undone. If it cannot be
+undone, a `RotationError` reports it; where the call is cancelled, a note on the cancellation and the log do.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import NoReturn, cast
 
 import attrs
 
-from . import _wire
-from ._arguments import check_expiry, check_id
-from ._pipeline import Pipeline
-from ._wire import Request
-from .errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
-from .models import AccessToken, CreatedToken, Secret
+from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens._execution import Executor
+from dd_sa_tokens._protocol import operations
+from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens._validation import check_expiry, check_id
+from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
+from dd_sa_tokens.models import AccessToken, CreatedToken, Secret
+
+from .completion import complete
 
 Store = Callable[[CreatedToken], Awaitable[object]]
 
@@ -28,12 +31,12 @@ _logger = logging.getLogger("dd_sa_tokens")
 
 _UNDO_WITHIN = 30.0  # seconds that a cancelled call takes to revoke what it had made
 _SHORTEST_LIFE = timedelta(days=1)  # the API's; it counts from the moment in which the request arrives
-_ON_THE_WAY = timedelta(minutes=1)
+_TRAVEL_TIME = timedelta(minutes=1)
 _STATE = {True: "works", False: "has expired", None: "may work"}
 
 
 async def rotate(
-    pipeline: Pipeline, service_account_id: str, token_id: str, store: Store, expires_at: datetime | None
+    executor: Executor, service_account_id: str, token_id: str, store: Store, expires_at: datetime | None
 ) -> AccessToken:
     """Replace a token. `TokensClient.rotate_token` says what holds after each kind of failure."""
     check_id("service_account_id", service_account_id, "rotate_token")
@@ -43,17 +46,17 @@ async def rotate(
     if not callable(store):
         msg = f"store must be an async callable that takes the CreatedToken, not {type(store).__name__}"
         raise InvalidArgumentError(msg, **context)
-    old = await _read(pipeline, service_account_id, token_id)
-    saga = _Saga(pipeline, service_account_id, token_id, old)
+    old = await _read(executor, service_account_id, token_id)
+    saga = _Saga(executor, service_account_id, token_id, old)
     new = await saga.create(expires_at)
     await saga.store(store, new)
     await saga.revoke_old(new.token.id)
     return new.token
 
 
-async def _read(pipeline: Pipeline, service_account_id: str, token_id: str) -> AccessToken:
+async def _read(executor: Executor, service_account_id: str, token_id: str) -> AccessToken:
     try:
-        return await pipeline.send(_wire.get_token(service_account_id, token_id))
+        return await executor.send(operations.get_token(service_account_id, token_id))
     except DatadogError as error:
         failure = error
     raise _unchanged("reading the old token", failure, token_id)
@@ -71,8 +74,8 @@ def successor_expiry(old: AccessToken, now: datetime) -> datetime | None:
         msg = "expires_at must be given: the old token ends, and how long it lived is not known"
         raise InvalidArgumentError(msg)
     life = old.expires_at - old.created_at
-    if abs(life - _SHORTEST_LIFE) < _ON_THE_WAY:
-        life = _SHORTEST_LIFE + _ON_THE_WAY
+    if abs(life - _SHORTEST_LIFE) < _TRAVEL_TIME:
+        life = _SHORTEST_LIFE + _TRAVEL_TIME
     try:
         return now + life
     except OverflowError:  # made to last until the year 9999: that is as far as it goes
@@ -81,16 +84,16 @@ def successor_expiry(old: AccessToken, now: datetime) -> datetime | None:
 
 @attrs.frozen
 class _Saga:
-    """The steps that change something, in their order. Each ends well, or raises with all undone or reported."""
+    """The steps that change something, in their order. Each succeeds, or raises with everything undone or reported."""
 
-    pipeline: Pipeline
+    executor: Executor
     service_account_id: str
     old_id: str
     old: AccessToken
 
     async def create(self, expires_at: datetime | None) -> CreatedToken:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
-        made = await self.pipeline.settle(self._creation(expires_at))
+        made = await complete(self.executor, self._creation(expires_at))
         if made.error is not None and made.error.outcome_unknown and made.error.token_id is not None:
             # It was made, but its secret could not be read.
             why = f"creating the new token: {made.error.message}"
@@ -99,7 +102,7 @@ class _Saga:
         if made.error is not None and made.error.outcome_unknown:
             text = (
                 f"creating the new token: {made.error.message}. "
-                f"Now the old token {self._old_state()}, and there may be a new one whose secret nobody knows"
+                f"Now the old token {self._old_state()}, and there may be a new one whose secret is lost"
             )
             _end(self._failure(text, None, new_works=None), made.cancelled)
         if made.error is not None:
@@ -111,7 +114,7 @@ class _Saga:
         return made.value
 
     async def store(self, store: Store, new: CreatedToken) -> None:
-        """Have the new token stored. If that fails, the new token is revoked again."""
+        """Have the caller store the new token. If that fails, the new token is revoked again."""
         failure = await self._hand_over(store, new)
         if failure is None:
             return
@@ -125,7 +128,7 @@ class _Saga:
 
     async def revoke_old(self, new_id: str) -> None:
         """Revoke the old token, now that its users have switched."""
-        revoked = await self.pipeline.settle(_wire.revoke_token(self.service_account_id, self.old_id))
+        revoked = await complete(self.executor, operations.revoke_token(self.service_account_id, self.old_id))
         if not _is_gone(revoked.error):
             assert revoked.error is not None
             unsure = revoked.error.outcome_unknown
@@ -135,25 +138,23 @@ class _Saga:
             )
             _end(self._failure(text, new_id, new_works=True, old_unsure=unsure), revoked.cancelled)
         if revoked.error is not None:
-            _logger.warning("the old token %s was gone already: somebody else has revoked or rotated it", self.old_id)
+            _logger.warning("the old token %s was gone already: another client has revoked or rotated it", self.old_id)
         if revoked.cancelled is not None:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled
 
     async def _hand_over(self, store: Store, new: CreatedToken) -> BaseException | None:
-        """Call the caller's code. Return what it raised, so that this frame, which may show it, is left behind."""
-        task = asyncio.current_task()
-        assert task is not None
-        asked = task.cancelling()
+        """Call the caller's code. Return what it raised: this frame, which may show the secret, is left behind."""
+        cancellation = Cancellation.of_current_task()
         try:
             stored = store(new)
             if inspect.isawaitable(stored):  # a plain function that has returned has stored it, too
                 await stored
-        except Exception as error:  # noqa: BLE001 - whatever it is, the token was not stored
+        except Exception as error:  # noqa: BLE001 - after any exception, the token was not stored
             return error
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and task.cancelling() == asked:
-                return error  # nobody cancelled the rotation: what store had begun was cancelled
+            if isinstance(error, asyncio.CancelledError) and not cancellation.is_external():
+                return error  # not the rotation was cancelled, but what store had begun
             # Perhaps it was stored, so neither token may go.
             text = (
                 "the rotation was stopped while the new token was being stored. "
@@ -167,7 +168,9 @@ class _Saga:
         old = self.old
         try:
             ends = expires_at or successor_expiry(old, datetime.now(UTC))
-            return _wire.create_token(self.service_account_id, name=old.name or "", scopes=old.scopes, expires_at=ends)
+            return operations.create_token(
+                self.service_account_id, name=old.name or "", scopes=old.scopes, expires_at=ends
+            )
         except InvalidArgumentError as error:
             text = f"the old token cannot be rotated: {error.message}. Nothing was changed"
         raise self._failure(text, None, new_works=False)
@@ -176,7 +179,7 @@ class _Saga:
         self, why: str, new_id: str, seconds: float | None = None
     ) -> tuple[RotationError, asyncio.CancelledError | None]:
         """Revoke the new token. Return what holds then, and the cancellation that came meanwhile, if one came."""
-        undone = await self.pipeline.settle(_wire.revoke_token(self.service_account_id, new_id), seconds)
+        undone = await complete(self.executor, operations.revoke_token(self.service_account_id, new_id), seconds)
         if _is_gone(undone.error):
             text = f"{why}. Now the new token is revoked, and the old one {self._old_state()}"
             return self._failure(text, new_id, new_works=False), undone.cancelled
@@ -214,12 +217,12 @@ class _Saga:
 
 
 def _is_gone(error: DatadogError | None) -> bool:
-    """Tell from how its revocation ended whether a token is gone: somebody else may have revoked it."""
+    """Return whether a token is gone, from how its revocation ended: another client may have revoked it."""
     return error is None or isinstance(error, NotFoundError)
 
 
 def _shows(failure: BaseException, key: Secret) -> bool:
-    """Tell whether the caller's exception, or one behind or inside it, holds the secret."""
+    """Return whether the caller's exception, or one behind or inside it, holds the secret."""
     left: list[BaseException | None] = [failure]
     seen: set[int] = set()
     while left:
@@ -245,7 +248,7 @@ def _unchanged(step: str, error: DatadogError, old_id: str) -> DatadogError:
 
 
 def _report(stopped: BaseException, failure: RotationError) -> None:
-    """Say what holds where a cancellation has to go on as a cancellation."""
+    """Report what holds now where the call must end as a cancellation."""
     stopped.add_note(str(failure))
     _logger.warning("%s", failure)
 

@@ -1,4 +1,8 @@
-"""What users pass to a call, checked before anything is sent. `context` is what the error says the call was about."""
+"""One set of checks for all that users pass in: to the client, to `FakeDatadog` and to audits.
+
+Each check raises before anything is sent. Its text names the argument and says what would be right. `context` is what
+the error says the call was about.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,80 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
-from .errors import InvalidArgumentError, shown
+from .errors import ConfigurationError, InvalidArgumentError, short_repr
 
 Sort = Literal[
     "name", "-name", "created_at", "-created_at", "expires_at", "-expires_at", "last_used_at", "-last_used_at"
 ]
+"""An order in which the API can list tokens; a leading `-` reverses it."""
+
 Strategy = Literal["auto", "get", "list"]
+"""How a bulk fetch spends as few requests as possible; see `TokensClient.get_tokens`."""
 
 LARGEST_PAGE = 100
-"""Most tokens that the API puts on a page of a list."""
+"""Most items that the API puts on one page of a list."""
 
 _LONGEST_ID = 256
+_LONGEST_TIME = 1e9  # seconds: thirty years
 
 PLAIN_ID = re.compile(f"[0-9A-Za-z_-]{{1,{_LONGEST_ID}}}")
-"""What the API's own IDs look like: nothing to check about them, and nothing to encode."""
+"""The form of the API's own IDs, which need no further check and no encoding."""
 
 # Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
 _UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSENDABLE = re.compile("[\ud800-\udfff]")
+
+
+def check(name: str, fits: object, what: str, value: object) -> None:
+    """Refuse an argument that does not fit.
+
+    Raises:
+        InvalidArgumentError: `fits` is false.
+    """
+    if not fits:
+        msg = f"{name} must be {what}, not {short_repr(value)}"
+        raise InvalidArgumentError(msg)
+
+
+def is_whole(value: Any, least: int = 0) -> bool:
+    """Return whether a value is a whole number of at least `least`; a `bool` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_seconds(value: Any, least: float = 0.0, most: float = _LONGEST_TIME) -> bool:
+    """Return whether a value is a finite number of seconds from `least` to `most`; a `bool` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def check_number(
+    name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = _LONGEST_TIME
+) -> None:
+    """Refuse an option that is no number in range.
+
+    Raises:
+        ConfigurationError: The value is no number, is below `least` (or equal to it if `above`), or not under `below`.
+    """
+    fits = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (value > least if above else value >= least)
+        and value < below
+    )
+    if not fits:
+        limits = f"{'above' if above else 'of at least'} {least:g} and below {below:g}"
+        msg = f"{name} must be a number {limits}, not {short_repr(value)}"
+        raise ConfigurationError(msg)
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse an option that is no whole number of at least 1.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not is_whole(value, 1):
+        msg = f"{name} must be a whole number of at least 1, not {short_repr(value)}"
+        raise ConfigurationError(msg)
 
 
 def check_id(name: str, value: object, operation: str, service_account_id: str | None = None) -> str:
@@ -41,7 +101,7 @@ def check_id(name: str, value: object, operation: str, service_account_id: str |
     elif len(value) > _LONGEST_ID:
         msg = f"{name} must have at most {_LONGEST_ID} characters, not {len(value)}"
     elif _UNFIT_FOR_ID.search(value):
-        msg = f"{name} must not contain control characters: {shown(value)}"
+        msg = f"{name} must not contain control characters: {short_repr(value)}"
     elif value in {".", ".."}:
         msg = f"{name} must not be {value!r}: as a path segment it names another path"
     else:
@@ -59,7 +119,7 @@ def check_strategy(strategy: object, **context: Any) -> None:
         InvalidArgumentError: It is not one of `"auto"`, `"get"` and `"list"`.
     """
     if strategy not in get_args(Strategy):
-        msg = f"strategy must be {_one_of(Strategy)}, not {shown(strategy)}"
+        msg = f"strategy must be {_one_of(Strategy)}, not {short_repr(strategy)}"
         raise InvalidArgumentError(msg, **context)
 
 
@@ -67,45 +127,45 @@ def check_list_options(filter_: object, sort: object, page_size: object, **conte
     """Refuse options that no list of tokens has.
 
     Raises:
-        InvalidArgumentError: The filter is no `str`, the sort none of the API's eight, or the page size not 1 to 100.
+        InvalidArgumentError: The filter is no `str`, the sort is unknown, or the page size is not 1 to 100.
     """
     if filter_ is not None and (not isinstance(filter_, str) or _UNSENDABLE.search(filter_)):
-        msg = f"filter must be a str, not {shown(filter_)}"
+        msg = f"filter must be a str, not {short_repr(filter_)}"
     elif sort is not None and sort not in get_args(Sort):
-        msg = f"sort must be {_one_of(Sort)}, not {shown(sort)}"
-    elif not isinstance(page_size, int) or isinstance(page_size, bool) or not 1 <= page_size <= LARGEST_PAGE:
-        msg = f"page_size must be a whole number from 1 to {LARGEST_PAGE}, not {shown(page_size)}"
+        msg = f"sort must be {_one_of(Sort)}, not {short_repr(sort)}"
+    elif not is_whole(page_size, 1) or cast("int", page_size) > LARGEST_PAGE:
+        msg = f"page_size must be a whole number from 1 to {LARGEST_PAGE}, not {short_repr(page_size)}"
     else:
         return
     raise InvalidArgumentError(msg, **context)
 
 
 def check_name(name: object, **context: Any) -> None:
-    """Refuse what no token can be named.
+    """Refuse a value that cannot be a token's name.
 
     Raises:
         InvalidArgumentError: It is no `str`, or empty.
     """
     if not isinstance(name, str) or not name or _UNSENDABLE.search(name):
-        msg = f"name must be a non-empty str, not {shown(name)}"
+        msg = f"name must be a non-empty str, not {short_repr(name)}"
         raise InvalidArgumentError(msg, **context)
 
 
 def check_scopes(scopes: object, **context: Any) -> None:
-    """Refuse what are no scopes: a token has at least one.
+    """Refuse a value that cannot be a token's scopes: a token has at least one.
 
     Raises:
         InvalidArgumentError: It is no collection, a single `str`, empty, or holds something else than non-empty `str`.
     """
     if isinstance(scopes, str | bytes) or not isinstance(scopes, Collection):
-        msg = f"scopes must be a collection such as ['dashboards_read'], not {shown(scopes)}"
+        msg = f"scopes must be a collection such as ['dashboards_read'], not {short_repr(scopes)}"
     elif not scopes:
         msg = "scopes must not be empty: a token has at least one, such as 'dashboards_read'"
     else:
         wrong = [scope for scope in cast("Collection[object]", scopes) if not _is_scope(scope)]
         if not wrong:
             return
-        msg = f"scopes must hold non-empty strs such as 'dashboards_read', not {shown(wrong[0])}"
+        msg = f"scopes must hold non-empty strs such as 'dashboards_read', not {short_repr(wrong[0])}"
     raise InvalidArgumentError(msg, **context)
 
 
@@ -114,10 +174,10 @@ def _is_scope(scope: object) -> bool:
 
 
 def check_expiry(expires_at: object, now: datetime, **context: Any) -> None:
-    """Refuse an end of a token's life that cannot be one. That it lies a day ahead at least is the API's business.
+    """Refuse a value that cannot be the end of a token's life. Whether it is a day ahead is left to the API.
 
     Raises:
-        InvalidArgumentError: It is no `datetime`, has no time zone, is not in the future, or is no moment in UTC.
+        InvalidArgumentError: It is no `datetime`, has no time zone, is not in the future, or has no date in UTC.
     """
     if expires_at is None:
         return

@@ -13,9 +13,13 @@ class TooLargeError(Exception):
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body, as far as it may go: compressed, a few bytes can become gigabytes.
+    """Read the body up to `LARGEST_BODY`: compressed, a few bytes can become gigabytes.
 
-    At its end aiohttp gives the connection back to its pool. Whatever else ends the reading closes the connection.
+    At its end aiohttp gives the connection back to its pool. If the reading ends in any other way, the connection is
+    closed.
+
+    Raises:
+        TooLargeError: The body is larger.
     """
     content = response.content
     chunks: list[bytes] = []

@@ -1,61 +1,23 @@
-"""Bytes to models and back: JSON, and the cattrs converter with its hooks.
+"""Tokens as JSON:API resources, and back: the cattrs converter with its hooks. Pure.
 
 Strict where a wrong value would mislead (a date that is no date), tolerant where the API may grow (unknown fields).
-What was found is never quoted in an error: in a wrong place it may be anything, a key included.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from sys import intern
 from typing import Any
 
-import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
-from .errors import InvalidResponseError
-from .models import TOKEN_TYPE, AccessToken, CreatedToken, Secret
+from dd_sa_tokens.errors import InvalidResponseError
+from dd_sa_tokens.models import TOKEN_TYPE, AccessToken, CreatedToken, Secret
 
-
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    return value if math.isfinite(value) else _refuse(number)
-
-
-def _loads_strictly(body: bytes) -> Any:
-    text = body.decode()
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    if "\\ud" in text.lower():
-        # Half of a surrogate pair is no text: orjson refuses it, and it could not be printed or stored later.
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
-_Json = dict[str, Any] | list[Any] | str | float | bool | None
-
-_loads: Callable[[bytes], _Json]
-try:
-    from orjson import loads as _loads
-except ImportError:
-    _loads = _loads_strictly
-
-_JSON_TYPES: dict[type[object], str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-}
+from .documents import Json, Page, decode_page, describe_mismatch, member, mismatch, parse_document
 
 _PATHS = {
     "id": ".id",
@@ -69,7 +31,7 @@ class _WrongValueError(ValueError):
 
 
 def _expected(what: str, value: object) -> _WrongValueError:
-    return _WrongValueError(f"expected {what}, found {_JSON_TYPES.get(type(value), type(value).__name__)}")
+    return _WrongValueError(describe_mismatch(what, value))
 
 
 def _structure_str(value: object, _type: object) -> str:
@@ -97,39 +59,26 @@ def _structure_optional_datetime(value: object, _type: object) -> datetime | Non
     return moment
 
 
-def _structure_scopes(value: _Json, _type: object) -> tuple[str, ...]:
+def _structure_scopes(value: Json, _type: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if type(value) is not list:
         raise _expected("an array of strings", value)
     try:
-        return tuple(map(intern, value))  # tokens share them: a tenth of a kept token's memory
-    except TypeError:  # from what is no str
+        return tuple(map(intern, value))  # tokens share them, which saves a tenth of a kept token's memory
+    except TypeError:  # from an item that is no str
         wrong = next(item for item in value if type(item) is not str)
     raise _expected("an array of strings, each item", wrong)
 
 
-def _member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:
-    """Return an object inside an object, however deep; an empty one where a step on the way is missing or null."""
-    for name in names:
-        inner: _Json = parent.get(name)
-        if type(inner) is not dict:
-            if inner is None:
-                return {}
-            way = ".".join((path, *names[: names.index(name) + 1]))
-            raise InvalidResponseError(path=way, reason=str(_expected("an object", inner)))
-        parent = inner
-    return parent
-
-
-def _structure_token(resource: _Json, path: str) -> AccessToken:
+def _structure_token(resource: Json, path: str) -> AccessToken:
     if type(resource) is not dict:
-        raise InvalidResponseError(path=path, reason=str(_expected("an object", resource)))
+        raise mismatch(path, "an object", resource)
     if not resource.get("id"):
         raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
-    attributes = _member(resource, path, "attributes")
-    owner_id = _member(resource, path, "relationships", "owned_by", "data").get("id")
+    attributes = member(resource, path, "attributes")
+    owner_id = member(resource, path, "relationships", "owned_by", "data").get("id")
     flat = {
         **attributes,
         "id": resource["id"],
@@ -183,7 +132,7 @@ def _make_converter() -> Converter:
     return made
 
 
-converter = _make_converter()
+converter: Converter = _make_converter()
 """The cattrs converter between `AccessToken` and the documented JSON:API resource object.
 
 `converter.structure(resource, AccessToken)` raises `InvalidResponseError` with the JSON path of what is wrong;
@@ -202,38 +151,16 @@ def decode_token(body: bytes) -> AccessToken:
     Raises:
         InvalidResponseError: It is something else.
     """
-    return _structure_token(_envelope(body).get("data"), "$.data")
+    return _structure_token(parse_document(body).get("data"), "$.data")
 
 
-@attrs.frozen
-class Page:
-    """A page of a list.
-
-    Attributes:
-        tokens: The tokens on it.
-        total: How many there are on all pages together; `None` where the answer does not say.
-    """
-
-    tokens: tuple[AccessToken, ...]
-    total: int | None
-
-
-def decode_page(body: bytes) -> Page:
-    """Read the answer `{"data": [token, ...], "meta": {"page": {"total_filtered_count": n}}}`.
+def decode_tokens(body: bytes) -> Page[AccessToken]:
+    """Read a page of tokens.
 
     Raises:
         InvalidResponseError: It is something else.
     """
-    document = _envelope(body)
-    data: _Json = document.get("data")
-    if type(data) is not list:
-        raise InvalidResponseError(path="$.data", reason=str(_expected("an array", data)))
-    tokens = tuple(_structure_token(resource, f"$.data[{place}]") for place, resource in enumerate(data))
-    total = _member(document, "$", "meta", "page").get("total_filtered_count")
-    if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # what orjson takes for one
-        reason = str(_expected("a whole number of at least 0", total))
-        raise InvalidResponseError(path="$.meta.page.total_filtered_count", reason=reason)
-    return Page(tokens, total)
+    return decode_page(body, _structure_token)
 
 
 def decode_created(body: bytes) -> CreatedToken:
@@ -242,33 +169,23 @@ def decode_created(body: bytes) -> CreatedToken:
     Raises:
         InvalidResponseError: It is something else; with the new token's ID, if that can be read.
     """
-    document = _envelope(body)
-    resource: _Json = document.get("data")
+    document = parse_document(body)
+    resource: Json = document.get("data")
     try:
         return CreatedToken(_structure_token(resource, "$.data"), _key(document))
     except InvalidResponseError as error:
-        # There is a token now, which somebody has to revoke.
+        # There is a token now, and the caller needs its ID to revoke it.
         token_id = resource.get("id") if type(resource) is dict else None
         error.token_id = token_id if type(token_id) is str and token_id else None
         raise
 
 
 def _key(document: dict[str, Any]) -> Secret:
-    key = _member(document, "$", "data", "attributes").get("key")
+    key = member(document, "$", "data", "attributes").get("key")
     if type(key) is str and key:
         return Secret(key)
-    reason = str(_expected("a string", key)) if key else "the secret is missing"
+    reason = describe_mismatch("a string", key) if key else "the secret is missing"
     raise InvalidResponseError(path="$.data.attributes.key", reason=reason)
-
-
-def decode_nothing(body: bytes) -> None:
-    """Read the answer to a revoke: nothing, or an object that nobody needs. A proxy's page must not pass for that.
-
-    Raises:
-        InvalidResponseError: It is something else.
-    """
-    if body.strip():
-        _envelope(body)
 
 
 def encode_token(
@@ -278,7 +195,7 @@ def encode_token(
     scopes: Iterable[str] | None = None,
     expires_at: datetime | None = None,
 ) -> bytes:
-    """Write the body of a create or an update: what is not given is left out, not sent as null."""
+    """Write the body of a create or an update. What is not given is left out, not sent as null."""
     attributes: dict[str, Any] = {} if name is None else {"name": name}
     if scopes is not None:
         attributes["scopes"] = list(scopes)
@@ -286,25 +203,3 @@ def encode_token(
         attributes["expires_at"] = _iso(expires_at.astimezone(UTC))
     data = {"attributes": attributes} | ({} if token_id is None else {"id": token_id}) | {"type": TOKEN_TYPE}
     return json.dumps({"data": data}, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def decode_errors(body: bytes) -> tuple[str, ...]:
-    """Read the API's own words from an error's body; none where the body (a proxy's HTML page, say) has none."""
-    try:
-        errors: _Json = _envelope(body).get("errors")
-    except InvalidResponseError:
-        return ()
-    return tuple(item for item in errors if isinstance(item, str)) if isinstance(errors, list) else ()
-
-
-def _envelope(body: bytes) -> dict[str, Any]:
-    document: _Json = None
-    try:
-        document = _loads(body)
-    except (ValueError, RecursionError):
-        reason = "the body is not JSON" if body else "the body is empty"
-    else:
-        if type(document) is dict:
-            return document
-        reason = str(_expected("an object", document))
-    raise InvalidResponseError(reason=reason)

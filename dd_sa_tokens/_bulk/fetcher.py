@@ -1,0 +1,110 @@
+"""One answer for each ID: single flight and credential breaker around the fetch of a token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens.errors import (
+    ConfigurationError,
+    DatadogError,
+    InvalidArgumentError,
+    UnauthorizedError,
+    short_repr,
+)
+from dd_sa_tokens.models import AccessToken
+from dd_sa_tokens.results import TokenResult
+
+from .credential_breaker import CredentialBreaker
+from .single_flight import SingleFlight
+
+FetchToken = Callable[[Any], Awaitable[AccessToken]]
+"""Fetches the token of one ID, or raises a `DatadogError`."""
+
+
+def reject_non_id(value: object) -> TokenResult | None:
+    """Return the result for a position that holds no `str`, which may not even be hashable; `None` for a `str`."""
+    if isinstance(value, str):
+        return None
+    error = InvalidArgumentError(f"token_id must be a str, not {type(value).__name__}", operation="get_token")
+    return TokenResult(f"<{type(value).__name__} {short_repr(value)}>", error=error)  # no ID looks like that
+
+
+class Fetcher:
+    """Fetches one ID after the other, in the task of the worker that asks for it.
+
+    Args:
+        fetch: Fetches one token.
+        on_change: Called when the breaker changes.
+    """
+
+    def __init__(self, fetch: FetchToken, on_change: Callable[[], object]) -> None:
+        self._fetch = fetch
+        self._on_change = on_change
+        self._in_flight = SingleFlight()
+        self._confirming = asyncio.Lock()
+        self.breaker = CredentialBreaker(self._on_breaker_change)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is to come."""
+        return self._in_flight.is_busy
+
+    async def fetch(self, worker: Cancellation, token_id: Any) -> TokenResult:
+        """Fetch an ID. Nothing is sent once the breaker is open."""
+        rejected = reject_non_id(token_id)
+        if rejected is not None:
+            return rejected
+        if self.breaker.open_reason is not None:
+            return _not_sent(token_id, self.breaker.open_reason)
+        if token_id in self._in_flight:
+            return await self._in_flight.wait(token_id)
+        self._in_flight.begin(token_id, worker)
+        result: TokenResult | None = None
+        try:
+            first = await self._request(token_id)
+            result = await self._confirm(first) if isinstance(first.error, UnauthorizedError) else first
+            self.breaker.record(result)
+        except asyncio.CancelledError:
+            if worker.is_external() or self.breaker.open_reason is None:
+                raise
+            result = _not_sent(token_id, self.breaker.open_reason)
+        finally:
+            self._in_flight.end(token_id, result)
+        assert result is not None
+        if not self._in_flight:
+            self.breaker.open_if_all_forbidden()
+        return result
+
+    async def _request(self, token_id: str) -> TokenResult:
+        try:
+            return TokenResult(token_id, await self._fetch(token_id))
+        except ConfigurationError:
+            raise  # the client is set up wrong, not this ID
+        except DatadogError as error:
+            # Without its frames: a million failures must not keep a million of them alive.
+            return TokenResult(token_id, error=error.with_traceback(None))
+
+    async def _confirm(self, refused: TokenResult) -> TokenResult:
+        """Try once more after a 401. Keys are the same for all IDs, so one ID at a time is enough."""
+        async with self._confirming:
+            if self.breaker.open_reason is not None:
+                return refused
+            result = await self._request(refused.token_id)
+            if isinstance(result.error, UnauthorizedError):
+                self.breaker.open(result.error)
+            return result
+
+    def _on_breaker_change(self) -> None:
+        self._on_change()
+        if self.breaker.open_reason is not None:
+            current = asyncio.current_task()
+            for worker in self._in_flight.workers:
+                if worker.task is not current:
+                    worker.cancel(self.breaker.open_reason)
+
+
+def _not_sent(token_id: str, reason: DatadogError) -> TokenResult:
+    return TokenResult(token_id, error=reason.with_context(token_id=token_id, attempts=0))

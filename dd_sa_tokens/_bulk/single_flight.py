@@ -1,0 +1,62 @@
+"""Single flight: duplicates of an ID that are in flight together share one request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens.results import TokenResult
+
+
+def copy_for_duplicate(item: TokenResult) -> TokenResult:
+    """Return the same result for another position. Its error is a copy: an exception serves one position only."""
+    return item if item.error is None else TokenResult(item.token_id, error=item.error.with_context())
+
+
+class SingleFlight:
+    """The IDs that are in flight, and the duplicates that wait for their answers."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[str, Cancellation] = {}
+        self._duplicates: dict[str, list[asyncio.Future[TokenResult]]] = {}
+        self._waiting = 0
+
+    def __contains__(self, token_id: str) -> bool:
+        return token_id in self._in_flight
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is to come."""
+        return bool(self._in_flight) or self._waiting > 0
+
+    @property
+    def workers(self) -> Iterable[Cancellation]:
+        """The workers that fetch the IDs in flight."""
+        return self._in_flight.values()
+
+    def begin(self, token_id: str, worker: Cancellation) -> None:
+        """Note that a worker fetches an ID, which is not in flight yet."""
+        self._in_flight[token_id] = worker
+
+    def end(self, token_id: str, result: TokenResult | None) -> None:
+        """Note that an ID is no longer in flight, and pass its answer on. Without one, the duplicates are cancelled."""
+        del self._in_flight[token_id]
+        for answer in self._duplicates.pop(token_id, ()):
+            if result is None:
+                answer.cancel()
+            elif not answer.done():
+                answer.set_result(copy_for_duplicate(result))
+
+    async def wait(self, token_id: str) -> TokenResult:
+        """Wait for the answer to an ID that is in flight."""
+        answer: asyncio.Future[TokenResult] = asyncio.get_running_loop().create_future()
+        self._duplicates.setdefault(token_id, []).append(answer)
+        self._waiting += 1
+        try:
+            return await answer
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,53 @@
+"""Who cancelled a task: this package, to cut a request short, or someone else.
+
+A timeout, `close()` and refused keys end a request by cancelling the task that waits for it. Running each request in a
+child task would make the question easy, since only the child would be cancelled. But a task for each request costs
+15 us, a tenth of a bulk fetch, and `asyncio.timeout` costs 4%. So the worker itself is cancelled, and this module
+answers, once for all callers, whether the cancellation that arrives must go on to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+
+from .errors import DatadogError
+
+
+@attrs.define(eq=False)
+class Cancellation:
+    """The ways in which a task may be cancelled while a part of its work is done.
+
+    Attributes:
+        task: The task.
+        asked_before: How often the task had been asked to stop before, by its `cancelling()`.
+        reason: Why this package cancelled it; `None` if it did not.
+    """
+
+    task: asyncio.Task[Any]
+    asked_before: int
+    reason: DatadogError | None = None
+    _to_take_back: bool = attrs.field(default=False, init=False)
+
+    @classmethod
+    def of_current_task(cls) -> Cancellation:
+        """Return one for the running task."""
+        task = asyncio.current_task()
+        assert task is not None
+        return cls(task, task.cancelling())
+
+    def cancel(self, reason: DatadogError) -> None:
+        """Cancel the task on behalf of this package, once."""
+        if self.reason is None:
+            self.reason = reason
+            self._to_take_back = True
+            self.task.cancel()
+
+    def is_external(self) -> bool:
+        """Return whether someone else asked the task to stop; a request of this package is taken back."""
+        if self._to_take_back:
+            self._to_take_back = False
+            self.task.uncancel()
+        return self.task.cancelling() > self.asked_before

@@ -1,0 +1,230 @@
+"""The executor: sends the requests of one client, each through limiter, transport and interpretation, and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+from dd_sa_tokens._clock import Clock
+from dd_sa_tokens._credentials import Credentials
+from dd_sa_tokens._http import Transport
+from dd_sa_tokens._protocol.interpret import interpret
+from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens._protocol.responses import Failure, Response, Retry
+from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens.config import RetryPolicy
+from dd_sa_tokens.errors import ClientClosedError, DatadogError
+from dd_sa_tokens.models import ClientStats
+
+from .budget import RetryBudget
+from .retry import CallState, next_delay, repeat_with, throttle_pause
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+
+def _jitter(longest: float) -> float:
+    return random.uniform(0.0, longest)  # noqa: S311 - no secret is made of it
+
+
+class Executor:
+    """Sends the requests of one client.
+
+    Args:
+        transport: Makes the attempts.
+        limiter: Lets them through.
+        policy: When failed attempts are repeated.
+        credentials: What must not show in errors.
+        clock: Where the time comes from.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        limiter: RateLimiter,
+        policy: RetryPolicy,
+        credentials: Credentials,
+        clock: Clock = Clock(),
+    ) -> None:
+        self._transport = transport
+        self._limiter = limiter
+        self._policy = policy
+        self._redact = credentials.redact
+        self._clock = clock
+        self._budget = RetryBudget(clock.monotonic)
+        self._closing: asyncio.Future[None] | None = None
+        self.closed = False
+        self._requests = 0
+        self._retries = 0
+        self._rate_limited = 0
+
+    @property
+    def stats(self) -> ClientStats:
+        """A snapshot of the counters."""
+        return ClientStats(
+            requests=self._requests,
+            retries=self._retries,
+            rate_limited=self._rate_limited,
+            rate_limit_wait_seconds=self._limiter.waited,
+        )
+
+    async def send(self, request: Request[T], call: CallState | None = None) -> T:
+        """Carry out one operation.
+
+        Args:
+            request: The operation.
+            call: Where to keep what the call uses up, for a caller that reads it.
+
+        Raises:
+            DatadogError: It failed; with the operation, the IDs and the number of attempts.
+        """
+        call = call or CallState()
+        if not self.closed:
+            self._transport.open()
+        outcome = await self._attempt(request, call)
+        # tenacity's loop costs {TENACITY} us a call, so it is entered only after a first failure.
+        if isinstance(outcome, Failure) and call.delay is not None:
+            outcome = await self._repeat(request, call, outcome)
+        if not isinstance(outcome, Failure):
+            return outcome
+        raise in_context(outcome.error, request, call)
+
+    async def close(self) -> None:
+        """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
+        self.closed = True
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        self._limiter.close()
+        await self._transport.close()
+
+    async def _repeat(self, request: Request[T], call: CallState, first: Failure) -> T | Failure:
+        pending = [first]
+
+        async def attempt() -> T | Failure:
+            if pending:
+                return pending.pop()
+            return await self._attempt(request, call)
+
+        def before_sleep(failure: Failure) -> None:
+            when = "when the rate limit allows it"
+            if failure.retry is not Retry.THROTTLED:
+                when = f"in {call.delay or 0.0:.2f} s"
+            what = f"{request.operation.method} {request.path}"
+            _logger.warning("%s: %s; attempt %d %s", what, failure.error, call.attempts + 1, when)
+
+        return cast("T | Failure", await repeat_with(call, self._sleep, before_sleep)(attempt))
+
+    async def _attempt(self, request: Request[T], call: CallState) -> T | Failure:
+        call.delay = None
+        permit = None if self.closed else self._limiter.try_acquire(request.operation.name)
+        if permit is None:
+            outcome = await self._wait_for_permit(request, call)
+            if isinstance(outcome, Failure):
+                return outcome
+            permit = outcome
+        call.waited += permit.waited
+        call.begun = call.begun or self._clock.wall()
+        self._requests += 1
+        self._retries += call.attempts > 0
+        call.attempts += 1
+        call.in_flight = True
+        try:
+            response = await self._transport.send(request)
+        except BaseException:  # cancelled
+            self._limiter.abandon(permit)
+            call.maybe_applied = True
+            if not request.operation.safe:
+                what = f"{request.operation.method} {request.path}"
+                _logger.warning("%s was cancelled while it was under way; %s", what, _how_to_verify(request, call))
+            raise
+        finally:
+            call.in_flight = False
+        if _logger.isEnabledFor(logging.DEBUG):
+            self._log_attempt(request, call, permit, response)
+        if isinstance(response, Failure):
+            leave = self._limiter.abandon if response.sent else self._limiter.cancel
+            leave(permit)
+            return self._record_failure(request, call, response)
+        return self._receive(request, call, permit, response)
+
+    async def _wait_for_permit(self, request: Request[Any], call: CallState) -> Permit | Failure:
+        """Wait for a permit; or return why there is none."""
+        if self.closed:
+            return _not_sent(ClientClosedError("the client is closed"))
+        longest = self._policy.max_rate_limit_wait
+        max_wait = None if longest is None else longest - call.waited
+        permit = await self._limiter.acquire(request.operation.name, max_wait)
+        if not isinstance(permit, Permit):
+            said = call.rejection
+            return _not_sent(permit.with_context(errors=said.errors, request_id=said.request_id) if said else permit)
+        if self.closed:
+            self._limiter.cancel(permit)
+            return _not_sent(ClientClosedError("the client is closed"))
+        return permit
+
+    def _receive(self, request: Request[T], call: CallState, permit: Permit, response: Response) -> T | Failure:
+        """Interpret an answer, and let the limiter and the budget learn from it."""
+        outcome = interpret(request, response, self._redact, repeated=call.maybe_applied)
+        pause = 0.0
+        if not isinstance(outcome, Failure):
+            self._budget.record_success()
+        else:
+            self._record_failure(request, call, outcome)
+            if outcome.retry is Retry.THROTTLED:
+                self._rate_limited += 1
+                pause = throttle_pause(outcome, call, self._policy, _jitter)
+        self._limiter.record_response(permit, response.rate_limit, response.status, pause=pause)
+        return outcome
+
+    def _record_failure(self, request: Request[Any], call: CallState, failure: Failure) -> Failure:
+        """Decide, once, whether the attempt is repeated."""
+        call.record(failure)
+        call.delay = next_delay(failure, call, self._policy, idempotent=request.operation.idempotent, jitter=_jitter)
+        if failure.retry is Retry.THROTTLED:
+            call.waited += call.delay or 0.0
+        elif call.delay is not None and not self._budget.take():
+            call.delay = None
+        return failure
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, unless the client is closed meanwhile."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+        if seconds > 0:
+            await asyncio.wait([self._closing], timeout=seconds)
+
+    def _log_attempt(
+        self, request: Request[Any], call: CallState, permit: Permit, response: Response | Failure
+    ) -> None:
+        result = type(response.error).__name__ if isinstance(response, Failure) else str(response.status)
+        what = f"{request.operation.method} {request.path}"
+        seconds = self._clock.monotonic() - permit.sent
+        _logger.debug("%s: %s, attempt %d, %.3f s", what, result, call.attempts, seconds)
+
+
+def _not_sent(error: DatadogError) -> Failure:
+    return Failure(error, Retry.NEVER, sent=False, maybe_applied=False)
+
+
+def in_context(error: DatadogError, request: Request[Any], call: CallState) -> DatadogError:
+    """Say what a failed call was about, and how to verify whether it was carried out where that is not known."""
+    message, unknown = error.message, call.maybe_applied and not request.operation.safe
+    if unknown:
+        message += f"; {_how_to_verify(request, call)}"
+    return error.with_context(
+        message=message,
+        operation=request.operation.name,
+        service_account_id=request.service_account_id,
+        token_id=request.token_id or error.token_id,
+        attempts=call.attempts,
+        outcome_unknown=unknown,
+    )
+
+
+def _how_to_verify(request: Request[Any], call: CallState) -> str:
+    since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return request.how_to_verify.replace("{since}", since, 1)

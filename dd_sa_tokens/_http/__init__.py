@@ -1,0 +1,6 @@
+"""All that knows aiohttp: the session, one exchange with the server, and the map from aiohttp's exceptions to ours."""
+
+from .body import LARGEST_BODY
+from .transport import Transport
+
+__all__ = ["LARGEST_BODY", "Transport"]

@@ -1,0 +1,151 @@
+"""JSON:API documents: bytes to plain values, with the JSON path of what is wrong. Pure.
+
+What was found is never quoted in an error: in a wrong place it may be anything, a key included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from dd_sa_tokens.errors import InvalidResponseError
+
+T = TypeVar("T")
+
+Json = dict[str, Any] | list[Any] | str | float | bool | None
+
+_JSON_TYPES: dict[type[object], str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
+
+
+def _loads_strictly(body: bytes) -> Any:
+    text = body.decode()
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    if "\\ud" in text.lower():
+        # Half of a surrogate pair is no text: orjson refuses it, and it could not be printed or stored later.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+_loads: Callable[[bytes], Json]
+try:
+    from orjson import loads as _loads
+except ImportError:
+    _loads = _loads_strictly
+
+
+def describe_mismatch(what: str, value: object) -> str:
+    """Say what was expected and which JSON type was found instead."""
+    return f"expected {what}, found {_JSON_TYPES.get(type(value), type(value).__name__)}"
+
+
+def mismatch(path: str, what: str, value: object) -> InvalidResponseError:
+    """Return the error for a value of a wrong type at a JSON path."""
+    return InvalidResponseError(path=path, reason=describe_mismatch(what, value))
+
+
+def parse_document(body: bytes) -> dict[str, Any]:
+    """Read a body as a JSON object.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    document: Json = None
+    try:
+        document = _loads(body)
+    except (ValueError, RecursionError):
+        reason = "the body is not JSON" if body else "the body is empty"
+    else:
+        if type(document) is dict:
+            return document
+        reason = describe_mismatch("an object", document)
+    raise InvalidResponseError(reason=reason)
+
+
+def member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:
+    """Return an object inside an object, by the names on the way; an empty one where a step is missing or null.
+
+    Raises:
+        InvalidResponseError: A step on the way is no object.
+    """
+    for name in names:
+        inner: Json = parent.get(name)
+        if type(inner) is not dict:
+            if inner is None:
+                return {}
+            raise mismatch(".".join((path, *names[: names.index(name) + 1])), "an object", inner)
+        parent = inner
+    return parent
+
+
+@attrs.frozen
+class Page(Generic[T]):
+    """A page of a list.
+
+    Attributes:
+        items: What is on it.
+        total: How many there are on all pages together; `None` where the answer does not say.
+    """
+
+    items: tuple[T, ...]
+    total: int | None
+
+
+def decode_page(body: bytes, decode_item: Callable[[Json, str], T]) -> Page[T]:
+    """Read the answer `{"data": [resource, ...], "meta": {"page": {"total_filtered_count": n}}}`.
+
+    Args:
+        body: The answer's body.
+        decode_item: Makes an item of a resource, given the resource and its JSON path.
+
+    Raises:
+        InvalidResponseError: The body is something else.
+    """
+    document = parse_document(body)
+    data: Json = document.get("data")
+    if type(data) is not list:
+        raise mismatch("$.data", "an array", data)
+    items = tuple(decode_item(resource, f"$.data[{place}]") for place, resource in enumerate(data))
+    total = member(document, "$", "meta", "page").get("total_filtered_count")
+    if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # the range of orjson's numbers
+        raise mismatch("$.meta.page.total_filtered_count", "a whole number of at least 0", total)
+    return Page(items, total)
+
+
+def decode_nothing(body: bytes) -> None:
+    """Read the answer to a revoke: nothing, or an object without meaning. A proxy's page must not pass for that.
+
+    Raises:
+        InvalidResponseError: It is something else.
+    """
+    if body.strip():
+        parse_document(body)
+
+
+def decode_errors(body: bytes) -> tuple[str, ...]:
+    """Read the API's own words from an error's body; none where the body, such as a proxy's HTML page, has none."""
+    try:
+        errors: Json = parse_document(body).get("errors")
+    except InvalidResponseError:
+        return ()
+    return tuple(item for item in errors if isinstance(item, str)) if isinstance(errors, list) else ()

@@ -1,0 +1,90 @@
+"""The rate limiter: how a client spends every request that a limit allows, and meets no 429.
+
+It stands before every request. It counts what each limit has left, including what is in flight, and lets a request
+through only if the window has room for it. So it does not need a 429 to find out.
+
+| part | knows | file |
+|---|---|---|
+| `RateLimiter` | who waits, in what order, for how long; the event loop | `limiter.py` |
+| `RateLimitWindow` | what is left of one limit's window, and whether a request may be sent | `window.py` |
+| `WindowEnd` | when the window ends, as an interval | `window_end.py` |
+| `Probe` | the first request of a window, which goes alone | `probe.py` |
+| `Contention` | who else spends the limit, and how much may be in flight beside them | `contention.py` |
+
+All but the limiter are pure: times come in as numbers, so tests run hours in milliseconds.
+
+What is a window?
+-----------------
+A stretch of the server's time in which `limit` requests are allowed. Windows follow one another at whole multiples of
+`period` on the server's clock, such as every 10 s. Each answer tells in its headers the limit, the period, what is left
+of the window (`remaining`), and in how many whole seconds it ends (`reset`).
+Source: https://docs.datadoghq.com/api/latest/rate-limits/
+
+    requests left   100 |1#                  |1#                  |1#
+                        | ##                 | ##                 | ##
+                        |  ##                |  ##                |  ##
+                      0 |   #................|   #................|   #....
+                        +--------------------+--------------------+------> time
+                        one alone, then all    wait     one alone, then all
+
+Which requests share a limit?
+-----------------------------
+Headers name the limit in about a quarter of the answers. Operations whose answers give the same name share one window.
+An operation whose limit has no name has a window of its own.
+
+What is left?
+-------------
+The lowest `remaining` seen in this window. Answers come out of order, and the lowest one is the latest. `min` makes the
+order harmless. An answer of a past window is ignored; one of a later window opens that.
+
+What is in flight?
+------------------
+A request that was sent and has no answer yet. It may or may not be in `remaining` already, so it is taken off: a
+request may be sent while `remaining - in flight > 0`. A request that was lost (a timeout, a dropped connection, a
+cancellation) may have been counted by the server, so it is deducted. One that never left was not, so it is not.
+
+How is the end of a window known?
+---------------------------------
+`reset` is in whole seconds, rounded up. An answer sent at t1 and received at t2 with `reset` r puts the end in the
+interval (t1 + r - 1, t2 + r]. Intersecting the intervals of several answers narrows it, usually to a few milliseconds
+at a boundary of two seconds. Within the interval the wall clock decides, since windows end at whole multiples of the
+period. It may be wrong. If it once makes a request leave too early, it is not consulted again.
+A server that rounds down, or to the nearest second, puts the end a second or half a second later. That shows when it
+still answers from the old window after the interval's end. From then on the interval is shifted.
+
+When does the next window begin?
+--------------------------------
+The expected end, and 10 ms more, since clocks and timers are not exact. Then `limit` requests are there again. The
+first one goes alone to confirm that the window has begun: if it has not, one 429 is the whole damage, not fifty. The
+others wait for its answer, but for one second at most.
+The very first request of a client also goes alone, since nothing is known yet. An answer without rate-limit headers
+opens the limiter fully: there is no limit.
+
+Who else spends it?
+-------------------
+Limits are per organization. Other processes and people spend them, too, and show only in `remaining`. Alone, the n-th
+request of a window leaves `limit - n`. If the sums over a window show more spent than this client has sent, others are
+there: `Contention.current` is how many times faster the limit falls than we spend it.
+Then the part of what is left that may be in flight shrinks as the window empties, so that the last requests of several
+clients do not collide, and the last few stay unused. Two windows without others make them forgotten. A new client
+begins its first window slowly, until it knows.
+`reserve` is a share of each window that is left to others even where none is seen.
+
+What happens at a 429?
+----------------------
+It stops everyone who spends that limit, not only the request that met it. With a `reset` it says when the window ends,
+and nothing is left until then. Without one, the limiter pauses: for `Retry-After`, or else for a random time that grows
+with each 429 in a row. The next request is a probe again. Whether the request that met the 429 is sent again is not
+decided here, but in `_execution.retry`.
+
+How long does a call wait?
+--------------------------
+As long as it takes, first come first served; with a limit per hour that can be hours. A call with a longest wait is
+rejected as soon as it is known that its turn comes later than that: on arrival, when the window is put off, or at the
+latest when its time is up. A cancelled call gives its place in the queue back.
+"""
+
+from .limiter import RateLimiter, Refusal
+from .window import Permit
+
+__all__ = ["Permit", "RateLimiter", "Refusal"]

@@ -1,0 +1,61 @@
+"""Running one step of a rotation to its end, although its caller is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+import attrs
+
+from dd_sa_tokens._execution import CallState, Executor
+from dd_sa_tokens._execution.executor import in_context
+from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens.errors import DatadogError, TransportError
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Completion(Generic[T]):
+    """How a request ended that was run to its end.
+
+    Attributes:
+        value: What it gave, if it succeeded.
+        error: Why it failed, if it did.
+        cancelled: The last cancellation that came meanwhile and is still to be raised, if one came.
+    """
+
+    value: T | None
+    error: DatadogError | None
+    cancelled: asyncio.CancelledError | None
+
+
+async def complete(executor: Executor, request: Request[T], seconds: float | None = None) -> Completion[T]:
+    """Carry out one operation and run it to its end.
+
+    Once the caller is cancelled, or the time is up, an attempt that is under way is still waited for: its answer says
+    what holds. A call that only waits, for the rate limit or for its next attempt, is given up.
+
+    Args:
+        executor: Sends the request.
+        request: The operation.
+        seconds: For how long it may be repeated; `None` for as long as the retry policy allows.
+    """
+    call = CallState()
+    task = asyncio.ensure_future(executor.send(request, call))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task], timeout=None if call.last_attempt else seconds)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        call.last_attempt = True
+        if not call.in_flight:
+            task.cancel()
+    try:
+        return Completion(task.result(), None, cancelled)
+    except DatadogError as error:
+        failure = error
+    except asyncio.CancelledError:
+        failure = in_context(TransportError("given up before it was answered"), request, call)
+    return Completion(None, failure, cancelled)
