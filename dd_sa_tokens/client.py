@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Coroutine, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
@@ -17,12 +17,15 @@ from ._endpoint import read_base_url
 from ._execution import Executor
 from ._http import Transport
 from ._protocol import operations
+from ._protocol.operations import Request
 from ._ratelimit import RateLimiter
 from ._validation import LARGEST_PAGE, Sort, Strategy, check_expiry, check_id, check_strategy
-from .config import RetryPolicy, Site, check_options
+from .config import Options, RetryPolicy, Site
 from .errors import ClientClosedError
 from .models import AccessToken, ClientStats, CreatedToken, RateLimit
 from .results import BulkResult, TokenResult
+
+T = TypeVar("T")
 
 
 class TokensClient:
@@ -67,13 +70,14 @@ class TokensClient:
         # First of all: a traceback of what is raised below may be logged with its local variables.
         keys, address = (as_secret(api_key), as_secret(app_key), as_secret(access_token)), as_secret(base_url)
         del api_key, app_key, access_token, base_url
-        check_options(concurrency=concurrency, timeout=timeout, retry=retry, rate_limit_reserve=rate_limit_reserve)
+        self._options = Options(
+            timeout=timeout, retry=retry, rate_limit_reserve=rate_limit_reserve, concurrency=concurrency
+        )
         credentials = read_credentials(*keys)
         url, clock = read_base_url(site, address), Clock()
-        transport = Transport(url, credentials, session=session, timeout=timeout, concurrency=concurrency, clock=clock)
+        transport = Transport(url, credentials, session=session, concurrency=concurrency, clock=clock)
         self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock)
-        self._executor = Executor(transport, self._limiter, retry, credentials, clock)
-        self._concurrency = concurrency
+        self._executor = Executor(transport, self._limiter, credentials, clock)
 
     async def __aenter__(self) -> Self:
         self._require_open()
@@ -85,7 +89,7 @@ class TokensClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client, and its session unless that is borrowed. Calls that are under way raise `ClientClosedError`."""
+        """Close the client, and its session unless that is borrowed. Calls under way raise `ClientClosedError`."""
         await self._executor.close()
 
     @property
@@ -113,7 +117,7 @@ class TokensClient:
             NotFoundError: There is no such token or service account.
             DatadogError: Any other failure; see the error tree.
         """
-        return await self._executor.send(operations.get_token(service_account_id, token_id))
+        return await self._send(operations.get_token(service_account_id, token_id))
 
     async def get_tokens(
         self,
@@ -144,7 +148,7 @@ class TokensClient:
             SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
         way = self._strategy("get_tokens", service_account_id, token_ids, strategy)
-        return await _bulk.collect(token_ids, way, self._concurrency)
+        return await _bulk.collect(token_ids, way, self._options.concurrency)
 
     def stream_tokens(
         self,
@@ -174,7 +178,7 @@ class TokensClient:
             Exception: Any exception of `token_ids`, after the results that were in flight.
         """
         way = self._strategy("stream_tokens", service_account_id, token_ids, strategy)
-        return _bulk.stream(token_ids, way, self._concurrency)
+        return _bulk.stream(token_ids, way, self._options.concurrency)
 
     def list_tokens(
         self,
@@ -205,7 +209,7 @@ class TokensClient:
         """
         self._require_open()
         read = self._reader(service_account_id, filter, sort, page_size)
-        return _pagination.list_all(read, self._concurrency)
+        return _pagination.list_all(read, self._options.concurrency)
 
     async def create_token(
         self, service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
@@ -235,7 +239,7 @@ class TokensClient:
         """
         check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=service_account_id)
         request = operations.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
-        return await self._executor.send(request)
+        return await self._send(request)
 
     async def update_token(
         self,
@@ -261,9 +265,7 @@ class TokensClient:
             NotFoundError: There is no such token or service account.
             DatadogError: Any other failure; see `outcome_unknown`.
         """
-        return await self._executor.send(
-            operations.update_token(service_account_id, token_id, name=name, scopes=scopes)
-        )
+        return await self._send(operations.update_token(service_account_id, token_id, name=name, scopes=scopes))
 
     async def revoke_token(self, service_account_id: str, token_id: str) -> None:
         """Revoke a token. Within seconds it no longer works. This cannot be undone.
@@ -279,7 +281,7 @@ class TokensClient:
             NotFoundError: There is no such token, and this call did not revoke it.
             DatadogError: Any other failure; see `outcome_unknown`.
         """
-        await self._executor.send(operations.revoke_token(service_account_id, token_id))
+        await self._send(operations.revoke_token(service_account_id, token_id))
 
     async def rotate_token(
         self,
@@ -331,7 +333,7 @@ class TokensClient:
             RotationError: The rotation stopped halfway; see above.
             DatadogError: It failed before anything was changed.
         """
-        return await _rotation.rotate(self._executor, service_account_id, token_id, store, expires_at)
+        return await _rotation.rotate(self._executor, self._options, service_account_id, token_id, store, expires_at)
 
     def _strategy(
         self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy
@@ -340,9 +342,11 @@ class TokensClient:
         check_id("service_account_id", service_account_id, operation)
         check_strategy(strategy, operation=operation, service_account_id=service_account_id)
         _bulk.check_source(token_ids)
-        send, get = self._executor.send, operations.token_getter(service_account_id)
+        send, get = self._send, operations.token_getter(service_account_id)
         read = self._reader(service_account_id)
-        return _bulk.make_strategy(strategy, token_ids, lambda token_id: send(get(token_id)), read, self._concurrency)
+        return _bulk.make_strategy(
+            strategy, token_ids, lambda token_id: send(get(token_id)), read, self._options.concurrency
+        )
 
     def _reader(
         self, service_account_id: str, filter_: str | None = None, sort: str | None = None, size: int = LARGEST_PAGE
@@ -350,7 +354,10 @@ class TokensClient:
         """Return the function that reads a page by its number."""
         request = partial(operations.list_tokens, service_account_id, filter_=filter_, sort=sort, size=size)
         request(number=0)  # an invalid argument is refused now
-        return lambda number: self._executor.send(request(number=number))
+        return lambda number: self._send(request(number=number))
+
+    def _send(self, request: Request[T]) -> Coroutine[Any, Any, T]:
+        return self._executor.send(request, self._options)
 
     def _require_open(self) -> None:
         if self._executor.closed:

@@ -1,9 +1,9 @@
-"""The client's settings: the site, the retry policy, and the checks of the other options."""
+"""The client's settings: the site, the retry policy, and the options of each request."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import cast
 
 import attrs
 
@@ -48,7 +48,7 @@ class RetryPolicy:
     """Longest wait before the second attempt."""
 
     max_backoff: float = 30.0
-    """Longest wait before any attempt. A `Retry-After` of more than ten times this is not waited for."""
+    """Longest wait before any attempt, a wait for the rate limit aside. A call whose `Retry-After` is longer fails."""
 
     max_rate_limit_wait: float | None = None
     """Longest time one call may wait for the rate limit, its place in the queue included. A call that would wait longer
@@ -64,15 +64,30 @@ class RetryPolicy:
             check_number("max_rate_limit_wait", self.max_rate_limit_wait)
 
 
-def check_options(*, concurrency: Any, timeout: Any, retry: Any, rate_limit_reserve: Any) -> None:
-    """Check the client's other options.
+@attrs.frozen(kw_only=True)
+class Options:
+    """What goes along with each request of a client.
 
     Raises:
-        ConfigurationError: One is out of range; the text names it.
+        ConfigurationError: A value is out of range; the text names it.
     """
-    check_count("concurrency", concurrency)
-    check_number("timeout", timeout, above=True)
-    check_number("rate_limit_reserve", rate_limit_reserve, below=1.0)
-    if not isinstance(retry, RetryPolicy):
-        msg = f"retry must be a RetryPolicy, not {type(retry).__name__}"
-        raise ConfigurationError(msg)
+
+    timeout: float = 30.0
+    """Seconds for one attempt."""
+
+    retry: RetryPolicy = RetryPolicy()
+    """When failed attempts are repeated."""
+
+    rate_limit_reserve: float = 0.0
+    """Share (0 <= r < 1) of each rate-limit window that is left to others."""
+
+    concurrency: int = 50
+    """Most requests in flight."""
+
+    def __attrs_post_init__(self) -> None:
+        check_count("concurrency", self.concurrency)
+        check_number("timeout", self.timeout, above=True)
+        check_number("rate_limit_reserve", self.rate_limit_reserve, below=1.0)
+        if not isinstance(cast("object", self.retry), RetryPolicy):
+            msg = f"retry must be a RetryPolicy, not {type(self.retry).__name__}"
+            raise ConfigurationError(msg)

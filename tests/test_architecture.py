@@ -1,4 +1,4 @@
-"""The plan of the house: who may import whom, who knows which library, and how long a function may be."""
+"""The layers of the package: who may import whom, who knows which library, and how long a function may be."""
 
 from __future__ import annotations
 
@@ -11,80 +11,80 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "dd_sa_tokens"
-HOUSE = Path(__file__).resolve().parent.parent / PACKAGE
+ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
-# From the top down: each room imports only from rooms above it.
-ROOMS = (
-    "_version",
-    "models",
-    "errors",
-    "results",
-    "config",
-    "_arguments",
-    "_codec",
-    "_wire",
-    "_boundary",
-    "_contention",
-    "_ledger",
-    "_gate",
-    "_retry",
-    "_transport",
-    "_pipeline",
-    "_listing",
-    "_inquiry",
-    "_crew",
-    "_bulk",
-    "_rotate",
-    "client",
-    "testing",
-    "audit",
-    "cli",
-    "__init__",
-    "__main__",
+# From the bottom up: a module imports only from layers below its own, or from its own folder. Modules of the same
+# layer do not know each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_version", "models", "_clock"),
+    ("errors",),
+    ("results", "_validation", "_cancellation"),
+    ("config",),
+    ("_credentials",),
+    ("_endpoint",),
+    ("_protocol",),
+    ("_ratelimit", "_http"),
+    ("_execution",),
+    ("_pagination", "_rotation"),
+    ("_bulk",),
+    ("client",),
+    ("testing", "audit"),
+    ("cli",),
+    ("__init__",),
+    ("__main__",),
 )
+LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 OWNERS = {
-    "attrs": set(ROOMS),
-    "cattrs": {"_codec"},
-    "orjson": {"_codec"},
-    "tenacity": {"_retry"},
-    "aiohttp": {"_transport", "testing", "client"},
-    "yarl": {"_transport", "testing"},  # aiohttp's own URL type
-    "typer": {"cli", "__main__"},  # which asks only whether the extra is there
+    "attrs": set(LAYER_OF),
+    "cattrs": {"_protocol"},
+    "orjson": {"_protocol"},
+    "tenacity": {"_execution"},
+    "aiohttp": {"_http", "testing", "client"},
+    "multidict": {"_http"},  # aiohttp's own header types
+    "yarl": {"_http", "testing"},  # aiohttp's own URL type
+    "typer": {"cli", "__main__"},  # __main__ asks only whether the extra is installed
     "rich": {"cli", "__main__"},
     "jinja2": {"cli"},
     "uvloop": {"cli"},
 }
 
-PURE = ("models", "errors", "results", "_arguments", "_codec", "_wire", "_boundary", "_contention", "_ledger", "audit")
-WORLDLY = {"asyncio", "time", "socket", "os", "random", "subprocess", "threading", "aiohttp", "logging"}
+PURE = ("models", "errors", "results", "_validation", "_protocol", "audit")
+PURE_FILES = (
+    "_ratelimit/window.py",
+    "_ratelimit/window_end.py",
+    "_ratelimit/contention.py",
+    "_ratelimit/probe.py",
+    "_execution/retry.py",
+)
+IMPURE = {"asyncio", "time", "socket", "os", "random", "subprocess", "threading", "aiohttp", "logging"}
 
 LONGEST_FUNCTION = 50
 
-MODULES = sorted(HOUSE.rglob("*.py"))
+MODULES = sorted(ROOT.rglob("*.py"))
 
 
 def dotted(path: Path) -> str:
     """Name a file as a module: `dd_sa_tokens.cli.tables`; a package by its own name."""
-    parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str:
-    """Name the room that a module stands in."""
+def part_of(module: str) -> str:
+    """Name the part of the package that a module belongs to: its own name, or its folder's."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
 
-def files_of(room: str) -> list[Path]:
-    """Name the files of a room: a module's one, or all of a package."""
-    return [path for path in MODULES if room_of(dotted(path)) == room]
+def files_of(part: str) -> list[Path]:
+    """Return the files of a part: one module, or all of a folder."""
+    return [path for path in MODULES if part_of(dotted(path)) == part]
 
 
 def existing(module: str) -> str:
     """Cut a dotted name down to the module that it names: the rest is something inside."""
     while module != PACKAGE:
-        path = HOUSE.parent / Path(*module.split("."))
+        path = ROOT.parent / Path(*module.split("."))
         if path.is_dir() or path.with_suffix(".py").exists():
             return module
         module = module.rpartition(".")[0]
@@ -112,44 +112,41 @@ def imported(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
 
 
 def imports(path: Path) -> set[str]:
-    """Name all that a file imports: modules of the house by module, others in full."""
+    """Name all that a file imports: modules of this package by module, others in full."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = imported(tree, dotted(path), is_package=path.name == "__init__.py")
     return {existing(name) if name.split(".")[0] == PACKAGE else name for name in found}
 
 
-def neighbours(path: Path) -> set[str]:
-    """Name the modules of the house that a file imports."""
+def own_imports(path: Path) -> set[str]:
+    """Name the modules of this package that a file imports."""
     return {name for name in imports(path) if name.split(".")[0] == PACKAGE}
 
 
-def strangers(path: Path) -> set[str]:
-    """Name the libraries from outside that a file imports."""
+def third_party(path: Path) -> set[str]:
+    """Name the third-party libraries that a file imports."""
     return {name.split(".")[0] for name in imports(path)} - {PACKAGE} - sys.stdlib_module_names
 
 
-def test_every_room_is_on_the_plan() -> None:
-    """A module that is not in the list of rooms has no place in the order of imports yet, so it fails here."""
-    assert {room_of(dotted(path)) for path in MODULES} <= set(ROOMS)
-
-
-def test_every_room_on_the_plan_is_built() -> None:
-    """A room in the list exists."""
-    assert set(ROOMS) <= {room_of(dotted(path)) for path in MODULES}
+def test_each_part_has_a_layer() -> None:
+    """A module or folder that is not in the list of layers has no place in the order of imports, so it fails here."""
+    assert {part_of(dotted(path)) for path in MODULES} == set(LAYER_OF)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_a_room_imports_only_from_rooms_above_it(path: Path) -> None:
-    """Imports go up the list only, or stay in the room; lazy ones and those for type checkers included."""
-    room = room_of(dotted(path))
-    above = {*ROOMS[: ROOMS.index(room)], *([room] if (HOUSE / room).is_dir() else [])}
+def test_imports_go_down_only(path: Path) -> None:
+    """A module imports only from lower layers or from its own folder; lazy imports and those for type checkers too."""
+    part = part_of(dotted(path))
+    allowed = {name for name, level in LAYER_OF.items() if level < LAYER_OF[part]}
+    if (ROOT / part).is_dir():
+        allowed.add(part)
 
-    assert {room_of(name) for name in neighbours(path)} <= above
+    assert {part_of(name) for name in own_imports(path)} <= allowed
 
 
 def test_there_are_no_cycles() -> None:
-    """No module imports itself by way of others, inside a room of several neither."""
-    graph = {dotted(path): neighbours(path) - {dotted(path)} for path in MODULES}
+    """No module imports itself by way of others, inside a folder neither."""
+    graph = {dotted(path): own_imports(path) - {dotted(path)} for path in MODULES}
 
     try:
         order = list(TopologicalSorter(graph).static_order())
@@ -160,19 +157,34 @@ def test_there_are_no_cycles() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_each_library_has_one_owner(path: Path) -> None:
-    """A library from outside is known to the one room that wraps it, and no other library is used."""
-    room = room_of(dotted(path))
+    """A third-party library is known to the one part that wraps it, and no other library is used."""
+    part = part_of(dotted(path))
 
-    assert {name for name in strangers(path) if room not in OWNERS.get(name, set())} == set()
+    assert {name for name in third_party(path) if part not in OWNERS.get(name, set())} == set()
+
+
+def test_private_names_of_aiohttp_are_in_one_file() -> None:
+    """Only `_http/private.py` reads private attributes of aiohttp's objects."""
+    for path in files_of("_http"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        foreign = {
+            ast.unparse(node)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and not node.attr.startswith("__")
+            and ast.unparse(node.value) != "self"
+        }
+        assert not foreign or path.name == "private.py", (path.name, foreign)
 
 
 def test_the_client_names_only_the_session_type() -> None:
-    """The door knows of aiohttp nothing but the type of the session that it may be lent."""
-    tree = ast.parse((HOUSE / "client.py").read_text(encoding="utf-8"))
+    """The client knows of aiohttp nothing but the type of the session that it may borrow."""
+    tree = ast.parse((ROOT / "client.py").read_text(encoding="utf-8"))
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     uses = [parents[node] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "aiohttp"]
 
-    assert {name for name in imports(HOUSE / "client.py") if name.startswith("aiohttp")} == {"aiohttp"}
+    assert {name for name in imports(ROOT / "client.py") if name.startswith("aiohttp")} == {"aiohttp"}
     assert {ast.unparse(use) for use in uses} == {"aiohttp.ClientSession"}
 
 
@@ -183,10 +195,16 @@ def test_the_fake_knows_only_the_server_half_of_aiohttp() -> None:
     assert {name for name in named if name.startswith("aiohttp")} == {"aiohttp.web"}
 
 
-@pytest.mark.parametrize("room", PURE)
-def test_pure_rooms_touch_nothing_outside(room: str) -> None:
-    """Pure rooms know no loop, clock, socket, environment or chance, so they are tested with plain values."""
-    assert {name.split(".")[0] for path in files_of(room) for name in imports(path)} & WORLDLY == set()
+@pytest.mark.parametrize("part", PURE)
+def test_pure_parts_touch_nothing_outside(part: str) -> None:
+    """Pure parts know no loop, clock, socket, environment or chance, so they are tested with plain values."""
+    assert {name.split(".")[0] for path in files_of(part) for name in imports(path)} & IMPURE == set()
+
+
+@pytest.mark.parametrize("file", PURE_FILES)
+def test_pure_files_touch_nothing_outside(file: str) -> None:
+    """The model of the rate limit and the retry decision are pure, though their folders have a shell that is not."""
+    assert {name.split(".")[0] for name in imports(ROOT / file)} & IMPURE == set()
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -208,7 +226,7 @@ def test_the_checks_see_hidden_imports() -> None:
     source = """
 import dd_sa_tokens.errors
 from . import client, RetryPolicy
-from .. import _wire
+from .. import _pagination
 if TYPE_CHECKING:
     from ..models import Secret
 def later():
@@ -221,7 +239,7 @@ def later():
         "dd_sa_tokens.errors",
         "dd_sa_tokens.cli.client",
         "dd_sa_tokens.cli.RetryPolicy",
-        "dd_sa_tokens._wire",
+        "dd_sa_tokens._pagination",
         "dd_sa_tokens.models.Secret",
         "rich.table.Table",
         "dd_sa_tokens.audit",

@@ -7,21 +7,26 @@ import attrs
 
 from dd_sa_tokens._cancellation import Cancellation
 
+_LONGEST_EXCUSE = 1.0  # seconds
+
 
 @attrs.define(eq=False)
 class Exchange(Cancellation):
     """A request that is under way, and the way to cut it short.
 
     Attributes:
+        timeout: Seconds that it may take.
         deadline: When it must have ended, on the loop's clock.
         seen: Whether it was seen on its way to a connection. A mock, or a session that replaces aiohttp's own code,
             shows nothing.
         was_sent: Whether it was seen leaving over a connection.
     """
 
+    timeout: float = 0.0
     deadline: float = 0.0
     seen: bool = attrs.field(default=False, init=False)
     was_sent: bool = attrs.field(default=False, init=False)
+    _excused: float = attrs.field(default=0.0, init=False)
 
     def mark_sent(self) -> None:
         """Note that the request leaves. It must not leave again, as aiohttp would send it over a lost connection.
@@ -35,6 +40,18 @@ class Exchange(Cancellation):
         if self.was_sent:
             raise aiohttp.ServerDisconnectedError
         self.seen = self.was_sent = True
+
+    def excuse(self, now: float, late: float) -> bool:
+        """Give the exchange more time if the loop was blocked; return whether it got some.
+
+        If the timer rings late by d seconds, the answer may be there already, but its task has not run yet. So the
+        exchange gets min(d, 1 s) more, and again only if the loop is blocked for longer than before.
+        """
+        if late <= self._excused:
+            return False
+        self._excused = late
+        self.deadline = now + min(late, _LONGEST_EXCUSE)
+        return True
 
     @property
     def sent(self) -> bool | None:

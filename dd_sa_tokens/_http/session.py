@@ -22,7 +22,9 @@ from .private import middlewares_of
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 _ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
 _USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
-_DESCRIBING = {"Accept": "application/json", "User-Agent": _USER_AGENT}
+# What aiohttp can always decode. It would announce more where further libraries are installed, even those that it
+# cannot use (brotli before 1.2).
+_DESCRIBING = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": _USER_AGENT}
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 """The exchange of the request that the running code sends, over a session of our own."""

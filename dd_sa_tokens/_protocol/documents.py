@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 Json = dict[str, Any] | list[Any] | str | float | bool | None
 
+_BOM = b"\xef\xbb\xbf"  # some proxies put a byte order mark before JSON
+
 _JSON_TYPES: dict[type[object], str] = {
     dict: "an object",
     list: "an array",
@@ -72,14 +74,26 @@ def parse_document(body: bytes) -> dict[str, Any]:
     """
     document: Json = None
     try:
-        document = _loads(body)
+        document = _loads(body.removeprefix(_BOM))
     except (ValueError, RecursionError):
-        reason = "the body is not JSON" if body else "the body is empty"
+        reason = _describe_non_json(body)
     else:
         if type(document) is dict:
             return document
         reason = describe_mismatch("an object", document)
     raise InvalidResponseError(reason=reason)
+
+
+def _describe_non_json(body: bytes) -> str:
+    """Say what a body that cannot be parsed looks like, without quoting it."""
+    start = body.removeprefix(_BOM).lstrip()[:1]
+    if not start:
+        return "the body is empty"
+    if start == b"<":
+        return "the body is not JSON; it looks like HTML or XML, such as the page of a proxy"
+    if start in {b"{", b"["}:
+        return "the body is not JSON; it looks like JSON that was cut short or garbled"
+    return "the body is not JSON"
 
 
 def member(parent: dict[str, Any], path: str, *names: str) -> dict[str, Any]:

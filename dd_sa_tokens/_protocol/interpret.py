@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -17,13 +18,14 @@ from dd_sa_tokens.errors import (
 
 from .documents import decode_errors
 from .headers import LONGEST_NAME, Redact, parse_retry_after, within_a_day
-from .operations import Request
+from .operations import Operation, Request
 from .responses import Failure, Response, Retry
 
 T = TypeVar("T")
 
 _MOST_ERRORS = 10
 _LONGEST_ERROR = 1_000
+_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 
 
 def interpret(request: Request[T], response: Response, redact: Redact, *, repeated: bool = False) -> T | Failure:
@@ -43,12 +45,14 @@ def interpret(request: Request[T], response: Response, redact: Redact, *, repeat
         except InvalidResponseError as error:
             # A copy has no traceback: its frames would hold the body, which may hold a secret.
             copied = error.with_context(token_id=error.token_id and redact(error.token_id))
+            if copied.path == "$":  # not even the document is as expected
+                copied = copied.with_context(message=f"{copied.message}{_content_type(response)}")
         return Failure(copied, Retry.NEVER, sent=True, maybe_applied=True)
     if status < 400:
         msg = f"the server answered {status}, and redirects are not followed: they would carry the keys along"
         return Failure(TransportError(msg), Retry.NEVER, sent=True, maybe_applied=True)
     retry, maybe_applied = _judge(status)
-    return Failure(_api_error(response, redact), retry, sent=True, maybe_applied=maybe_applied)
+    return Failure(_api_error(request, response, redact), retry, sent=True, maybe_applied=maybe_applied)
 
 
 def _judge(status: int) -> tuple[Retry, bool]:
@@ -62,7 +66,7 @@ def _judge(status: int) -> tuple[Retry, bool]:
     return Retry.NEVER, False
 
 
-def _api_error(response: Response, redact: Redact) -> APIError:
+def _api_error(request: Request[Any], response: Response, redact: Redact) -> APIError:
     # Masked before they are cut: half a key is no longer found.
     errors = tuple(redact(text)[:_LONGEST_ERROR] for text in decode_errors(response.body)[:_MOST_ERRORS])
     request_id = response.headers.get("X-Request-Id")
@@ -71,7 +75,7 @@ def _api_error(response: Response, redact: Redact) -> APIError:
         reset = None if response.rate_limit is None else response.rate_limit.reset
         retry_after = reset if reset is not None else within_a_day(retry_after)
     return api_error_class(response.status)(
-        _describe(response.status, errors),
+        _describe(request.operation, response.status, errors),
         status=response.status,
         errors=errors,
         rate_limit=response.rate_limit,
@@ -80,9 +84,22 @@ def _api_error(response: Response, redact: Redact) -> APIError:
     )
 
 
-def _describe(status: int, errors: tuple[str, ...]) -> str:
+def _describe(operation: Operation[Any], status: int, errors: tuple[str, ...]) -> str:
+    """Say what an error's status means for this operation, and the API's own words where they say more."""
     try:
-        phrase = f" {HTTPStatus(status).phrase}"
+        phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"the API answered {status}{phrase}" + (f": {'; '.join(map(short_repr, errors))}" if errors else "")
+    said = [short_repr(text) for text in errors if text.strip(" .!").lower() not in {phrase.lower(), str(status)}]
+    if status == 404 and operation.not_found:
+        what = f"there is no such {operation.not_found}"
+    else:
+        what = f"the API answered {status} {phrase}".rstrip()
+    text = f"{what}: {'; '.join(said)}" if said else what
+    return f"{text}; it needs the permission {operation.permissions}" if status == 403 else text
+
+
+def _content_type(response: Response) -> str:
+    """Return the content type in words, if it is one, and not the expected one."""
+    kind = _MEDIA_TYPE.match(response.headers.get("Content-Type", ""))
+    return f" (the content type is {kind[0]})" if kind and "json" not in kind[0] else ""

@@ -33,6 +33,8 @@ class Operation(Generic[T]):
         method: The HTTP method.
         idempotent: Whether it may be sent again although it may have been carried out (RFC 9110, section 9.2.2).
         decode: Makes the value of a 2xx answer; raises `InvalidResponseError`.
+        permissions: The permissions that the keys need, for the text of a 403.
+        not_found: What a 404 says there is none of.
         not_found_means_done: Whether the goal is that the resource is gone. A 404 to a retry then means success.
     """
 
@@ -40,6 +42,8 @@ class Operation(Generic[T]):
     method: str
     idempotent: bool
     decode: Callable[[Request[T], Response], T]
+    permissions: str
+    not_found: str
     not_found_means_done: bool = False
 
     @property
@@ -192,19 +196,40 @@ def _decode_same_token(request: Request[AccessToken], response: Response) -> Acc
     return token
 
 
-_GET_TOKEN = Operation("get_token", "GET", idempotent=True, decode=_decode_same_token)
+# Source: https://docs.datadoghq.com/account_management/service-access-tokens/
+_MAY_READ = "service_account_write (for service accounts that you manage) or org_app_keys_read (for all)"
+_MAY_WRITE = "service_account_write (for service accounts that you manage) or org_app_keys_write (for all)"
+_NO_TOKEN = "token or service account"  # noqa: S105 - a text, no secret
+_NO_ACCOUNT = "service account"
+
+_GET_TOKEN = Operation(
+    "get_token", "GET", idempotent=True, decode=_decode_same_token, permissions=_MAY_READ, not_found=_NO_TOKEN
+)
 _LIST_TOKENS = Operation[Page[AccessToken]](
-    "list_tokens", "GET", idempotent=True, decode=lambda _, response: decode_tokens(response.body)
+    "list_tokens",
+    "GET",
+    idempotent=True,
+    decode=lambda _, response: decode_tokens(response.body),
+    permissions=_MAY_READ,
+    not_found=_NO_ACCOUNT,
 )
-# It has no idempotency key: sent twice, it makes two tokens.
 _CREATE_TOKEN = Operation[CreatedToken](
-    "create_token", "POST", idempotent=False, decode=lambda _, response: decode_created(response.body)
+    "create_token",
+    "POST",
+    idempotent=False,  # it has no idempotency key: sent twice, it makes two tokens
+    decode=lambda _, response: decode_created(response.body),
+    permissions=_MAY_WRITE,
+    not_found=_NO_ACCOUNT,
 )
-_UPDATE_TOKEN = Operation("update_token", "PATCH", idempotent=True, decode=_decode_same_token)
+_UPDATE_TOKEN = Operation(
+    "update_token", "PATCH", idempotent=True, decode=_decode_same_token, permissions=_MAY_WRITE, not_found=_NO_TOKEN
+)
 _REVOKE_TOKEN = Operation[None](
     "revoke_token",
     "DELETE",
     idempotent=True,
     decode=lambda _, response: decode_nothing(response.body),
+    permissions=_MAY_WRITE,
+    not_found=_NO_TOKEN,
     not_found_means_done=True,
 )

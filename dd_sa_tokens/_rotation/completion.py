@@ -10,6 +10,7 @@ import attrs
 from dd_sa_tokens._execution import CallState, Executor
 from dd_sa_tokens._execution.executor import in_context
 from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import DatadogError, TransportError
 
 T = TypeVar("T")
@@ -30,7 +31,9 @@ class Completion(Generic[T]):
     cancelled: asyncio.CancelledError | None
 
 
-async def complete(executor: Executor, request: Request[T], seconds: float | None = None) -> Completion[T]:
+async def complete(
+    executor: Executor, options: Options, request: Request[T], seconds: float | None = None
+) -> Completion[T]:
     """Carry out one operation and run it to its end.
 
     Once the caller is cancelled, or the time is up, an attempt that is under way is still waited for: its answer says
@@ -38,11 +41,12 @@ async def complete(executor: Executor, request: Request[T], seconds: float | Non
 
     Args:
         executor: Sends the request.
+        options: Go along with it.
         request: The operation.
         seconds: For how long it may be repeated; `None` for as long as the retry policy allows.
     """
     call = CallState()
-    task = asyncio.ensure_future(executor.send(request, call))
+    task = asyncio.ensure_future(executor.send(request, options, call))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -20,6 +20,7 @@ from dd_sa_tokens._execution import Executor
 from dd_sa_tokens._protocol import operations
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._validation import check_expiry, check_id
+from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
 from dd_sa_tokens.models import AccessToken, CreatedToken, Secret
 
@@ -36,7 +37,12 @@ _STATE = {True: "works", False: "has expired", None: "may work"}
 
 
 async def rotate(
-    executor: Executor, service_account_id: str, token_id: str, store: Store, expires_at: datetime | None
+    executor: Executor,
+    options: Options,
+    service_account_id: str,
+    token_id: str,
+    store: Store,
+    expires_at: datetime | None,
 ) -> AccessToken:
     """Replace a token. `TokensClient.rotate_token` says what holds after each kind of failure."""
     check_id("service_account_id", service_account_id, "rotate_token")
@@ -46,17 +52,17 @@ async def rotate(
     if not callable(store):
         msg = f"store must be an async callable that takes the CreatedToken, not {type(store).__name__}"
         raise InvalidArgumentError(msg, **context)
-    old = await _read(executor, service_account_id, token_id)
-    saga = _Saga(executor, service_account_id, token_id, old)
+    old = await _read(executor, options, service_account_id, token_id)
+    saga = _Saga(executor, options, service_account_id, token_id, old)
     new = await saga.create(expires_at)
     await saga.store(store, new)
     await saga.revoke_old(new.token.id)
     return new.token
 
 
-async def _read(executor: Executor, service_account_id: str, token_id: str) -> AccessToken:
+async def _read(executor: Executor, options: Options, service_account_id: str, token_id: str) -> AccessToken:
     try:
-        return await executor.send(operations.get_token(service_account_id, token_id))
+        return await executor.send(operations.get_token(service_account_id, token_id), options)
     except DatadogError as error:
         failure = error
     raise _unchanged("reading the old token", failure, token_id)
@@ -87,13 +93,14 @@ class _Saga:
     """The steps that change something, in their order. Each succeeds, or raises with everything undone or reported."""
 
     executor: Executor
+    options: Options
     service_account_id: str
     old_id: str
     old: AccessToken
 
     async def create(self, expires_at: datetime | None) -> CreatedToken:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
-        made = await complete(self.executor, self._creation(expires_at))
+        made = await complete(self.executor, self.options, self._creation(expires_at))
         if made.error is not None and made.error.outcome_unknown and made.error.token_id is not None:
             # It was made, but its secret could not be read.
             why = f"creating the new token: {made.error.message}"
@@ -128,7 +135,9 @@ class _Saga:
 
     async def revoke_old(self, new_id: str) -> None:
         """Revoke the old token, now that its users have switched."""
-        revoked = await complete(self.executor, operations.revoke_token(self.service_account_id, self.old_id))
+        revoked = await complete(
+            self.executor, self.options, operations.revoke_token(self.service_account_id, self.old_id)
+        )
         if not _is_gone(revoked.error):
             assert revoked.error is not None
             unsure = revoked.error.outcome_unknown
@@ -179,7 +188,9 @@ class _Saga:
         self, why: str, new_id: str, seconds: float | None = None
     ) -> tuple[RotationError, asyncio.CancelledError | None]:
         """Revoke the new token. Return what holds then, and the cancellation that came meanwhile, if one came."""
-        undone = await complete(self.executor, operations.revoke_token(self.service_account_id, new_id), seconds)
+        undone = await complete(
+            self.executor, self.options, operations.revoke_token(self.service_account_id, new_id), seconds
+        )
         if _is_gone(undone.error):
             text = f"{why}. Now the new token is revoked, and the old one {self._old_state()}"
             return self._failure(text, new_id, new_works=False), undone.cancelled
