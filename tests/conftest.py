@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -440,7 +440,8 @@ async def _get_many(client: TokensClient, account: str, token_id: str) -> Any:
 
 @_call
 async def _stream(client: TokensClient, account: str, token_id: str) -> Any:
-    return [item.unwrap() async for item in client.stream_tokens(account, [token_id])]
+    async with aclosing(client.stream_tokens(account, [token_id])) as results:  # unwrap() raises inside the loop
+        return [item.unwrap() async for item in results]
 
 
 @_call
