@@ -12,24 +12,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import (
-    ACCOUNT,
-    FAST,
-    KEYS,
-    ONCE,
-    Act,
-    Connect,
-    RawServer,
-    StartServer,
-    hang_up,
-    head,
-    quota,
-    raw,
-    reply,
-    reset,
-    resource,
-    stall,
-)
+from support.calls import FAST, ONCE, Connect
+from support.keys import ACCOUNT, KEYS
+from support.payloads import quota, resource
+from support.replies import Act, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
     APIError,

@@ -12,21 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aioresponses import CallbackResult, aioresponses
-from conftest import (
-    ACCESS_TOKEN,
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    FAST,
-    KEYS,
-    ONCE,
-    Connect,
-    Exchange,
-    RawServer,
-    quota,
-    reply,
-    resource,
-)
+from support.calls import FAST, ONCE, Connect
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS
+from support.payloads import quota, resource
+from support.replies import Exchange, reply
+from support.servers import RawServer
 from yarl import URL
 
 import dd_sa_tokens

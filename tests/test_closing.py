@@ -10,22 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import (
-    ACCOUNT,
-    CALLS,
-    FAST,
-    KEYS,
-    Act,
-    Connect,
-    RawServer,
-    any_answer,
-    head,
-    leaks,
-    quota,
-    reply,
-    stall,
-)
+from support.calls import CALLS, FAST, Connect
 from support.cancelling import HANG, check_nothing_left, turns
+from support.keys import ACCOUNT, KEYS, leaks
+from support.payloads import quota
+from support.replies import Act, any_answer, head, reply, stall
+from support.servers import RawServer
 from yarl import URL
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient

@@ -24,32 +24,11 @@ from typing import Any
 
 import attrs
 import pytest
-from conftest import (
-    ACCESS_TOKEN,
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    CREATED_KEY,
-    KEYS,
-    Act,
-    Exchange,
-    RawServer,
-    StartServer,
-    bomb,
-    drip,
-    endless,
-    hang_up,
-    head,
-    leaks,
-    quota,
-    raw,
-    remains,
-    reply,
-    reset,
-    resource,
-    stall,
-)
 from support.cancelling import check_nothing_left, our_tasks, until
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
+from support.payloads import quota, resource
+from support.replies import Act, Exchange, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
     AccessToken,

@@ -18,25 +18,13 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 import trustme
-from conftest import (
-    ACCESS_TOKEN,
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    CALLS,
-    KEYS,
-    ONCE,
-    Connect,
-    Exchange,
-    RawServer,
-    StartServer,
-    any_answer,
-    leaks,
-    reply,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from support.calls import CALLS, ONCE, Connect
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS, leaks
+from support.replies import Exchange, any_answer, reply
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import APIError, InvalidArgumentError, TokensClient, TransportError
 

@@ -11,23 +11,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import (
-    ACCOUNT,
-    FAST,
-    ONCE,
-    Act,
-    Connect,
-    Exchange,
-    RawServer,
-    StartServer,
-    hang_up,
-    head,
-    quota,
-    raw,
-    reply,
-    reset,
-    stall,
-)
+from support.calls import FAST, ONCE, Connect
+from support.keys import ACCOUNT
+from support.payloads import quota
+from support.replies import Act, Exchange, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
     AccessToken,

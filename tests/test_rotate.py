@@ -16,9 +16,13 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from conftest import ACCOUNT, Connect, RawServer, later, leaks, remains, reply, resource
+from support.calls import Connect
 from support.cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
+from support.keys import ACCOUNT, leaks, remains
+from support.payloads import resource
+from support.replies import later, reply
 from support.scripted import ScriptedDatadog
+from support.servers import RawServer
 
 from dd_sa_tokens import (
     AccessToken,

@@ -14,30 +14,10 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from conftest import (
-    ACCESS_TOKEN,
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    CREATED_KEY,
-    KEYS,
-    Act,
-    Exchange,
-    RawServer,
-    StartServer,
-    drip,
-    endless,
-    hang_up,
-    head,
-    leaks,
-    quota,
-    raw,
-    remains,
-    reply,
-    reset,
-    resource,
-    stall,
-)
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
+from support.payloads import quota, resource
+from support.replies import Act, Exchange, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import ConfigurationError, CreatedToken, DatadogError, RetryPolicy, TokensClient, converter
 

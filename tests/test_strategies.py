@@ -10,7 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
-from conftest import ACCOUNT, FAST, ONCE, Act, Connect, Exchange, RawServer, hang_up, reply, resource, stall
+from support.calls import FAST, ONCE, Connect
+from support.keys import ACCOUNT
+from support.payloads import resource
+from support.replies import Act, Exchange, hang_up, reply, stall
+from support.servers import RawServer
 
 from dd_sa_tokens import (
     ClientClosedError,

@@ -15,30 +15,12 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from conftest import (
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    FAST,
-    KEYS,
-    ONCE,
-    Act,
-    Connect,
-    RawServer,
-    StartServer,
-    bomb,
-    drip,
-    endless,
-    hang_up,
-    head,
-    later,
-    raw,
-    reply,
-    reset,
-    resource,
-    stall,
-)
+from support.calls import FAST, ONCE, Connect
 from support.cancelling import HANG
+from support.keys import ACCOUNT, API_KEY, APP_KEY, KEYS
+from support.payloads import resource
+from support.replies import Act, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
     APIError,
