@@ -21,6 +21,7 @@ from support.cancelling import (
     until,
     waiting,
 )
+from support.internals import in_flight
 
 from dd_sa_tokens import ClientClosedError, RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog
@@ -246,7 +247,7 @@ async def test_a_failing_sibling_cancels_a_bulk_fetch(datadog: FakeDatadog) -> N
     async with connect(datadog) as client:
 
         async def fail() -> None:
-            await until(lambda: client._gate.in_flight)
+            await until(lambda: in_flight(client))
             raise LookupError
 
         async def run() -> None:
@@ -298,7 +299,7 @@ async def test_leaving_a_stream_while_its_requests_are_stuck(datadog: FakeDatado
         datadog.fail_next(4, stall=60.0)
         stuck = client.stream_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
         waiter = asyncio.ensure_future(anext(stuck))
-        await until(lambda: client._gate.in_flight == 4)
+        await until(lambda: in_flight(client) == 4)
         await asyncio.sleep(0.02)
         waiter.cancel()
         async with asyncio.timeout(HANG):
@@ -402,7 +403,7 @@ async def test_a_borrowed_session_that_is_closed_while_it_looks_up_the_host(call
         return [item.error async for item in client.stream_tokens("account", ["a", "b", "c"])]
 
     task = asyncio.create_task(run())
-    await until(lambda: client._gate.in_flight)
+    await until(lambda: in_flight(client))
     await asyncio.sleep(0.01)
     await session.close()
     async with asyncio.timeout(HANG):

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
+from support.internals import in_flight, on_the_wire, replace_retry_sleep
 from support.keys import ACCOUNT, KEYS
 from support.payloads import quota, resource
 from support.replies import Act, hang_up, head, raw, reply, reset, stall
@@ -36,7 +37,6 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens._pipeline import Pipeline
 from dd_sa_tokens.testing import FakeDatadog
 
 CREATED = reply(201, {"data": resource("new", key="ddsat_made_up")})
@@ -117,13 +117,13 @@ async def test_a_refused_connection_is_made_again(
     client = connect(base_url=server.url)
     naps = 0
 
-    async def nap(_pipeline: Pipeline, _seconds: float) -> None:
+    async def nap(_seconds: float) -> None:
         nonlocal naps
         naps += 1
         if naps == 2:
             await server.start(port=server.port)
 
-    monkeypatch.setattr(Pipeline, "_sleep", nap)
+    replace_retry_sleep(monkeypatch, nap)
     server.script(CREATED)
     assert (await create(client)).token.id == "new"
     assert (naps, client.stats.requests, methods(server)) == (2, 3, ["POST"])
@@ -365,10 +365,10 @@ async def test_a_404_after_a_refused_connection_is_one(
     server = await start_server()
     await server.stop()
 
-    async def nap(_pipeline: Pipeline, _seconds: float) -> None:
+    async def nap(_seconds: float) -> None:
         await server.start(port=server.port)
 
-    monkeypatch.setattr(Pipeline, "_sleep", nap)
+    replace_retry_sleep(monkeypatch, nap)
     server.script(reply(404))
     error = await failed(revoke(connect(base_url=server.url)), NotFoundError)
     assert (error.attempts, error.outcome_unknown) == (2, False)
@@ -497,7 +497,7 @@ async def test_side_by_side_each_is_sent_once(server: RawServer, connect: Connec
     outcomes = await asyncio.gather(*(revoke(client) for _ in range(20)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {TransportError}
     assert len(server.requests) - before == 20
-    assert not client._pipeline._transport._attempts
+    assert on_the_wire(client) == 0
 
 
 async def test_a_cancelled_create_is_cancelled(server: RawServer, connect: Connect) -> None:
@@ -509,7 +509,7 @@ async def test_a_cancelled_create_is_cancelled(server: RawServer, connect: Conne
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert client._gate.in_flight == 0
+    assert in_flight(client) == 0
     begun = time.monotonic()
     assert (await create(client)).token.id == "new"
     assert time.monotonic() - begun < 2

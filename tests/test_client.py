@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aioresponses import CallbackResult, aioresponses
 from support.calls import FAST, ONCE, Connect
+from support.internals import forget_faults, in_flight, session_of
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.payloads import quota, resource
 from support.replies import Exchange, reply
@@ -426,7 +427,7 @@ async def test_only_the_client_s_own_session_is_closed(mocked: aioresponses) -> 
         assert not session.closed
     client = TokensClient(**KEYS)
     await client.get_token(ACCOUNT, "t1")
-    own = client._pipeline._transport._session
+    own = session_of(client)
     assert own is not None
     assert not own.closed
     await client.close()
@@ -460,7 +461,7 @@ async def test_a_closed_client_says_so(mocked: aioresponses, used: bool) -> None
         async with client:
             pass
     assert len(sent(mocked)) == used
-    session = client._pipeline._transport._session
+    session = session_of(client)
     left_open = session is not None and not session.closed
     if session is not None:
         await session.close()  # else another test would have to answer for it
@@ -470,7 +471,7 @@ async def test_a_closed_client_says_so(mocked: aioresponses, used: bool) -> None
 async def test_nothing_is_opened_before_it_is_needed() -> None:
     """A client that is never used has no session, so it may be made anywhere and dropped."""
     async with TokensClient(**KEYS) as client:
-        assert client._pipeline._transport._session is None
+        assert session_of(client) is None
 
 
 def test_a_client_may_be_made_where_no_loop_runs(mocked: aioresponses) -> None:
@@ -860,7 +861,7 @@ async def test_closing_ends_a_call_that_was_just_let_through() -> None:
         await asyncio.wait([first, second])
         assert first.result().id == datadog.token_ids[0]
         assert isinstance(second.exception(), ClientClosedError)
-        assert client._gate.in_flight == 0
+        assert in_flight(client) == 0
 
 
 async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
@@ -873,6 +874,6 @@ async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
             assert {type(error) for error in result.errors.values()} == {ServerError}
             assert len(result) == len(result.errors) == 1000
             assert 1000 < datadog.requests <= 2000
-            datadog._faults.clear()
+            forget_faults(datadog)
             result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             assert len(result.tokens) == 1000

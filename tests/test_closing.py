@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 from support.calls import CALLS, FAST, Connect
 from support.cancelling import HANG, check_nothing_left, turns
+from support.internals import point_at
 from support.keys import ACCOUNT, KEYS, leaks
 from support.payloads import quota
 from support.replies import Act, any_answer, head, reply, stall
 from support.servers import RawServer
-from yarl import URL
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient
 
@@ -129,7 +129,7 @@ def use_once(client: TokensClient, server: RawServer, *, close: bool = False) ->
 
     async def use() -> None:
         await server.start(port=server.port)
-        client._pipeline._transport._base_url = URL(server.url)
+        point_at(client, server.url)
         await client.get_token(ACCOUNT, "t1")
         if close:
             await client.close()

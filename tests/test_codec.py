@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, InvalidResponseError, converter
-from dd_sa_tokens import _codec as codec
 from dd_sa_tokens._codec import (
     Page,
     decode_created,
@@ -43,9 +43,9 @@ def body(resource: object) -> bytes:
 def loads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Decode with either library; the extra `speed` must not change what comes out."""
     if request.param == "orjson":
-        monkeypatch.setattr(codec, "_loads", pytest.importorskip("orjson").loads)
+        decode_with(monkeypatch, pytest.importorskip("orjson").loads)
     else:
-        monkeypatch.setattr(codec, "_loads", codec._loads_strictly)
+        decode_with(monkeypatch, json_loads_strictly)
     return request.param
 
 
@@ -354,8 +354,8 @@ def test_any_json_decodes_to_a_token_or_to_one_error(document: object, ascii_onl
     raw = json.dumps(document, ensure_ascii=ascii_only).encode()
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        for loads in (pytest.importorskip("orjson").loads, codec._loads_strictly):
-            patch.setattr(codec, "_loads", loads)
+        for loads in (pytest.importorskip("orjson").loads, json_loads_strictly):
+            decode_with(patch, loads)
             results.append(outcome(lambda: decode_token(raw)))
             assert isinstance(decode_errors(raw), tuple)
     assert results[0] == results[1]
@@ -371,7 +371,7 @@ jsonish = st.text(alphabet='{}[]",:0123456789eE+-.\\ud8 NaInfity', max_size=18) 
 def test_any_bytes_decode_the_same_with_and_without_orjson(raw: bytes) -> None:
     """Bytes are a document for both libraries or for none, and then the same one."""
     results = []
-    for loads in (pytest.importorskip("orjson").loads, codec._loads_strictly):
+    for loads in (pytest.importorskip("orjson").loads, json_loads_strictly):
         try:
             results.append(loads(raw))
         except ValueError:
@@ -613,8 +613,8 @@ def test_any_json_is_a_page_or_one_error(document: object) -> None:
     raw = json.dumps(document).encode()
     results: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
-        for loads in (pytest.importorskip("orjson").loads, codec._loads_strictly):
-            patch.setattr(codec, "_loads", loads)
+        for loads in (pytest.importorskip("orjson").loads, json_loads_strictly):
+            decode_with(patch, loads)
             try:
                 results.append(decode_page(raw))
             except InvalidResponseError as error:

@@ -25,6 +25,15 @@ from typing import Any
 import attrs
 import pytest
 from support.cancelling import check_nothing_left, our_tasks, until
+from support.internals import (
+    connections_kept,
+    decode_with,
+    json_loads_strictly,
+    parts,
+    replace_retry_sleep,
+    session_of,
+    windows,
+)
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
 from support.payloads import quota, resource
 from support.replies import Act, Exchange, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
@@ -42,10 +51,8 @@ from dd_sa_tokens import (
     ServerError,
     TokensClient,
     TransportError,
-    _codec,
     converter,
 )
-from dd_sa_tokens._pipeline import Pipeline
 from dd_sa_tokens._transport import LARGEST_BODY
 
 IDS = ["t1", "t2", "t3"]
@@ -458,9 +465,9 @@ def check_secrets(results: list[object], client: TokensClient, log: pytest.LogCa
     texts = itertools.chain.from_iterable(forms(result) for result in results if result is not None)
     for text in itertools.chain(texts, (repr(results), repr(client), repr(vars(client)), log.text)):
         assert leaks(text) == []
-    for part in (client._pipeline, client._pipeline._transport, client._gate, *client._gate._lanes.values()):
+    for part in [*parts(client), *windows(client)]:
         assert leaks(repr(part)) == []
-    for part in (client._pipeline, client._pipeline._transport, client._gate):
+    for part in parts(client):
         assert leaks(repr(vars(part))) == []
     for record in log.records:
         assert leaks(f"{record.getMessage()} {record.args!r} {record.exc_info!r} {record.exc_text!r}") == []
@@ -508,11 +515,9 @@ def check_value(cell: Cell, place: int, value: object) -> None:
 
 async def check_left(server: RawServer, client: TokensClient) -> None:
     """See that nothing is left of a call: no task, no place at the gate, and no connection but those in the pool."""
-    session = client._pipeline._transport._session
+    session = session_of(client)
     assert session is not None
-    assert session.connector is not None
-    pool = sum(map(len, session.connector._conns.values()))
-    await until(lambda: len(server.open) <= pool)
+    await until(lambda: len(server.open) <= connections_kept(session))
     await until(lambda: not our_tasks())
     check_nothing_left(client)
 
@@ -548,14 +553,14 @@ async def test_every_fault_against_every_operation(
     fault = FAULTS[cell.fault]
     stranger = await start_server()
     if fault.by_json:
-        monkeypatch.setattr(_codec, "_loads", _codec._loads_strictly)
+        decode_with(monkeypatch, json_loads_strictly)
     retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.patience)
     takes_long = fault.timeout == STALL  # one form of the credentials is enough then
     for name in CREDENTIALS if not takes_long else ["pair"] if cell.lasting else ["bearer"]:
         server = await start_server()
         if fault.kind is Kind.UNSENT:
             await server.stop()
-            monkeypatch.setattr(Pipeline, "_sleep", pause_until_it_listens(server, listens=not cell.lasting))
+            replace_retry_sleep(monkeypatch, pause_until_it_listens(server, listens=not cell.lasting))
         url = f"{server.url}/{stranger.port}"
         async with TokensClient(base_url=url, retry=retry, timeout=fault.timeout, **CREDENTIALS[name]) as client:
             results = await play(cell, server, client)
@@ -580,10 +585,10 @@ def little_memory() -> Iterator[None]:
     assert peak < 1.5 * LARGEST_BODY
 
 
-def pause_until_it_listens(server: RawServer, *, listens: bool) -> Callable[[Pipeline, float], Awaitable[None]]:
+def pause_until_it_listens(server: RawServer, *, listens: bool) -> Callable[[float], Awaitable[None]]:
     """Return what takes the place of a retry's sleep: in it the server comes back, or does not."""
 
-    async def pause(_pipeline: Pipeline, _seconds: float) -> None:
+    async def pause(_seconds: float) -> None:
         if listens and server not in awake:
             awake.append(server)
             await server.start(port=server.port)

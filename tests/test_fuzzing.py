@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, CreatedToken, InvalidResponseError, _wire
-from dd_sa_tokens import _codec as codec
 from dd_sa_tokens._codec import Page, decode_created, decode_errors, decode_page, decode_token
 from dd_sa_tokens._wire import Failure, Reply, interpret, parse_rate_limit, parse_retry_after
 
@@ -113,8 +113,8 @@ def check_decoders(body: bytes) -> None:
     """See that all decoders do the same with both JSON libraries, and nothing else than they may."""
     found: list[list[object]] = []
     with pytest.MonkeyPatch.context() as patch:
-        for loads in (pytest.importorskip("orjson").loads, codec._loads_strictly):
-            patch.setattr(codec, "_loads", loads)
+        for loads in (pytest.importorskip("orjson").loads, json_loads_strictly):
+            decode_with(patch, loads)
             found.append(list(outcomes(body)))
     assert found[0] == found[1]
 

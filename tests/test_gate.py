@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.internals import replace_window, waiting_at, window_of
 
 from dd_sa_tokens import ClientClosedError, RateLimit, RateLimitError
 from dd_sa_tokens._gate import Gate
@@ -101,10 +102,6 @@ async def opened(gate: Gate, operation: str = GET, answer: RateLimit | None = No
     ticket = gate.try_enter(operation)
     assert ticket is not None
     gate.answered(operation, ticket, answer, 200)
-
-
-def waiting(gate: Gate) -> int:
-    return sum(len(lane.waiters) for lane in gate._lanes.values())
 
 
 # Order and places
@@ -206,7 +203,7 @@ async def test_the_window_is_waited_for_in_order() -> None:
     assert [number for number, _ in order] == list(range(43))
     assert 20 < order[40][1] < 20.05
     assert server.rejected == 0
-    assert (gate.in_flight, waiting(gate)) == (0, 0)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
 
 
 @virtual
@@ -221,7 +218,7 @@ async def test_one_timer_for_all() -> None:
 
     tasks = [asyncio.create_task(call((GET, LIST)[number % 2])) for number in range(1000)]
     await turns()
-    assert waiting(gate) == 1000
+    assert waiting_at(gate) == 1000
     assert asyncio.get_running_loop().timers == 1
     await asyncio.gather(*tasks)
     assert now() < 1011
@@ -263,7 +260,7 @@ async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> No
     looks = [now()]
     gate = Gate(50, clock=lambda: looks.pop(0) if len(looks) > 1 else looks[0], wall=wall)
     await opened(gate, GET, rate(5, 0, 10))
-    end = now() + gate._lanes[GET].ledger.wait(now())
+    end = now() + window_of(gate, GET).wait(now())
     looks[:] = [end - 0.001, end + 0.001]
     async with asyncio.timeout(1):
         assert isinstance(await gate.enter(GET), Ticket)
@@ -531,7 +528,7 @@ async def test_the_impatient_are_told_at_once() -> None:
     assert str(refusal).startswith("the quota is spent for 8.0 s, longer than max_rate_limit_wait allows")
     assert refusal.rate_limit is not None
     assert refusal.rate_limit.remaining == 0
-    assert waiting(gate) == 0
+    assert waiting_at(gate) == 0
     assert gate.in_flight == 0
     assert isinstance(await gate.enter(GET, 9.0), Ticket)
 
@@ -553,7 +550,7 @@ async def test_the_place_in_the_queue_counts() -> None:
     for task in (*patient, third):
         task.cancel()
     await asyncio.wait([*patient, third])
-    assert waiting(gate) == 0
+    assert waiting_at(gate) == 0
 
 
 @virtual
@@ -663,7 +660,7 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
     for number in (0, 2, 4):
         tasks[number].cancel()
     await turns()
-    assert waiting(gate) == 2
+    assert waiting_at(gate) == 2
     assert gate.in_flight == 1
     gate.answered(GET, first, None, 200)
     await turns()
@@ -672,7 +669,7 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
     assert not tasks[3].done()
     gate.forget(GET, tasks[1].result())
     gate.forget(GET, await tasks[3])
-    assert (gate.in_flight, waiting(gate)) == (0, 0)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
 
 
 @pytest.mark.parametrize("order", ["admitted, cancelled", "cancelled, admitted"])
@@ -713,7 +710,7 @@ async def test_a_cancelled_first_request_makes_way() -> None:
     gate.lost(GET, first)
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
-    assert (gate.in_flight, waiting(gate)) == (0, 0)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
     assert isinstance(gate.try_enter(GET), Ticket)
 
 
@@ -749,7 +746,7 @@ async def test_shutting_ends_all_waits() -> None:
     assert now() == 1000.0
     assert asyncio.get_running_loop().timers == 0
     gate.lost(GET, ticket)
-    assert (gate.in_flight, waiting(gate)) == (0, 0)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
 
 
 # Cost
@@ -795,7 +792,6 @@ async def test_a_hundred_thousand_waiters() -> None:
     """A hundred thousand calls that wait at once all pass, in order, and the ledger is asked a few times for each."""
     gate = make(places=50)
     await opened(gate)
-    lane = gate._lanes[GET]
     asked: Counter[str] = Counter()
 
     class Counting:
@@ -805,7 +801,8 @@ async def test_a_hundred_thousand_waiters() -> None:
             asked[name] += 1
             return getattr(ledger, name)
 
-    ledger, lane.ledger = lane.ledger, Counting()
+    ledger = window_of(gate, GET)
+    replace_window(gate, GET, Counting())
     order: list[int] = []
 
     async def call(number: int) -> None:
@@ -816,7 +813,7 @@ async def test_a_hundred_thousand_waiters() -> None:
     blockers = [await enter(gate) for _ in range(50)]
     tasks = [asyncio.create_task(call(number)) for number in range(100_000)]
     await turns()
-    assert waiting(gate) == 100_000
+    assert waiting_at(gate) == 100_000
     asked.clear()
     for ticket in blockers:
         gate.answered(GET, ticket, None, 200)
@@ -1029,7 +1026,7 @@ class GateMachine(RuleBasedStateMachine):
         if not hasattr(self, "gate"):
             return
         assert self.gate.in_flight == len(self.sent) <= self.places
-        assert waiting(self.gate) == len(self.calls)
+        assert waiting_at(self.gate) == len(self.calls)
         for operation, numbers in self.admitted.items():
             assert numbers == sorted(numbers), operation
         assert self.loop.timers <= 1
@@ -1117,7 +1114,7 @@ async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
     tasks[2].cancel()
     await asyncio.sleep(11)
     assert order == [LIST, GET, GET]
-    assert waiting(gate) == 0
+    assert waiting_at(gate) == 0
     assert gate.in_flight == 0
 
 
@@ -1155,7 +1152,7 @@ async def test_those_who_moved_to_the_shared_ledger_keep_their_patience(
     for task in calls:
         task.cancel()
     await asyncio.wait(calls)
-    assert waiting(gate) == 0
+    assert waiting_at(gate) == 0
 
 
 @pytest.mark.parametrize(("between", "remaining"), [(None, 400), ("other", 7)])

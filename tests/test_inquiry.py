@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.internals import duplicates_kept
 
 from dd_sa_tokens import AccessToken, DatadogError, ForbiddenError, TokenResult, UnauthorizedError
 from dd_sa_tokens._inquiry import MANY_FORBIDDEN, Inquiry
@@ -17,7 +18,7 @@ class Desk:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.changes = 0
-        self._answers: dict[str, asyncio.Future[AccessToken]] = {}
+        self.answers: dict[str, asyncio.Future[AccessToken]] = {}
         self.inquiry = Inquiry(self._fetch, self._changed)
 
     def _changed(self) -> None:
@@ -25,8 +26,8 @@ class Desk:
 
     async def _fetch(self, token_id: Any) -> AccessToken:
         self.asked.append(token_id)
-        self._answers[token_id] = asyncio.get_running_loop().create_future()
-        return await self._answers[token_id]
+        self.answers[token_id] = asyncio.get_running_loop().create_future()
+        return await self.answers[token_id]
 
     async def ask(self, token_id: object) -> asyncio.Task[TokenResult]:
         """Ask in a task of its own, and return once the question is out."""
@@ -43,9 +44,9 @@ class Desk:
     async def give(self, token_id: str, error: DatadogError | None = None) -> None:
         """Answer, and return once that has arrived."""
         if error is None:
-            self._answers[token_id].set_result(AccessToken(id=token_id))
+            self.answers[token_id].set_result(AccessToken(id=token_id))
         else:
-            self._answers[token_id].set_exception(error)
+            self.answers[token_id].set_exception(error)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -86,13 +87,13 @@ async def test_an_inquiry_is_busy_until_the_last_twin_has_its_answer(desk: Desk)
     """Who waits for another's answer is waited for, too; then nothing is kept of it."""
     first, second = await desk.ask("t1"), await desk.ask("t1")
     seen: list[tuple[bool, bool, bool]] = []
-    desk._answers["t1"].add_done_callback(lambda _: seen.append((first.done(), second.done(), desk.inquiry.busy)))
+    desk.answers["t1"].add_done_callback(lambda _: seen.append((first.done(), second.done(), desk.inquiry.busy)))
     await desk.give("t1")
 
     assert seen == [(True, False, True)]  # right after the first one got it
     assert (await second).ok
     assert not desk.inquiry.busy
-    assert desk.inquiry._twins == {}
+    assert duplicates_kept(desk.inquiry) == 0
 
 
 async def test_a_twin_that_is_cancelled_disturbs_nobody(desk: Desk) -> None:
@@ -133,7 +134,7 @@ async def test_a_task_that_is_cancelled_when_all_is_stopped_is_cancelled(desk: D
     waiting = await desk.ask("slow")
     asking = await desk.ask("refused")
     await desk.give("refused", UnauthorizedError())
-    desk._answers["refused"].add_done_callback(lambda _: waiting.cancel())  # right after the stop
+    desk.answers["refused"].add_done_callback(lambda _: waiting.cancel())  # right after the stop
     await desk.give("refused", UnauthorizedError())
     await asyncio.wait([asking, waiting])
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.internals import probe_of
 
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ledger import ALONE_FOR, Ledger, Ticket
@@ -108,7 +109,9 @@ def test_error_pages_do_not_hold_the_others_one_after_the_other() -> None:
     ledger = Ledger()
     for at in (0.0, 0.3, 0.6, 0.9):
         assert len(passing(ledger, at)) == 1
-        ledger.lost(ledger._alone)
+        probe = probe_of(ledger)
+        assert probe is not None
+        ledger.lost(probe)
     assert len(passing(ledger, 1.0)) == 1000
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
+from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
 from support.payloads import quota
 from support.replies import Act, Exchange, hang_up, head, raw, reply, reset, stall
@@ -30,7 +31,6 @@ from dd_sa_tokens import (
     TokensClient,
     TransportError,
 )
-from dd_sa_tokens._pipeline import Pipeline
 from dd_sa_tokens._wire import Operation, Request
 
 CUT_SHORT = raw(head(200, {"Content-Length": "99"}) + b"{")
@@ -43,10 +43,10 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the waits between tries instead of waiting; the jitter gives the longest wait there can be."""
     slept: list[float] = []
 
-    async def nap(_pipeline: Pipeline, seconds: float) -> None:
+    async def nap(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(Pipeline, "_sleep", nap)
+    replace_retry_sleep(monkeypatch, nap)
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
     return slept
 
@@ -184,7 +184,7 @@ async def test_what_may_have_been_done_is_not_done_twice(server: RawServer, conn
     server.script(otherwise=act)
     client = connect(timeout=0.1)
     with pytest.raises(DatadogError) as caught:
-        await client._pipeline.send(_create())
+        await send(client, _create())
     assert caught.value.attempts == 1
     assert len(server.requests) == 1
 
@@ -195,13 +195,13 @@ async def test_what_was_not_done_may_be_done_again(
     """A request that is not repeatable is sent again after a 429, and after a connection that was never made."""
     server.script(limited(0.01), limited(), reply(201, {"data": {}}))
     client = connect()
-    assert (await client._pipeline.send(_create())).id == "new"
+    assert (await send(client, _create())).id == "new"
     assert [request.line.split()[0] for request in server.requests] == ["POST"] * 3
     gone = await start_server()
     await gone.stop()
     client = connect(base_url=gone.url, retry=RetryPolicy(max_attempts=3, initial_backoff=0))
     with pytest.raises(TransportError) as caught:
-        await client._pipeline.send(_create())
+        await send(client, _create())
     assert caught.value.attempts == 3
 
 
@@ -481,7 +481,7 @@ async def test_429s_cost_no_retry_budget(server: RawServer, connect: Connect) ->
 async def test_a_spent_budget_is_earned_back_by_successes(server: RawServer, connect: Connect) -> None:
     """Five successes earn one retry."""
     client = connect(retry=RetryPolicy(max_attempts=500, initial_backoff=0, max_backoff=0))
-    client._pipeline._budget.per_second = 0.0
+    stop_budget_refill(client)
     server.script(otherwise=reply(500))
     assert (await failed(client, ServerError)).attempts == 101
     assert (await failed(client, ServerError)).attempts == 1
@@ -500,14 +500,12 @@ async def test_the_connection_is_free_before_the_wait(
     held: list[int] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         client = connect(session=session, retry=RetryPolicy(initial_backoff=0.01))
-        sleep = client._pipeline._sleep
 
-        async def nap(seconds: float) -> None:
-            assert session.connector is not None
-            held.append(len(session.connector._acquired))
-            await sleep(0.03)
+        async def nap(_seconds: float) -> None:
+            held.append(connections_in_use(session))
+            await asyncio.sleep(0.03)
 
-        monkeypatch.setattr(client._pipeline, "_sleep", nap)
+        replace_retry_sleep(monkeypatch, nap)
         await client.get_token(ACCOUNT, "t1")
         server.script(*[act] * 5)
         calls = [client.get_token(ACCOUNT, f"t{number}") for number in range(5)]
@@ -542,8 +540,7 @@ async def test_a_cancelled_call_gives_its_place_back(server: RawServer, connect:
     assert time.monotonic() - begun < 1
     # Behind a call that waits for its second try the others were sent, and answered.
     assert [task.cancelled() for task in tasks] == [True, *[moment != "retry"] * (len(tasks) - 1)]
-    assert client._gate.in_flight == 0
-    assert not [waiter for lane in client._gate._lanes.values() for waiter in lane.waiters]
+    assert (in_flight(client), waiting(client)) == (0, 0)
     if moment in {"gate", "queue"}:
         return  # the quota is gone for a while, as it should be
     server.script(otherwise=reply())
@@ -636,7 +633,7 @@ async def test_a_429_without_headers_lets_nobody_slip_through(
     server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The place that a rejected request leaves goes to no one before the pause is over, though others wait for it."""
-    monkeypatch.setattr("dd_sa_tokens._retry.random.uniform", lambda _least, most: most)
+    monkeypatch.setattr(random, "uniform", lambda _least, most: most)
     server.script(reply(200), reply(429))
     client = connect(concurrency=1, retry=RetryPolicy(initial_backoff=0.3))
     await client.get_token(ACCOUNT, "t1")

@@ -18,6 +18,7 @@ import attrs
 import pytest
 from support.calls import Connect
 from support.cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
+from support.internals import is_open, parts, set_latency, undo_within
 from support.keys import ACCOUNT, leaks, remains
 from support.payloads import resource
 from support.replies import later, reply
@@ -41,7 +42,6 @@ from dd_sa_tokens import (
     ServerError,
     TokensClient,
     UnauthorizedError,
-    _rotate,
 )
 from dd_sa_tokens._rotate import successor_expiry
 
@@ -68,7 +68,7 @@ async def client(datadog: ScriptedDatadog) -> AsyncIterator[TokensClient]:
     """A client with keys of its own, that leaves nothing behind."""
     async with connect(datadog) as client:
         yield client
-        if not client._pipeline.closed:
+        if is_open(client):
             check_nothing_left(client)
 
 
@@ -806,7 +806,7 @@ def check_no_secret(
         assert leaks(text, *secrets) == [], where
     for record in log.records:
         assert leaks(record.getMessage() + repr(record.args) + repr(record.exc_info), *secrets) == []
-    assert leaks(repr(vars(client)) + repr(vars(client._pipeline)), *secrets) == []
+    assert leaks(repr(vars(client)) + repr([vars(part) for part in parts(client)]), *secrets) == []
 
 
 def check_what_holds(vault: Vault, ending: Ending, log: pytest.LogCaptureFixture) -> None:
@@ -1011,7 +1011,7 @@ async def test_undoing_does_not_take_for_ever(
     """Undoing that would have to wait for quota is given up after a while, or when the cancellation is repeated; the
     token that lives then is named.
     """
-    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", 60.0 if again else 0.05)
+    undo_within(monkeypatch, 60.0 if again else 0.05)
     datadog.fail("POST", stall=0.05)
     datadog.fail("DELETE", **LONG_AFTER)
     task = asyncio.ensure_future(vault.rotate(client))
@@ -1045,7 +1045,7 @@ async def test_undoing_that_is_under_way_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, datadog: ScriptedDatadog, client: TokensClient, vault: Vault
 ) -> None:
     """When the time for undoing is up, a revoke that is in flight still gets its answer."""
-    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", 0.02)
+    undo_within(monkeypatch, 0.02)
     datadog.fail("POST", stall=0.05)
     datadog.fail("DELETE", stall=0.1)
     task = asyncio.ensure_future(vault.rotate(client))
@@ -1077,7 +1077,7 @@ async def test_only_a_cancelled_rotation_is_in_a_hurry_to_undo(
     """A new token whose secret cannot be read is revoked as soon as the quota lets it, unless the call is cancelled:
     then it waits no longer than a while, and the token is named.
     """
-    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", 0.02)
+    undo_within(monkeypatch, 0.02)
     answer = asyncio.Event()
     pause = reply(429, Retry_After="30" if cancel else "0.2")
     server.script(reply(), later(answer, UNREADABLE), pause, reply(204))
@@ -1179,7 +1179,7 @@ async def test_the_last_step_is_cancelled_in_flight(
     datadog.fail("DELETE", **fault)
     async with connect(datadog, retry=RetryPolicy(initial_backoff=0.0)) as client:
         await client.get_token(datadog.service_account_id, vault.old.id)
-        datadog._latency = 0.02
+        set_latency(datadog, 0.02)
         datadog.asked.clear()
         task = asyncio.ensure_future(vault.rotate(client))
         await until(lambda: "DELETE" in datadog.asked)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
+from support.internals import in_flight, on_the_wire
 from support.keys import ACCOUNT
 from support.payloads import resource
 from support.replies import Act, Exchange, hang_up, reply, stall
@@ -110,7 +111,7 @@ async def test_leaving_a_list_early_costs_one_page() -> None:
                 assert token == datadog.tokens[0]
                 break
         assert datadog.requests == 1
-        assert client._gate.in_flight == 0
+        assert in_flight(client) == 0
 
 
 async def test_leaving_a_list_amid_pages_read_ahead(server: RawServer, connect: Connect) -> None:
@@ -123,8 +124,8 @@ async def test_leaving_a_list_amid_pages_read_ahead(server: RawServer, connect: 
             if token.id == "t15":
                 await server.arrival(3)
                 break
-    assert client._gate.in_flight == 0
-    assert not client._pipeline._transport._attempts
+    assert in_flight(client) == 0
+    assert on_the_wire(client) == 0
     assert len(account.pages) == 3
     account.before = lambda _number: None
     assert len([token async for token in client.list_tokens(ACCOUNT)]) == 1000
@@ -176,7 +177,7 @@ async def test_a_page_that_fails_is_tried_again_and_then_ends_the_list(server: R
     assert (caught.value.operation, caught.value.token_id) == ("list_tokens", None)
     assert caught.value.service_account_id == ACCOUNT
     assert found == names(20)
-    assert client._gate.in_flight == 0
+    assert in_flight(client) == 0
 
 
 async def test_closing_the_client_ends_a_list(server: RawServer, connect: Connect) -> None:
@@ -398,8 +399,8 @@ async def test_cancelling_a_fetch_while_it_lists_leaves_nothing(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert client._gate.in_flight == 0
-    assert not client._pipeline._transport._attempts
+    assert in_flight(client) == 0
+    assert on_the_wire(client) == 0
     assert account.gets == []
     tasks = {t for t in asyncio.all_tasks() if "dd_sa_tokens" in str(t.get_coro())}
     assert tasks == set()

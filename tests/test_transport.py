@@ -17,6 +17,7 @@ import pytest
 import trustme
 from support.calls import FAST, ONCE, Connect
 from support.cancelling import HANG
+from support.internals import expire_attempts, in_flight
 from support.keys import ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.payloads import resource
 from support.replies import Act, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
@@ -285,21 +286,18 @@ async def test_the_user_s_cancellation_wins_over_a_timeout(server: RawServer, co
     """A call that is cancelled at the very moment when its time is up ends cancelled."""
     server.script(otherwise=stall())
     client = connect(timeout=30)
-    transport = client._pipeline._transport
     for first in ("cancel", "expire"):
         task = asyncio.create_task(client.get_token(ACCOUNT, "t1"))
         await server.arrival(len(server.requests) + 1)
         if first == "cancel":
             task.cancel()
-        for attempt in transport._attempts:
-            attempt.deadline = 0.0
-        transport.expire()
+        expire_attempts(client)
         if first == "expire":
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert task.cancelled()
-    assert client._gate.in_flight == 0
+    assert in_flight(client) == 0
 
 
 async def test_asyncio_timeout_around_a_call_works(server: RawServer, connect: Connect) -> None:
@@ -312,7 +310,7 @@ async def test_asyncio_timeout_around_a_call_works(server: RawServer, connect: C
     assert not isinstance(caught.value, DatadogError)
     assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
     await server.arrival(2)
-    assert client._gate.in_flight == 0
+    assert in_flight(client) == 0
 
 
 @pytest.mark.parametrize("moment", ["pool", "handshake", "answer", "body"])
@@ -333,7 +331,7 @@ async def test_a_cancelled_call_leaves_no_connection_behind(server: RawServer, c
             task.cancel()
         await asyncio.wait(tasks)
         assert all(task.cancelled() for task in tasks)
-        assert client._gate.in_flight == 0
+        assert in_flight(client) == 0
         if moment != "handshake":
             await server.emptied()
             server.script(otherwise=reply())
