@@ -12,12 +12,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aioresponses import aioresponses
 from support.calls import FAST
+from support.cancelling import turns
 from support.keys import KEYS
-from support.mocked import Mocked
+from support.mocked import fit_to_aiohttp
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import TokensClient
+
+fit_to_aiohttp()
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +39,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def mocked() -> Iterator[Mocked]:
+def mocked() -> Iterator[aioresponses]:
     """Answer in aiohttp's place; no socket is opened."""
-    with Mocked() as mock:
+    with aioresponses() as mock:
         yield mock
 
 
@@ -86,3 +90,15 @@ async def connect(server: RawServer) -> AsyncIterator[Callable[..., TokensClient
             return client
 
         yield make
+
+
+@pytest.fixture
+async def nothing_left() -> AsyncIterator[None]:
+    """See that no task is left, and that the loop has nothing to complain about, such as an exception nobody saw."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    yield
+    gc.collect()
+    await turns(3)
+    assert asyncio.all_tasks() - {asyncio.current_task()} == set()
+    assert complaints == []

@@ -168,7 +168,7 @@ def test_the_test_command_is_one_line() -> None:
 
 def test_each_test_that_is_named_exists() -> None:
     """Every test that the README names as proof is there, under that name."""
-    named = set(re.findall(r"`(test_\w+\.py)(?:::(\w+))?", README.read_text(encoding="utf-8")))
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?", README.read_text(encoding="utf-8")))
     assert named
     for file, name in named:
         source = (REPOSITORY / "tests" / file).read_text(encoding="utf-8")

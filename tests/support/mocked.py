@@ -7,10 +7,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
-import aioresponses.core
-from aioresponses import aioresponses as Mocked
+from aioresponses import aioresponses, core
+from yarl import URL
 
-__all__ = ["Mocked"]
+from .keys import ACCOUNT
 
 
 class _MockedResponse(aiohttp.ClientResponse):
@@ -21,5 +21,17 @@ class _MockedResponse(aiohttp.ClientResponse):
         super().__init__(*args, **kwargs)
 
 
-if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
-    aioresponses.core.ClientResponse = _MockedResponse
+def fit_to_aiohttp() -> None:
+    """Let aioresponses make the responses that the installed aiohttp wants."""
+    if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
+        core.ClientResponse = _MockedResponse
+
+
+TOKENS = f"/api/v2/service_accounts/{ACCOUNT}/access_tokens"
+PATH = f"{TOKENS}/t1"
+US1 = f"https://api.datadoghq.com{PATH}"
+
+
+def sent(mocked: aioresponses) -> list[tuple[str, URL, dict[str, Any]]]:
+    """Return what went out: method, URL and options."""
+    return [(method, url, call.kwargs) for (method, url), calls in mocked.requests.items() for call in calls]

@@ -9,7 +9,6 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from support.internals import decode_with, json_loads_strictly
+from support.samples import SAMPLES
 
 from dd_sa_tokens import AccessToken, CreatedToken, InvalidResponseError, _wire
 from dd_sa_tokens._codec import Page, decode_created, decode_errors, decode_page, decode_token
@@ -26,7 +26,7 @@ from dd_sa_tokens._wire import Failure, Reply, interpret, parse_rate_limit, pars
 EXECUTIONS = settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DAY = 86_400.0
 
-BODIES = [path.read_bytes() for path in sorted(Path(__file__).with_name("samples").glob("*/[0-9]*.json"))]
+BODIES = [path.read_bytes() for path in sorted(SAMPLES.glob("*/[0-9]*.json"))]
 DECODERS: dict[Callable[[bytes], Any], type] = {
     decode_token: AccessToken,
     decode_page: Page,

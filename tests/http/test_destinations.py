@@ -522,7 +522,7 @@ async def alone(url: str, **environ: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-c", ALONE, url),
-        env={"PYTHONPATH": str(Path(__file__).parent.parent)} | environ,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])} | environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
