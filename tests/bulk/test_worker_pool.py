@@ -165,7 +165,7 @@ async def test_failures_in_a_stream_run_in_constant_memory() -> None:
 
 @pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
 async def test_cancelling_while_a_source_is_waited_for_is_no_complaint(
-    complaints: list[dict[str, Any]], to_the_end: bool
+    loop_errors: list[dict[str, Any]], to_the_end: bool
 ) -> None:
     """Workers that wait for a slow source end as cancelled ones, without an exception that nobody looks at."""
 
@@ -182,7 +182,7 @@ async def test_cancelling_while_a_source_is_waited_for_is_no_complaint(
 
 @pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
 async def test_a_source_that_fails_when_it_is_cancelled_is_no_complaint(
-    complaints: list[dict[str, Any]], to_the_end: bool
+    loop_errors: list[dict[str, Any]], to_the_end: bool
 ) -> None:
     """What a source makes of being cancelled (an error of its own, say) does not take the cancellation's place."""
 

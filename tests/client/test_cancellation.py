@@ -29,7 +29,7 @@ from dd_sa_tokens.testing import FakeDatadog
 PLENTY = (1_000_000, 10.0)
 QUICK = RetryPolicy(initial_backoff=0.004, max_backoff=0.004)
 
-pytestmark = pytest.mark.usefixtures("complaints")
+pytestmark = pytest.mark.usefixtures("loop_errors")
 
 
 @pytest.fixture

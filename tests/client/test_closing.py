@@ -68,7 +68,7 @@ async def run_out(server: RawServer, call: Coroutine[Any, Any, Any]) -> None:
 
 @STUCK_CALLS
 async def test_a_timeout_around_any_call(
-    server: RawServer, connect: Connect, complaints: list[Any], call: Call, moment: str
+    server: RawServer, connect: Connect, loop_errors: list[Any], call: Call, moment: str
 ) -> None:
     """`asyncio.timeout` ends each call wherever it is stuck, as a plain `TimeoutError`; nothing stays behind."""
     client = connect(retry=RetryPolicy())
@@ -87,7 +87,7 @@ async def test_a_timeout_around_any_call(
 @STUCK_CALLS
 @pytest.mark.parametrize("borrowed", [False, True])
 async def test_closing_ends_any_call(
-    server: RawServer, complaints: list[Any], call: Call, moment: str, borrowed: bool
+    server: RawServer, loop_errors: list[Any], call: Call, moment: str, borrowed: bool
 ) -> None:
     """When the client is closed, each call ends at once with `ClientClosedError`, wherever it is stuck."""
     async with aiohttp.ClientSession() as session:
@@ -106,7 +106,7 @@ async def test_closing_ends_any_call(
     assert len(server.requests) == 1
 
 
-async def test_closing_ends_many_calls_of_all_kinds(server: RawServer, complaints: list[Any]) -> None:
+async def test_closing_ends_many_calls_of_all_kinds(server: RawServer, loop_errors: list[Any]) -> None:
     """With calls of all kinds in flight and at the gate, closing twice at a time ends them all; no more is sent."""
     client = TokensClient(base_url=server.url, retry=FAST, concurrency=3, **KEYS)
     await client.get_token(ACCOUNT, "t1")
@@ -198,7 +198,7 @@ def complaints_of(drop: Callable[[], None]) -> list[str]:
 
 
 def kinds(said: list[str]) -> list[str]:
-    """Return the beginnings of complaints, in which no address stands."""
+    """Return the beginnings of loop_errors, in which no address stands."""
     return [text.split(" <")[0].split(": {")[0] for text in said]
 
 
@@ -232,7 +232,9 @@ async def test_a_client_that_was_never_used_is_dropped_silently(capfd: pytest.Ca
 
 
 @pytest.mark.parametrize("kind", ["stream", "list"])
-async def test_breaking_out_and_dropping(server: RawServer, connect: Connect, complaints: list[Any], kind: str) -> None:
+async def test_breaking_out_and_dropping(
+    server: RawServer, connect: Connect, loop_errors: list[Any], kind: str
+) -> None:
     """A stream or a list that is left early and dropped cancels what it had under way, and the client works on."""
     client = connect(concurrency=4)
     tokens = [{"id": f"t{number}", "type": "x", "attributes": {}} for number in range(2)]

@@ -26,7 +26,7 @@ from dd_sa_tokens import (
 )
 from dd_sa_tokens._rotate import successor_expiry
 
-pytestmark = pytest.mark.usefixtures("complaints")
+pytestmark = pytest.mark.usefixtures("loop_errors")
 
 # How long the new one lives
 

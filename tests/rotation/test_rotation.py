@@ -48,7 +48,7 @@ from dd_sa_tokens import (
     UnauthorizedError,
 )
 
-pytestmark = pytest.mark.usefixtures("complaints")
+pytestmark = pytest.mark.usefixtures("loop_errors")
 
 # When all goes well
 

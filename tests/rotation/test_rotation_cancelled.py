@@ -38,7 +38,7 @@ from dd_sa_tokens import (
     TokensClient,
 )
 
-pytestmark = pytest.mark.usefixtures("complaints")
+pytestmark = pytest.mark.usefixtures("loop_errors")
 
 
 def check_what_holds(vault: Vault, ending: Ending, log: pytest.LogCaptureFixture) -> None:

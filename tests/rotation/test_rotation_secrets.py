@@ -27,7 +27,7 @@ from dd_sa_tokens import (
     TokensClient,
 )
 
-pytestmark = pytest.mark.usefixtures("complaints")
+pytestmark = pytest.mark.usefixtures("loop_errors")
 
 # Secrets
 
