@@ -223,6 +223,7 @@ def test_secret_compares_by_value_with_secrets_only() -> None:
 def test_secret_cannot_be_changed() -> None:
     """Setting an attribute is refused and leaves the value alone."""
     secret = Secret(CANARY)
-    with pytest.raises(AttributeError, match="cannot be changed"):
-        secret._value = "other"
+    for name in (*Secret.__slots__, "other"):
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            setattr(secret, name, "other")
     assert secret.reveal() == CANARY

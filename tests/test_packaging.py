@@ -48,7 +48,8 @@ def pip() -> list[str]:
     """Return the command that runs pip: an environment made as the README says borrows that of its own Python."""
     if find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    return [sys._base_executable, "-m", "pip", "--python", sys.executable]
+    base = sys._base_executable
+    return [base, "-m", "pip", "--python", sys.executable]
 
 
 @pytest.fixture(scope="module")

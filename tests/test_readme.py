@@ -14,8 +14,8 @@ from typing import Any
 
 import attrs
 import pytest
+from support.internals import replace_base_url
 
-import dd_sa_tokens.client
 from benchmarks import report, summary
 from dd_sa_tokens.config import read_base_url
 from dd_sa_tokens.testing import FakeDatadog
@@ -104,7 +104,7 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             url = read_base_url(site, base_url, **more)
             return url if base_url is not None and url.startswith("http://127.0.0.1:") else datadog.url
 
-        monkeypatch.setattr(dd_sa_tokens.client, "read_base_url", elsewhere)
+        replace_base_url(monkeypatch, elsewhere)
         names: dict[str, Any] = {"__name__": "__main__"}
         for block in blocks:
             token_ids = list(datadog.token_ids)
@@ -168,7 +168,7 @@ def test_the_test_command_is_one_line() -> None:
 
 def test_each_test_that_is_named_exists() -> None:
     """Every test that the README names as proof is there, under that name."""
-    named = set(re.findall(r"`(test_\w+\.py)(?:::(\w+))?", README.read_text(encoding="utf-8")))
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?", README.read_text(encoding="utf-8")))
     assert named
     for file, name in named:
         source = (REPOSITORY / "tests" / file).read_text(encoding="utf-8")

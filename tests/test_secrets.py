@@ -14,30 +14,11 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from conftest import (
-    ACCESS_TOKEN,
-    ACCOUNT,
-    API_KEY,
-    APP_KEY,
-    CREATED_KEY,
-    KEYS,
-    Act,
-    Exchange,
-    RawServer,
-    StartServer,
-    drip,
-    endless,
-    hang_up,
-    head,
-    leaks,
-    quota,
-    raw,
-    remains,
-    reply,
-    reset,
-    resource,
-    stall,
-)
+from support.internals import confirm_window, parts
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
+from support.payloads import quota, resource
+from support.replies import Act, Exchange, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import ConfigurationError, CreatedToken, DatadogError, RetryPolicy, TokensClient, converter
 
@@ -70,7 +51,7 @@ def check(error: BaseException, caplog: pytest.LogCaptureFixture, client: Tokens
     for record in caplog.records:
         assert leaks(record.getMessage() + repr(record.args) + repr(record.exc_info)) == []
     assert leaks(repr(client) + repr(vars(client))) == []
-    assert leaks("".join(repr(vars(part)) for part in (client._pipeline, client._pipeline._transport))) == []
+    assert leaks("".join(repr(vars(part)) for part in parts(client))) == []
 
 
 def test_the_search_finds_what_is_there() -> None:
@@ -223,7 +204,7 @@ async def test_a_call_that_is_cut_off_shows_no_key(
         blocker = asyncio.create_task(client.get_token(ACCOUNT, "t0")) if moment == "pool" else None
         if blocker is not None:
             await server.arrival()
-            client._gate._lanes["get_token"].ledger.confirmed = True  # let the next one through
+            confirm_window(client, "get_token")
         with pytest.raises((asyncio.CancelledError, TimeoutError, ExceptionGroup)) as caught:
             await way(client.get_token(ACCOUNT, "t1"), 0.03)
         check(caught.value, log, client)

@@ -13,6 +13,8 @@ import attrs
 from dd_sa_tokens import TokensClient
 from dd_sa_tokens.testing import FakeDatadog
 
+from .internals import connections_in_use, counted_in_windows, in_flight, on_the_wire, session_of, waiting
+
 HANG = 5.0  # seconds, after which something that should end is taken for hung
 
 
@@ -36,21 +38,15 @@ def our_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
 
 
-def waiting(client: TokensClient) -> int:
-    """Count those who wait at the gate."""
-    return sum(len(lane.waiters) for lane in client._gate._lanes.values())
-
-
 def check_nothing_left(client: TokensClient) -> None:
     """See that no task, no ticket, no waiter, no attempt and no connection is left of a call."""
     assert our_tasks() == set()
-    assert client._gate.in_flight == 0
+    assert in_flight(client) == 0
     assert waiting(client) == 0
-    assert all(lane.ledger.in_flight == 0 for lane in client._gate._lanes.values())
-    transport = client._pipeline._transport
-    assert not transport._attempts
-    connector = transport._session and transport._session.connector
-    assert connector is None or not connector._acquired
+    assert counted_in_windows(client) == 0
+    assert on_the_wire(client) == 0
+    session = session_of(client)
+    assert session is None or session.closed or connections_in_use(session) == 0
 
 
 async def check_still_works(client: TokensClient, datadog: FakeDatadog) -> None:

@@ -1,0 +1,628 @@
+"""Every fault against every operation, over real sockets: what comes out, how often it was asked, what is left behind.
+
+A fault lasts, so that every request meets it, or passes, so that only the first one does. What each cell has to be
+follows from a few facts about the fault (`Kind`) and about the operation; it stands in the test's name.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import gzip
+import itertools
+import json
+import logging
+import pickle
+import time
+import tracemalloc
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
+from email.utils import formatdate
+from enum import Enum
+from typing import Any
+
+import attrs
+import pytest
+from support.cancelling import check_nothing_left, our_tasks, until
+from support.internals import (
+    connections_kept,
+    decode_with,
+    json_loads_strictly,
+    parts,
+    replace_retry_sleep,
+    session_of,
+    windows,
+)
+from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
+from support.payloads import quota, resource
+from support.replies import Act, Exchange, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.servers import RawServer, StartServer
+
+from dd_sa_tokens import (
+    AccessToken,
+    APIError,
+    CreatedToken,
+    DatadogError,
+    InvalidResponseError,
+    RateLimitError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    TokensClient,
+    TransportError,
+    converter,
+)
+from dd_sa_tokens._transport import LARGEST_BODY
+
+IDS = ["t1", "t2", "t3"]
+TRIES = 2
+REJECTIONS = 10
+POLICY = RetryPolicy(max_attempts=TRIES, initial_backoff=0.001, max_backoff=0.005)
+CREDENTIALS: dict[str, dict[str, str]] = {"pair": KEYS, "bearer": {"access_token": ACCESS_TOKEN}}
+
+
+# What the server does
+
+
+def good(exchange: Exchange) -> tuple[int, bytes]:
+    """Return the status and the body that the API documents; a created token's holds its key."""
+    method = exchange.line.split(" ")[0]
+    if method == "POST":
+        return 201, json.dumps({"data": resource("new", key=CREATED_KEY)}).encode()
+    if method == "DELETE":
+        return 200, b'{"meta": "what a proxy wrote into an answer that should be empty"}'
+    if "?" in exchange.target:
+        page = {"data": [resource(token_id) for token_id in IDS], "meta": {"page": {"total_filtered_count": len(IDS)}}}
+        return 200, json.dumps(page).encode()
+    return 200, json.dumps({"data": resource(exchange.token_id)}).encode()
+
+
+def keys_of(exchange: Exchange) -> str:
+    """Return the keys that a request brought, as a server that echoes them would."""
+    names = ("dd-api-key", "dd-application-key", "authorization")
+    return " ".join(exchange.headers[name] for name in names if name in exchange.headers)
+
+
+def spoilt(spoil: Callable[[bytes, bytes], Act], encode: Callable[[bytes], bytes] = bytes, **headers: str) -> Act:
+    """Do something to the head and the body of a good answer."""
+
+    async def act(exchange: Exchange) -> None:
+        status, body = good(exchange)
+        body = encode(body)
+        told = {"Content-Length": str(len(body)), "X-Echo": keys_of(exchange)} | headers
+        await spoil(head(status, told), body)(exchange)
+
+    return act
+
+
+def instead(body: Callable[[dict[str, Any]], object]) -> Act:
+    """Answer with another document, made from the good one."""
+
+    async def act(exchange: Exchange) -> None:
+        status, document = good(exchange)
+        await reply(status, body(json.loads(document)), {"X-Echo": keys_of(exchange)})(exchange)
+
+    return act
+
+
+def said(status: int, headers: dict[str, str] | None = None, body: bytes | None = None) -> Act:
+    """Answer an error that echoes the request, keys and all, in whatever its error could show."""
+
+    async def act(exchange: Exchange) -> None:
+        keys = keys_of(exchange)
+        told = {"X-Request-Id": keys, "X-RateLimit-Name": keys} if headers else {"X-Request-Id": keys}
+        words = {"errors": [keys, exchange.head.decode()]} if body is None else body + keys.encode()
+        await reply(status, words, told | (headers or {}))(exchange)
+
+    return act
+
+
+def epoch(exchange: Exchange) -> Awaitable[None]:
+    """Answer a 429 whose reset is a Unix time, seven seconds after the answer's own date."""
+    sent = int(time.time())
+    headers = {"Date": formatdate(sent, usegmt=True), "X-RateLimit-Reset": str(sent + 7)}
+    return said(429, headers)(exchange)
+
+
+def retry_at(seconds: float) -> Act:
+    """Answer a 503 whose `Retry-After` is a date so many seconds after the answer's own."""
+
+    async def act(exchange: Exchange) -> None:
+        dates = {"Date": formatdate(1e9, usegmt=True), "Retry-After": formatdate(1e9 + seconds, usegmt=True)}
+        await said(503, dates)(exchange)
+
+    return act
+
+
+def elsewhere(status: int) -> Act:
+    """Answer a redirect to the host that nobody may turn to; its port is the first segment of the path."""
+
+    async def act(exchange: Exchange) -> None:
+        location = f"http://127.0.0.1:{exchange.target.split('/')[1]}/?key={keys_of(exchange)}"
+        await reply(status, b"", {"Location": location})(exchange)
+
+    return act
+
+
+def with_leaf(value: object) -> Callable[[dict[str, Any]], object]:
+    """Put a value where the API has a date."""
+
+    def change(document: dict[str, Any]) -> object:
+        data = document.get("data") or {"attributes": {}}
+        for item in data if isinstance(data, list) else [data]:
+            item["attributes"]["created_at"] = value
+        return document
+
+    return change
+
+
+def with_id(rename: Callable[[str], str]) -> Callable[[dict[str, Any]], object]:
+    """Give the tokens other IDs."""
+
+    def change(document: dict[str, Any]) -> object:
+        data = document.get("data") or {"id": ""}
+        for item in data if isinstance(data, list) else [data]:
+            item["id"] = rename(item["id"])
+        return document
+
+    return change
+
+
+DEEP = b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+# What has to come of it
+
+
+class Kind(Enum):
+    """What a fault means for the request that meets it."""
+
+    NONE = "no fault for the client"
+    DOUBT = "it may have been carried out, and another try may succeed"
+    END = "it may have been carried out, and another try would not help"
+    MISREAD = "the body of a success makes no sense, to those who read it"
+    STRANGER = "the answer is about another token than the one asked for"
+    UNSENT = "it never left"
+    DOOR = "a 429 that does not say when to come back"
+    QUEUE = "a 429 that says to come back soon"
+    # Its period is a day: where a window ends within the patience by the wall clock, too, that would be waited for.
+    BRINK = "a 429 that says that it is time: if it does so again, it can mean a second, the unit of that header"
+    CLOSED = "a 429 that says to come back later than the caller can wait"
+
+
+@attrs.frozen
+class Fault:
+    """What the server does, and what follows from it.
+
+    Attributes:
+        kind: What it means.
+        error: What is raised where it cannot be mended.
+        act: What the server does.
+        timeout: The client's; short where the server stalls.
+        patience: The client's `max_rate_limit_wait`.
+        retry_after: What the error says of it.
+        by_json: Decode with the standard library, although orjson is there.
+    """
+
+    kind: Kind
+    error: type[DatadogError]
+    act: Act
+    timeout: float = 10.0
+    patience: float = 5.0
+    retry_after: float | None = None
+    by_json: bool = False
+
+
+def whole(head: bytes, body: bytes) -> Act:
+    """Write a whole answer and keep the connection."""
+
+    async def act(exchange: Exchange) -> None:
+        exchange.writer.write(head + body)
+        await exchange.writer.drain()
+
+    return act
+
+
+STALL = 0.1
+FAULTS: dict[str, Fault] = {
+    "refused": Fault(Kind.UNSENT, TransportError, hang_up()),
+    "closed before the answer": Fault(Kind.DOUBT, TransportError, hang_up()),
+    "reset before the answer": Fault(Kind.DOUBT, TransportError, reset()),
+    "reset in the headers": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, _: reset(head[:-9]))),
+    "reset in the body": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, body: reset(head + body[:-9]))),
+    "truncated": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, body: raw(head + body[:-9]))),
+    "stalled before the headers": Fault(Kind.DOUBT, RequestTimeoutError, stall(), STALL),
+    "stalled in the headers": Fault(Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, _: stall(head[:-9])), STALL),
+    "stalled in the body": Fault(
+        Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, body: stall(head + body[:-9])), STALL
+    ),
+    "slow drip": Fault(Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, body: drip(head + body, 0.01)), STALL),
+    "408": Fault(Kind.DOUBT, APIError, said(408)),
+    "429, reset 0": Fault(Kind.BRINK, RateLimitError, said(429, quota(5, 0, 0, 86_400)), patience=0.3),
+    "429, reset 0 alone": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "0"})),
+    "429, reset twice": Fault(Kind.CLOSED, RateLimitError, said(429, {"X-RateLimit-Reset": "7, 7"}), retry_after=7),
+    "429, reset twice, soon": Fault(Kind.QUEUE, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001, 0.001"})),
+    "429, reset as a Unix time": Fault(Kind.CLOSED, RateLimitError, epoch, retry_after=7),
+    "429, reset a fraction": Fault(Kind.QUEUE, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001"})),
+    "429, reset junk": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "soon"})),
+    "429, reset negative": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "-7"})),
+    "429, no headers": Fault(Kind.DOOR, RateLimitError, said(429)),
+    "429, HTML": Fault(Kind.DOOR, RateLimitError, said(429, {"Content-Type": "text/html"}, b"<html>slow down")),
+    "429, Retry-After": Fault(Kind.QUEUE, RateLimitError, said(429, {"Retry-After": "0.001"})),
+    "429, for an hour": Fault(Kind.CLOSED, RateLimitError, said(429, quota(5, 0, 3000, 3600)), retry_after=3000),
+    "500": Fault(Kind.DOUBT, ServerError, said(500)),
+    "501": Fault(Kind.END, ServerError, said(501)),
+    "502": Fault(Kind.DOUBT, ServerError, said(502, {"Content-Type": "text/html"}, b"<html>bad gateway")),
+    "503, Retry-After in seconds": Fault(Kind.DOUBT, ServerError, said(503, {"Retry-After": "0.01"}), retry_after=0.01),
+    "503, Retry-After a date": Fault(Kind.END, ServerError, retry_at(120), retry_after=120),
+    "503, Retry-After in the past": Fault(Kind.DOUBT, ServerError, retry_at(-60)),
+    "503, Retry-After absurd": Fault(Kind.END, ServerError, said(503, {"Retry-After": "9" * 15}), retry_after=1e15),
+    "504": Fault(Kind.DOUBT, ServerError, said(504)),
+    "512": Fault(Kind.DOUBT, ServerError, said(512)),
+    **{f"{status} to another host": Fault(Kind.END, TransportError, elsewhere(status)) for status in (301, 302, 307)},
+    "wrong content type": Fault(Kind.NONE, DatadogError, spoilt(whole, Content_Type="text/html; charset=utf-16")),
+    "gzip": Fault(Kind.NONE, DatadogError, spoilt(whole, gzip.compress, Content_Encoding="gzip")),
+    "deflate": Fault(Kind.NONE, DatadogError, spoilt(whole, zlib.compress, Content_Encoding="deflate")),
+    "gzip cut short": Fault(
+        Kind.MISREAD,  # for aiohttp it is complete
+        InvalidResponseError,
+        spoilt(whole, lambda body: gzip.compress(body)[:-20], Content_Encoding="gzip"),
+    ),
+    "deflate cut short": Fault(
+        Kind.DOUBT, TransportError, spoilt(whole, lambda body: zlib.compress(body)[:-20], Content_Encoding="deflate")
+    ),
+    "no gzip": Fault(Kind.DOUBT, TransportError, spoilt(whole, Content_Encoding="gzip")),
+    "slow, but in time": Fault(Kind.NONE, DatadogError, spoilt(lambda head, body: drip(head + body, 0.001, 99))),
+    "gzip bomb": Fault(Kind.END, TransportError, spoilt(whole, lambda _: bomb(), Content_Encoding="gzip")),
+    "endless body": Fault(
+        Kind.END, TransportError, endless(head(200, {"Connection": "close"}), (API_KEY + ACCESS_TOKEN).encode() * 900)
+    ),
+    "endless header": Fault(
+        Kind.DOUBT, TransportError, endless(b"HTTP/1.1 200 OK\r\nX-Echo: ", (APP_KEY + ACCESS_TOKEN).encode() * 90)
+    ),
+    "invalid JSON": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda body: body[:-1] + b" ")),
+    "empty body": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: b"")),
+    "JSON 100,000 deep": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: DEEP)),
+    "JSON 100,000 deep, without orjson": Fault(
+        Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: DEEP), by_json=True
+    ),
+    "wrong shape: an array": Fault(Kind.MISREAD, InvalidResponseError, instead(lambda document: [document])),
+    "wrong shape: a number": Fault(Kind.MISREAD, InvalidResponseError, instead(lambda _: {"data": 7})),
+    "wrong shape: a leaf": Fault(Kind.MISREAD, InvalidResponseError, instead(with_leaf(CREATED_KEY))),
+    "another token's ID": Fault(
+        Kind.STRANGER, InvalidResponseError, instead(with_id(lambda token_id: f"not-{token_id}"))
+    ),
+    "the ID in capitals": Fault(Kind.NONE, DatadogError, instead(with_id(str.upper))),
+}
+NOTHING_WRONG_FOR_A_REVOKE = {"empty body", "wrong shape: a number", "wrong shape: a leaf"}  # nothing, or an object
+LARGE = {"gzip bomb", "endless body"}
+"""Those that would not fit into memory, did anybody read them to their end."""
+
+
+async def _attempt(call: Awaitable[object]) -> list[object]:
+    try:
+        return [await call]
+    except DatadogError as error:
+        return [error]
+
+
+async def get(client: TokensClient) -> list[object]:
+    return await _attempt(client.get_token(ACCOUNT, "t1"))
+
+
+async def get_tokens(client: TokensClient) -> list[object]:
+    return [item.token or item.error for item in await client.get_tokens(ACCOUNT, IDS, strategy="get")]
+
+
+async def stream(client: TokensClient) -> list[object]:
+    async with aclosing(client.stream_tokens(ACCOUNT, iter(IDS))) as results:
+        items = [item async for item in results]
+    return [item.token or item.error for item in sorted(items, key=lambda item: item.token_id)]
+
+
+async def list_(client: TokensClient) -> list[object]:
+    async def read() -> list[AccessToken]:
+        async with aclosing(client.list_tokens(ACCOUNT)) as tokens:
+            return [token async for token in tokens]
+
+    return await _attempt(read())
+
+
+async def create(client: TokensClient) -> list[object]:
+    return await _attempt(client.create_token(ACCOUNT, name="deploy", scopes=["dashboards_read"]))
+
+
+async def update(client: TokensClient) -> list[object]:
+    return await _attempt(client.update_token(ACCOUNT, "t1", name="new"))
+
+
+async def revoke(client: TokensClient) -> list[object]:
+    return await _attempt(client.revoke_token(ACCOUNT, "t1"))
+
+
+OPERATIONS: dict[str, Callable[[TokensClient], Awaitable[list[object]]]] = {
+    "get": get,
+    "get_tokens": get_tokens,
+    "stream": stream,
+    "list": list_,
+    "create": create,
+    "update": update,
+    "revoke": revoke,
+}
+CHANGES = {"create", "update", "revoke"}
+BULK = {"get_tokens", "stream"}
+ASKED_BY_ID = {"get", "get_tokens", "stream", "update"}
+NAMES = {"get": "get_token", "get_tokens": "get_token", "stream": "get_token", "list": "list_tokens"}
+"""What errors call them; the others are `<operation>_token`."""
+
+
+@attrs.frozen
+class Cell:
+    """What has to come of a fault and an operation.
+
+    Attributes:
+        fault: The fault's name.
+        operation: The operation's.
+        lasting: Whether every request meets the fault, or only the first.
+        failed: Results that are errors; of three in bulk, else of one.
+        tries: Times that each of those was tried.
+        unknown: Whether those may have been carried out.
+        requests: What the server saw.
+    """
+
+    fault: str
+    operation: str
+    lasting: bool
+    failed: int
+    tries: int
+    unknown: bool
+    requests: int
+
+    @property
+    def outcome(self) -> str:
+        """It in words."""
+        error = FAULTS[self.fault].error.__name__
+        what = f"{self.failed} {error}" if self.failed and self.operation in BULK else error if self.failed else "value"
+        return f"{what}{', unknown' if self.unknown else ''}, {self.requests} sent"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The key pair or the access token: they alternate, so each fault and each operation meets both."""
+        position = list(FAULTS).index(self.fault) + list(OPERATIONS).index(self.operation) + self.lasting
+        return list(CREDENTIALS.values())[position % 2]
+
+    @property
+    def short(self) -> str:
+        """It in a few signs."""
+        return f"{'E' if self.failed else 'V'}{self.requests}{'?' if self.unknown else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.fault}, {self.operation}, {'lasting' if self.lasting else 'passing'} - {self.outcome}"
+
+
+def expected(name: str, operation: str, *, lasting: bool) -> Cell:
+    """Work out what has to come of a fault and an operation."""
+    kind = FAULTS[name].kind
+    if (name in NOTHING_WRONG_FOR_A_REVOKE and operation == "revoke") or (
+        kind is Kind.STRANGER and operation not in ASKED_BY_ID
+    ):
+        kind = Kind.NONE  # nothing of it is read there
+    calls = len(IDS) if operation in BULK else 1
+    tries = {Kind.DOUBT: 1 if operation == "create" else TRIES, Kind.UNSENT: TRIES, Kind.DOOR: TRIES}
+    tries |= {Kind.QUEUE: REJECTIONS, Kind.BRINK: 2}
+    most = tries.get(kind, 1)
+    if kind is Kind.NONE:
+        failed, requests = 0, calls
+    elif kind is Kind.CLOSED:  # for all of them, told by the first
+        failed, requests = calls, 1
+    elif lasting:
+        failed, requests = calls, most if kind is Kind.BRINK else calls * most
+    else:
+        failed, requests = (0, calls + 1) if most > 1 else (1, calls)
+    if kind is Kind.UNSENT:
+        requests -= calls * TRIES if lasting else 1
+    doubtful = kind in {Kind.DOUBT, Kind.END, Kind.MISREAD, Kind.STRANGER}
+    unknown = doubtful and operation in CHANGES and failed > 0
+    return Cell(name, operation, lasting, failed, most, unknown, requests)
+
+
+CELLS = [
+    expected(name, operation, lasting=lasting)
+    for name, operation, lasting in itertools.product(FAULTS, OPERATIONS, (True, False))
+]
+
+
+# The test of a cell
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Every logger's DEBUG, asyncio's and aiohttp's too."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+def forms(value: Any) -> Iterator[str]:
+    """Yield all that a value or an error shows of itself."""
+    if isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(forms, value))
+        return
+    for twin in (value, copy.copy(value), copy.deepcopy(value)):
+        yield from (repr(twin), str(twin), format(twin), f"{[twin]}", repr({"value": twin}))
+    if attrs.has(type(value)):
+        yield from (repr(attrs.asdict(value)), repr(attrs.astuple(value)), repr(converter.unstructure(value)))
+        yield json.dumps(attrs.asdict(value), default=str)
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        if isinstance(value, CreatedToken):
+            with pytest.raises(TypeError, match="pickle") as caught:
+                pickle.dumps(value, protocol)
+            yield str(caught.value)
+        else:
+            yield pickle.dumps(value, protocol).decode("latin-1")
+
+
+def check_secrets(results: list[object], client: TokensClient, log: pytest.LogCaptureFixture) -> None:
+    """Look for the keys in the results, the logs and the client."""
+    errors = [result for result in results if isinstance(result, DatadogError)]
+    for error in [*errors, ExceptionGroup("all", errors)] if errors else []:
+        for where, text in remains(error):
+            assert leaks(text) == [], where
+    texts = itertools.chain.from_iterable(forms(result) for result in results if result is not None)
+    for text in itertools.chain(texts, (repr(results), repr(client), repr(vars(client)), log.text)):
+        assert leaks(text) == []
+    for part in [*parts(client), *windows(client)]:
+        assert leaks(repr(part)) == []
+    for part in parts(client):
+        assert leaks(repr(vars(part))) == []
+    for record in log.records:
+        assert leaks(f"{record.getMessage()} {record.args!r} {record.exc_info!r} {record.exc_text!r}") == []
+    log.clear()
+
+
+def check_results(cell: Cell, results: list[object]) -> None:
+    """See that the right values came out, and errors of the right kind, each with what it has to say."""
+    fault = FAULTS[cell.fault]
+    errors = [result for result in results if isinstance(result, BaseException)]
+    assert len(results) == (len(IDS) if cell.operation in BULK else 1)
+    assert [type(error) for error in errors] == [fault.error] * cell.failed
+    assert len({id(error) for error in errors}) == len(errors)
+    for error in errors:
+        assert isinstance(error, DatadogError)
+        assert error.operation == NAMES.get(cell.operation, f"{cell.operation}_token")
+        assert error.service_account_id == ACCOUNT
+        assert error.outcome_unknown == cell.unknown
+        turned_away = fault.kind in {Kind.BRINK, Kind.CLOSED}  # perhaps before they were sent
+        assert error.attempts <= cell.tries if turned_away else error.attempts == cell.tries
+        assert (error.__cause__, error.__context__) == (None, None)
+        assert getattr(error, "retry_after", None) == pytest.approx(fault.retry_after, abs=1) or (
+            fault.kind in {Kind.DOOR, Kind.QUEUE, Kind.BRINK}  # up to the gate
+        )
+    for place, value in enumerate(results):
+        if not isinstance(value, BaseException):
+            check_value(cell, place, value)
+
+
+def check_value(cell: Cell, place: int, value: object) -> None:
+    """See that a value is what was asked for."""
+    if cell.operation == "revoke":
+        assert value is None
+    elif cell.operation == "create":
+        assert isinstance(value, CreatedToken)
+        assert value.key.reveal() == CREATED_KEY
+    elif cell.operation == "list":
+        assert isinstance(value, list)
+        assert [token.name for token in value] == [f"name of {token_id}" for token_id in IDS]
+    else:
+        assert isinstance(value, AccessToken)
+        assert value.id.lower() == IDS[place]
+        assert value.service_account_id == ACCOUNT
+
+
+async def check_left(server: RawServer, client: TokensClient) -> None:
+    """See that nothing is left of a call: no task, no place at the gate, and no connection but those in the pool."""
+    session = session_of(client)
+    assert session is not None
+    await until(lambda: len(server.open) <= connections_kept(session))
+    await until(lambda: not our_tasks())
+    check_nothing_left(client)
+
+
+async def play(cell: Cell, server: RawServer, client: TokensClient) -> list[object]:
+    """Let the client meet the fault; see that it works afterwards, unless it was told to stay away."""
+    fault, call = FAULTS[cell.fault], OPERATIONS[cell.operation]
+    good_acts = spoilt(whole)
+    server.script(otherwise=good_acts)
+    if fault.kind is not Kind.UNSENT and not cell.lasting and cell.operation not in BULK:
+        await client.get_token(ACCOUNT, "t0")  # so that there is a connection to be lost that was good before
+    before = len(server.requests)
+    if cell.lasting:
+        server.script(otherwise=fault.act)
+    elif fault.kind is not Kind.UNSENT:
+        server.script(fault.act)
+    with little_memory() if cell.fault in LARGE else nullcontext():
+        results = await call(client)
+    assert len(server.requests) - before == cell.requests
+    await check_left(server, client)
+    if fault.kind not in {Kind.BRINK, Kind.CLOSED, Kind.UNSENT}:
+        server.script(otherwise=good_acts)
+        assert (await client.get_token(ACCOUNT, "t9")).id == "t9"
+    return results
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.usefixtures("loop_errors")
+async def test_every_fault_against_every_operation(
+    start_server: StartServer, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, cell: Cell
+) -> None:
+    """A fault ends in the stated outcome after the stated requests, leaves nothing behind, and shows no key."""
+    fault = FAULTS[cell.fault]
+    stranger = await start_server()
+    if fault.by_json:
+        decode_with(monkeypatch, json_loads_strictly)
+    retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.patience)
+    server = await start_server()
+    if fault.kind is Kind.UNSENT:
+        await server.stop()
+        replace_retry_sleep(monkeypatch, pause_until_it_listens(server, listens=not cell.lasting))
+    url = f"{server.url}/{stranger.port}"
+    async with TokensClient(base_url=url, retry=retry, timeout=fault.timeout, **cell.credentials) as client:
+        results = await play(cell, server, client)
+        check_results(cell, results)
+        check_secrets(results, client, log)
+    await server.emptied()
+    assert stranger.connections == 0
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """See that not much more is allocated than a body may have."""
+    bomb()  # is made before, and kept
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * LARGEST_BODY
+
+
+def pause_until_it_listens(server: RawServer, *, listens: bool) -> Callable[[float], Awaitable[None]]:
+    """Return what takes the place of a retry's sleep: in it the server comes back, or does not."""
+
+    async def pause(_seconds: float) -> None:
+        if listens and server not in awake:
+            awake.append(server)
+            await server.start(port=server.port)
+
+    awake: list[RawServer] = []
+    return pause
+
+
+def test_the_matrix_has_every_cell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every fault meets every operation, lasting and passing, each under one form of the keys; `-v` prints it all."""
+    assert len({(cell.fault, cell.operation, cell.lasting) for cell in CELLS}) == len(FAULTS) * len(OPERATIONS) * 2
+    assert len({str(cell) for cell in CELLS}) == len(CELLS)
+    for about in (lambda cell: (cell.fault, cell.operation), lambda cell: (cell.operation, cell.lasting)):
+        met = {(about(cell), *cell.credentials) for cell in CELLS}
+        assert len(met) == len({about(cell) for cell in CELLS}) * len(CREDENTIALS)
+    if request.config.get_verbosity() > 0:
+        with capsys.disabled():
+            print(f"\n\n{table()}\n")  # noqa: T201 - what it is for
+
+
+def table() -> str:
+    """Write the matrix down."""
+    lines = [
+        f"{len(CELLS)} cells: what comes of a fault that lasts, and of one that only the first request meets.",
+        "V: the value (in bulk, all three of them); E: the error; the number of requests that the server saw;",
+        "a question mark where the error says that the operation may have been carried out.",
+        "",
+        "".join([f"{'fault':36}{'error':22}", *(f"{operation:12}" for operation in OPERATIONS)]),
+    ]
+    for name, cells in itertools.groupby(CELLS, lambda cell: cell.fault):
+        error = FAULTS[name].error.__name__ if FAULTS[name].kind is not Kind.NONE else "-"
+        pairs = zip(*[iter(cells)] * 2, strict=True)
+        lines.append(f"{name:36}{error:22}" + "".join(f"{f'{a.short} {b.short}':12}" for a, b in pairs))
+    return "\n".join(lines)

@@ -1,0 +1,600 @@
+"""The rate limiter by itself, under a clock that jumps: order, windows, cancellation, closing and cost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+from support.internals import replace_window, waiting_at, window_of
+from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, turns, virtual, wall
+
+from dd_sa_tokens import ClientClosedError, RateLimit
+from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._ledger import Ticket
+
+# Order and places
+
+
+@virtual
+async def test_nobody_waits_without_a_reason() -> None:
+    """With nothing known but a success, each request passes at once, without a turn of the loop."""
+    gate = make(places=1000)
+    assert gate.rate_limit is None
+    await opened(gate)
+    assert all(gate.try_enter(GET) for _ in range(1000))
+    assert gate.try_enter(GET) is None
+    assert gate.in_flight == 1000
+    assert gate.waited == 0.0
+
+
+@virtual
+async def test_first_come_first_served() -> None:
+    """Those who wait for a place get it in the order in which they came, over several operations too."""
+    gate = make(places=3)
+    await opened(gate)
+    await opened(gate, LIST)
+    order: list[int] = []
+    most = 0
+
+    async def call(number: int) -> None:
+        nonlocal most
+        operation = (GET, LIST)[number % 3 == 0]
+        ticket = await enter(gate, operation)
+        order.append(number)
+        most = max(most, gate.in_flight)
+        await asyncio.sleep(0.1 + (number * 7 % 5) / 10)
+        gate.answered(operation, ticket, None, 200)
+
+    await asyncio.gather(*map(call, range(40)))
+    assert order == list(range(40))
+    assert most == 3
+    assert gate.in_flight == 0
+
+
+@virtual
+async def test_nobody_overtakes_those_who_wait() -> None:
+    """Who comes when a place has just become free does not get in before those who were promised it."""
+    gate = make(places=1)
+    await opened(gate)
+    ticket = await enter(gate)
+    order: list[str] = []
+
+    async def call(name: str) -> None:
+        mine = await enter(gate)
+        order.append(name)
+        gate.answered(GET, mine, None, 200)
+
+    early = [asyncio.create_task(call(name)) for name in ("first", "second")]
+    await turns()
+    gate.answered(GET, ticket, None, 200)
+    late = asyncio.create_task(call("late"))
+    await asyncio.gather(*early, late)
+    assert order == ["first", "second", "late"]
+
+
+@virtual
+async def test_quota_is_each_operation_s_own() -> None:
+    """An operation whose quota is spent does not hold up another one that has some, even behind it in the queue."""
+    gate = make(places=2)
+    await opened(gate, GET, rate(100, 0, 9))
+    await opened(gate, LIST, rate(100, 50, 9))
+    stuck = asyncio.create_task(enter(gate, GET))
+    await turns()
+    ticket = await asyncio.wait_for(enter(gate, LIST), 0.1)
+    assert isinstance(ticket, Ticket)
+    assert not stuck.done()
+    begun = now()
+    await stuck
+    assert 8 < now() - begun < 9.1
+
+
+@virtual
+async def test_the_window_is_waited_for_in_order() -> None:
+    """Those who wait for the next window pass in order: one alone, and after its answer as many as the limit allows."""
+    gate, server = make(places=5), CountingServer(40)
+    await opened(gate, GET, rate(40, 0, 10))
+    order: list[tuple[int, float]] = []
+
+    async def call(number: int) -> None:
+        ticket = await enter(gate)
+        order.append((number, now() - 1000.0))
+        await asyncio.sleep(0.1)
+        gate.answered(GET, ticket, *server.spend())
+
+    tasks = [asyncio.create_task(call(number)) for number in range(43)]
+    await asyncio.sleep(19)
+    assert [number for number, _ in order] == list(range(40))
+    begun = [at for _, at in order]
+    assert 10 < begun[0] < 10.05
+    assert begun[1:6] == pytest.approx([begun[0] + 0.1] * 5)
+    await asyncio.gather(*tasks)
+    assert [number for number, _ in order] == list(range(43))
+    assert 20 < order[40][1] < 20.05
+    assert server.rejected == 0
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+
+
+@virtual
+async def test_one_timer_for_all() -> None:
+    """A thousand who wait for two quotas set one timer together, and none is left when all have passed."""
+    gate = make(places=2000)
+    await opened(gate, GET, rate(2000, 0, 10))
+    await opened(gate, LIST, rate(2000, 0, 5))
+
+    async def call(operation: str) -> None:
+        gate.answered(operation, await enter(gate, operation), rate(2000, 1000, 10), 200)
+
+    tasks = [asyncio.create_task(call((GET, LIST)[number % 2])) for number in range(1000)]
+    await turns()
+    assert waiting_at(gate) == 1000
+    assert asyncio.get_running_loop().timers == 1
+    await asyncio.gather(*tasks)
+    assert now() < 1011
+    await asyncio.sleep(2)
+    assert asyncio.get_running_loop().timers == 0
+
+
+@virtual
+async def test_the_nearer_of_two_quotas_is_not_waited_for_longer() -> None:
+    """Whose window begins soonest passes then, though somebody else has waited before for a later one."""
+    gate = make()
+    await opened(gate, GET, rate(100, 0, 10))
+    await opened(gate, LIST, rate(100, 0, 5, 5))
+    later = asyncio.create_task(enter(gate, GET))
+    await turns()
+    await enter(gate, LIST)
+    assert now() == pytest.approx(1005, abs=0.02)
+    await later
+    assert now() == pytest.approx(1010, abs=0.02)
+
+
+def test_waits_under_a_millisecond_with_uvloop() -> None:
+    """uvloop sets no timer for less than a millisecond, so its handle cannot tell when it rings; nobody asks it."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def calls() -> int:
+        gate = Gate(50)
+        await opened(gate)
+        gate.close(GET, 0.0003)
+        return len(await asyncio.gather(*(enter(gate) for _ in range(3))))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(calls()) == 3
+
+
+@virtual
+async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> None:
+    """Told to wait a moment before the window's begin, and queued a moment after it, a call passes all the same."""
+    looks = [now()]
+    gate = Gate(50, clock=lambda: looks.pop(0) if len(looks) > 1 else looks[0], wall=wall)
+    await opened(gate, GET, rate(5, 0, 10))
+    end = now() + window_of(gate, GET).wait(now())
+    looks[:] = [end - 0.001, end + 0.001]
+    async with asyncio.timeout(1):
+        assert isinstance(await gate.enter(GET), Ticket)
+
+
+# The first request of a window
+
+
+@virtual
+async def test_one_goes_alone_and_then_all() -> None:
+    """While nothing is known one request goes alone; where its answer shows plenty, the others go at once."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(49)]
+    await asyncio.sleep(0.5)
+    assert not any(task.done() for task in others)
+    gate.answered(GET, first, rate(1000, 999, 10), 200)
+    await turns()
+    assert all(task.done() for task in others)
+    assert gate.in_flight == 49
+
+
+@virtual
+async def test_one_goes_alone_and_then_as_many_as_may() -> None:
+    """Where the first answer shows that little is left, no more than that go, and all of those within a second."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    await turns()
+    gate.answered(GET, first, rate(100, 6, 10), 200)
+    await asyncio.sleep(1.01)
+    assert [task.done() for task in others] == [True] * 6 + [False] * 3
+    for task in others[6:]:
+        task.cancel()
+    await asyncio.wait(others)
+    assert gate.in_flight == 6
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@virtual
+async def test_a_success_without_headers_opens_the_gate(status: int) -> None:
+    """Where no limit is known, a 2xx without headers lets everybody in."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(49)]
+    await turns()
+    gate.answered(GET, first, None, status)
+    await turns()
+    assert all(task.done() for task in others)
+    assert gate.rate_limit is None
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
+@virtual
+async def test_an_error_without_headers_changes_nothing(status: int) -> None:
+    """An error page without headers says nothing about the quota: the next request goes alone."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await turns()
+    gate.answered(GET, first, None, status)
+    await turns()
+    assert [task.done() for task in others] == [True, False, False]
+    gate.answered(GET, others[0].result(), rate(1000, 998, 10), 404)
+    await turns()
+    assert all(task.done() for task in others)
+
+
+@pytest.mark.parametrize("leave", ["lost", "forget"])
+@virtual
+async def test_a_first_request_that_fails_makes_way(leave: str) -> None:
+    """When the one that went alone is lost, or was never sent, the next one goes alone at once."""
+    gate = make()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await turns()
+    getattr(gate, leave)(GET, first)
+    await turns()
+    assert [task.done() for task in others] == [True, False, False]
+    gate.answered(GET, others[0].result(), None, 200)
+    await asyncio.gather(*others)
+    assert now() == 1000.0
+
+
+@pytest.mark.parametrize("window", ["first", "later"])
+@virtual
+async def test_a_stalled_first_request_holds_nobody_for_more_than_a_second(window: str) -> None:
+    """If the answer to the one that went alone does not come within a second, the others go, in either window."""
+    gate = make()
+    if window == "later":
+        await opened(gate, GET, rate(100, 99, 10))
+        await asyncio.sleep(12)
+    begun = now()
+    first = await enter(gate)
+    others = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    await asyncio.sleep(0.99)
+    assert not any(task.done() for task in others)
+    await asyncio.gather(*others)
+    assert now() - begun == pytest.approx(1.0)
+    gate.lost(GET, first)
+    assert gate.in_flight == 9
+
+
+@virtual
+async def test_stalled_requests_one_after_the_other_hold_nobody_either() -> None:
+    """The second counts from the first request that went alone, not anew from each that is lost."""
+    gate = make()
+    tickets: list[Ticket] = []
+
+    async def call() -> float:
+        tickets.append(await enter(gate))
+        return now() - 1000.0
+
+    tasks = [asyncio.create_task(call()) for _ in range(20)]
+    for _ in range(10):
+        await asyncio.sleep(0.3)
+        gate.lost(GET, tickets.pop())
+    assert max(await asyncio.gather(*tasks)) < 4
+
+
+# CountingServer
+
+
+@virtual
+async def test_no_more_than_remaining_are_in_flight() -> None:
+    """Requests that are under way are taken for spent; a lost one stays spent, one that was never sent does not."""
+    gate = make()
+    await opened(gate, GET, rate(100, 4, 10))
+    tickets = [await enter(gate) for _ in range(4)]
+    assert gate.try_enter(GET) is None
+    gate.lost(GET, tickets[0])
+    assert gate.try_enter(GET) is None
+    gate.forget(GET, tickets[1])
+    assert gate.try_enter(GET) is not None
+    assert gate.try_enter(GET) is None
+
+
+@virtual
+async def test_out_of_order_answers_do_not_raise_the_quota() -> None:
+    """Of two answers the lower count holds, whichever comes last."""
+    gate = make()
+    await opened(gate, GET, rate(1000, 999, 10))
+    early, late = await enter(gate), await enter(gate)
+    for ticket, left in ((late, 997), (early, 998)):
+        gate.answered(GET, ticket, rate(1000, left, 10), 200)
+        assert gate.rate_limit is not None
+        assert gate.rate_limit.remaining == (996 if gate.in_flight else 997)
+
+
+@virtual
+async def test_an_answer_without_headers_takes_one() -> None:
+    """Once a limit is known, a 2xx without headers counts as one request."""
+    gate = make()
+    await opened(gate, GET, rate(100, 2, 10))
+    await opened(gate)
+    await opened(gate)
+    assert gate.try_enter(GET) is None
+
+
+@virtual
+async def test_a_429_closes_the_gate_until_the_reset() -> None:
+    """After a 429 nobody passes before the window is over."""
+    gate = make()
+    await opened(gate, GET, rate(100, 50, 10))
+    ticket = await enter(gate)
+    gate.answered(GET, ticket, rate(100, 50, 10), 429)
+    assert gate.try_enter(GET) is None
+    begun = now()
+    await enter(gate)
+    assert 10 < now() - begun < 10.1
+
+
+@virtual
+async def test_a_closed_gate_opens_for_one_and_then_all() -> None:
+    """After a pause without a known reset, one request goes alone."""
+    gate = make()
+    await opened(gate)
+    gate.close(GET, 3.0)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await asyncio.sleep(2.99)
+    assert not any(task.done() for task in tasks)
+    await asyncio.sleep(0.02)
+    assert [task.done() for task in tasks] == [True, False, False]
+    gate.answered(GET, tasks[0].result(), None, 200)
+    await asyncio.gather(*tasks)
+    assert now() - 1000.0 < 3.1
+
+
+@virtual
+async def test_the_time_spent_waiting_for_quota_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """`waited` adds up what all calls waited for quota, each ticket knows its own part, and one log record says so."""
+    caplog.set_level(logging.INFO, "dd_sa_tokens")
+    gate = make(places=5)
+    await opened(gate, GET, RateLimit(100, 10.0, 0, 10, "tokens"))
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await asyncio.sleep(10.02)
+    gate.answered(GET, tasks[0].result(), rate(100, 99, 10), 200)
+    tickets = await asyncio.gather(*tasks)
+    assert all(10 < ticket.waited < 10.1 for ticket in tickets)
+    assert gate.waited == pytest.approx(sum(ticket.waited for ticket in tickets))
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [("INFO", "the quota tokens is spent for 10.01 s")]
+
+
+@virtual
+async def test_each_wait_for_quota_is_counted_by_itself_and_short_ones_are_too() -> None:
+    """A call that waits for the next window is told its own wait, not those of calls before, even under a second."""
+    gate = make()
+    for seconds in (0.3, 0.6):
+        await opened(gate, GET, rate(100, 0, 10))
+        end = await asyncio.sleep(10 - seconds, now() + 10)
+        ticket = await enter(gate)
+        assert ticket.waited == pytest.approx(seconds, abs=0.02)
+        assert now() == pytest.approx(end, abs=0.02)
+        gate.forget(GET, ticket)
+    assert gate.waited == pytest.approx(0.9, abs=0.03)
+
+
+@virtual
+async def test_those_who_came_before_the_quota_was_known_to_be_spent_count_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Calls that queued behind the very first request wait for quota, too, once that is what they wait for."""
+    caplog.set_level(logging.INFO, "dd_sa_tokens")
+    gate = make(places=50)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(6)]
+    await asyncio.sleep(0.5)
+    gate.answered(GET, tasks[0].result(), rate(10, 0, 10), 200)
+    await asyncio.sleep(9.53)
+    gate.answered(GET, tasks[1].result(), rate(10, 9, 10), 200)
+    tickets = await asyncio.gather(*tasks)
+    assert tickets[0].waited == 0
+    assert all(9.4 < ticket.waited < 9.6 for ticket in tickets[1:])
+    assert gate.waited == pytest.approx(sum(ticket.waited for ticket in tickets))
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["no quota", "enough for both"])
+@virtual
+async def test_waiting_for_a_place_is_not_waiting_for_quota(known: RateLimit | None) -> None:
+    """Time spent waiting for one of the client's places is not counted as a wait for quota."""
+    gate = make(places=1)
+    await opened(gate, GET, known)
+    first = await enter(gate)
+    second = asyncio.create_task(enter(gate))
+    await asyncio.sleep(5)
+    gate.answered(GET, first, None, 200)
+    assert (await second).waited == 0.0
+    assert gate.waited == 0.0
+
+
+# Cancellation and the end
+
+
+@virtual
+async def test_a_cancelled_waiter_leaves_no_trace() -> None:
+    """Who is cancelled while waiting is gone from the queue, and those behind move up."""
+    gate = make(places=1)
+    await opened(gate)
+    first = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(5)]
+    await turns()
+    for number in (0, 2, 4):
+        tasks[number].cancel()
+    await turns()
+    assert waiting_at(gate) == 2
+    assert gate.in_flight == 1
+    gate.answered(GET, first, None, 200)
+    await turns()
+    assert [task.cancelled() for task in tasks] == [True, False, True, False, True]
+    assert tasks[1].done()
+    assert not tasks[3].done()
+    gate.forget(GET, tasks[1].result())
+    gate.forget(GET, await tasks[3])
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+
+
+@pytest.mark.parametrize("order", ["admitted, cancelled", "cancelled, admitted"])
+@virtual
+async def test_a_waiter_cancelled_in_the_moment_of_its_turn_gives_the_place_back(order: str) -> None:
+    """Cancelled in the same tick in which it is let in, a waiter passes its place and its quota on."""
+    gate = make(places=1)
+    await opened(gate, GET, rate(100, 2, 10))
+    first = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(2)]
+    await turns()
+    if order == "cancelled, admitted":
+        tasks[0].cancel()
+    gate.answered(GET, first, rate(100, 1, 10), 200)
+    if order == "admitted, cancelled":
+        tasks[0].cancel()
+    await turns()
+    assert tasks[0].cancelled()
+    assert isinstance(tasks[1].result(), Ticket)
+    assert now() == 1000.0
+    assert gate.in_flight == 1
+    seen = gate.rate_limit
+    assert seen is not None
+    assert seen.remaining == 0  # one left, and that is under way
+    gate.forget(GET, tasks[1].result())
+    assert gate.in_flight == 0
+
+
+@virtual
+async def test_a_cancelled_first_request_makes_way() -> None:
+    """When all who wait for the one that went alone are cancelled, and it too, the gate is as new."""
+    gate = make()
+    first = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    await turns()
+    for task in tasks:
+        task.cancel()
+    gate.lost(GET, first)
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+    assert isinstance(gate.try_enter(GET), Ticket)
+
+
+@virtual
+async def test_a_first_request_cancelled_in_the_moment_of_its_turn_makes_way() -> None:
+    """The next one goes alone in its place, at once."""
+    gate = make()
+    first = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    await turns()
+    gate.lost(GET, first)
+    tasks[0].cancel()
+    await turns()
+    assert [task.done() for task in tasks] == [True, True, False]
+    assert isinstance(tasks[1].result(), Ticket)
+    assert now() == 1000.0
+    tasks[2].cancel()
+
+
+@virtual
+async def test_shutting_ends_all_waits() -> None:
+    """All who wait, for quota or for a place, are told that the client was closed, each with its own error."""
+    gate = make(places=1)
+    await opened(gate, LIST, rate(100, 0, 3600, 3600))
+    ticket = await enter(gate)
+    tasks = [asyncio.create_task(enter(gate, (GET, LIST)[number % 2])) for number in range(6)]
+    await turns()
+    gate.shut()
+    errors = await asyncio.gather(*tasks)
+    assert {type(error) for error in errors} == {ClientClosedError}
+    assert len({id(error) for error in errors}) == 6
+    assert {str(error) for error in errors} == {"the client was closed while the call was waiting"}
+    assert now() == 1000.0
+    assert asyncio.get_running_loop().timers == 0
+    gate.lost(GET, ticket)
+    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+
+
+# Cost
+
+
+@pytest.mark.parametrize("patience", [None, 1e6], ids=["patient", "with a limit to their patience"])
+@virtual
+async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float | None) -> None:
+    """A waiter costs as many function calls among 2,400, window after window, as among 600."""
+
+    async def calls(count: int) -> float:
+        gate = make(places=20)
+        server = CountingServer(100)
+        begin = asyncio.Event()
+        tally = 0
+
+        def tick(_frame: Any, event: str, _arg: Any) -> None:
+            nonlocal tally
+            tally += event in {"call", "c_call"}
+
+        async def call() -> None:
+            await begin.wait()
+            ticket = await enter(gate, GET, patience)
+            answer, status = server.spend()
+            gate.answered(GET, ticket, answer, status)
+
+        tasks = [asyncio.create_task(call()) for _ in range(count)]
+        await turns()
+        sys.setprofile(tick)
+        try:
+            begin.set()
+            await asyncio.gather(*tasks)
+        finally:
+            sys.setprofile(None)
+        return tally / count
+
+    few, many = await calls(600), await calls(2_400)
+    assert many < 1.2 * few
+
+
+@virtual
+async def test_ten_thousand_waiters() -> None:
+    """Ten thousand calls that wait at once all pass, in order, and the ledger is asked a few times for each."""
+    gate = make(places=50)
+    await opened(gate)
+    asked: Counter[str] = Counter()
+
+    class Counting:
+        """The ledger, with a tally."""
+
+        def __getattr__(self, name: str) -> Any:
+            asked[name] += 1
+            return getattr(ledger, name)
+
+    ledger = window_of(gate, GET)
+    replace_window(gate, GET, Counting())
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        ticket = await enter(gate)
+        order.append(number)
+        gate.answered(GET, ticket, None, 200)
+
+    blockers = [await enter(gate) for _ in range(50)]
+    tasks = [asyncio.create_task(call(number)) for number in range(10_000)]
+    await turns()
+    assert waiting_at(gate) == 10_000
+    asked.clear()
+    for ticket in blockers:
+        gate.answered(GET, ticket, None, 200)
+    await asyncio.gather(*tasks)
+    assert order == list(range(10_000))
+    assert asked.total() < 12 * 10_000

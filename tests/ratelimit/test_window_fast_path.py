@@ -1,0 +1,155 @@
+"""The fast path has the same effect as the general path."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.windows import answer, rate
+
+from dd_sa_tokens import RateLimit
+from dd_sa_tokens._ledger import Ledger, Ticket
+
+# The light way
+
+
+class Heavy(Ledger):
+    """A ledger that goes the long way for every question and answer."""
+
+    def _is_easy(self, now: float, ahead: int) -> bool:
+        return False
+
+    def _passes_lightly(self, ticket: Ticket, now: float, rate: RateLimit) -> bool:
+        return False
+
+
+def state(ledger: Ledger, now: float) -> tuple[Any, ...]:
+    """Return all that a ledger says, and what it will say it from."""
+    shortages = [ledger.shortage(now, ahead) for ahead in (0, 2, 60, 2_000)]
+    return shortages, ledger.view(now), ledger.wait(now), ledger.boundary, ledger.contention
+
+
+def with_plenty(kind: type[Ledger], at: float = 3.0) -> Ledger:
+    """Return a ledger of a window with so much left that answers may go the short way."""
+    ledger = kind(places=1)
+    answer(ledger, at, at + 0.1, rate(900, 10 - at % 10, limit=1_000))
+    assert ledger.may_go(at + 0.1)
+    return ledger
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize(
+    "said",
+    [
+        rate(890, 7, limit=1_000),
+        rate(890, 7, limit=900),
+        rate(890, 7, limit=None),
+        rate(890, 7, limit=1_000, period=60.0),
+        rate(890, 7, limit=1_000, period=None),
+        rate(None, 7, limit=1_000),
+        rate(890, 6, limit=1_000),
+        rate(890, None, limit=1_000),
+        rate(3, 7, limit=1_000),
+    ],
+    ids=str,
+)
+def test_an_answer_that_tells_something_new_is_taken_in(said: RateLimit, status: int) -> None:
+    """Whatever is other than before in an answer, or not there any more, is not overlooked for there being plenty."""
+    light, heavy = with_plenty(Ledger), with_plenty(Heavy)
+    for ledger in (light, heavy):
+        ledger.answered(ledger.send(3.2), 3.3, 3.3, said, status)
+    assert state(light, 3.4) == state(heavy, 3.4)
+    assert light.may_go(3.4) == heavy.may_go(3.4)
+
+
+def test_after_plenty_too_a_window_begins_with_one_request() -> None:
+    """That there was plenty in a window says nothing about the next one, whose first request goes alone."""
+    ledger = with_plenty(Ledger)
+    answer(ledger, 4.0, 4.1, rate(890, 6, limit=1_000))
+    assert ledger.may_go(10.1)
+    ledger.send(10.1)
+    assert not ledger.may_go(10.1)
+
+
+def test_a_rounding_is_found_out_where_there_is_plenty() -> None:
+    """With plenty left, too, an answer that no rounding to nearest could give shows that the server rounds down."""
+    light, heavy = Ledger(places=1), Heavy(places=1)
+    for at, remaining, reset, shift in (
+        (3.6, 900, 6, 0.0),
+        (9.75, 890, 0, 0.5),
+        (10.1, 999, 10, 0.5),
+        (10.3, 990, 10, 0.5),
+        (10.55, 980, 10, 1.0),
+    ):
+        for ledger in (light, heavy):
+            answer(ledger, at, at + 0.05, rate(remaining, reset, limit=1_000))
+            assert ledger.boundary is not None
+            assert ledger.boundary.shift == shift
+        assert state(light, at + 0.05) == state(heavy, at + 0.05)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_an_answer_to_a_request_from_elsewhere_is_none_of_this_windows_own(foreign: bool) -> None:
+    """A request of the window before, or of a ledger that has joined this one, says nothing about who else is here."""
+    pair: list[Ledger] = []
+    for kind in (Ledger, Heavy):
+        before = with_plenty(kind, 3.0)
+        late = before.send(9.95)
+        ledger = with_plenty(kind, 10.0) if foreign else before
+        ledger.in_flight += foreign
+        answer(ledger, 10.1, 10.15, rate(880, 10, limit=1_000))
+        assert ledger.may_go(10.15)
+        late.window = ledger.window if foreign else late.window
+        ledger.answered(late, 10.2, 10.2, rate(850, 10, limit=1_000), 200)
+        pair.append(ledger)
+    light, heavy = pair
+    assert state(light, 10.2) == state(heavy, 10.2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    script=st.lists(
+        st.tuples(
+            st.floats(0.0, 0.6),  # seconds that pass
+            st.integers(0, 3),  # requests sent then, where they may be
+            st.integers(0, 3),  # answers that come then
+            st.integers(0, 6),  # how many the others send meanwhile
+            st.booleans(),  # the oldest answers first, or the newest
+        ),
+        min_size=5,
+        max_size=60,
+    ),
+    limit=st.sampled_from([40, 80, 1_000]),
+    places=st.sampled_from([1, 3]),
+    phase=st.floats(0.0, 10.0),
+    offset=st.sampled_from([0.0, 0.43, -0.43]),
+    rounded=st.sampled_from([math.ceil, round, math.floor]),
+)
+def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
+    script: list[tuple[float, int, int, int, bool]], limit: int, places: int, phase: float, offset: float, rounded: Any
+) -> None:
+    """The short way of an answer leaves a ledger that says the same at every moment as one that knows no short way."""
+    pair = Ledger(places=places), Heavy(places=places)
+    now, used, window = 1_000.0 + phase, 0, 0
+    in_flight: list[tuple[Ticket, Ticket, RateLimit]] = []
+    for seconds, sends, answers, others, oldest in script:
+        now += seconds
+        if (now + offset) // 10 != window:
+            window, used = (now + offset) // 10, 0
+        used = min(used + others, limit)
+        for _ in range(min(sends, places - len(in_flight))):
+            light, heavy = (ledger.may_go(now) for ledger in pair)
+            assert light == heavy
+            if light and used < limit:
+                used += 1
+                rate = RateLimit(limit, 10.0, limit - used, float(rounded(10 - (now + offset) % 10)), "name")
+                in_flight.append((pair[0].send(now), pair[1].send(now), rate))
+        for _ in range(min(answers, len(in_flight))):
+            *tickets, rate = in_flight.pop(0 if oldest else -1)
+            for ledger, ticket in zip(pair, tickets, strict=True):
+                ledger.answered(ticket, now, now, rate, 200)
+        light_state, heavy_state = (state(ledger, now) for ledger in pair)
+        assert light_state == heavy_state

@@ -1,0 +1,195 @@
+"""No error of a rotation shows the secret of a created token."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from support.cancelling import until
+from support.rotations import (
+    SCENARIOS,
+    SomeError,
+    Vault,
+    cancelled,
+    check_no_secret,
+    notes,
+)
+from support.scripted import ScriptedDatadog
+
+from dd_sa_tokens import (
+    CreatedToken,
+    DatadogError,
+    RotationError,
+    TokensClient,
+)
+
+pytestmark = pytest.mark.usefixtures("loop_errors")
+
+# Secrets
+
+
+class QuietError(SomeError):
+    """Does not say what it holds."""
+
+    def __str__(self) -> str:
+        return "no"
+
+    __repr__ = __str__
+
+
+class MuteError(SomeError):
+    """Cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError(self.args)
+
+    __repr__ = __str__
+
+
+def with_attribute(secret: str) -> Exception:
+    error = SomeError("no")
+    error.sent = {"headers": [("x-value", secret)]}
+    return error
+
+
+def with_note(secret: str) -> Exception:
+    error = SomeError("no")
+    error.add_note(f"sent: {secret}")
+    return error
+
+
+def behind(secret: str, *, cause: bool = False, hidden: bool = False) -> Exception:
+    """Put one exception behind another one, as `raise` does it in an `except` block."""
+    error, inner = SomeError("no"), LookupError(secret)
+    error.__context__ = inner
+    error.__cause__ = inner if cause else None
+    error.__suppress_context__ = cause or hidden
+    return error
+
+
+def grouped(secret: str, depth: int) -> Exception:
+    """Put an exception so deep down, and so far back, that a traceback does not show it."""
+    error: Exception = SomeError(secret)
+    for _ in range(depth):
+        error = ExceptionGroup("no", [*[SomeError("no")] * 30, error])
+    return error
+
+
+HIDING: dict[str, Callable[[str], Exception]] = {
+    "text": lambda secret: SomeError(f"403 for PUT value={secret}"),
+    "bytes": lambda secret: SomeError(b"value=" + secret.encode()),
+    "args": QuietError,
+    "mute": MuteError,
+    "attribute": with_attribute,
+    "note": with_note,
+    "cause": partial(behind, cause=True),
+    "context": behind,
+    "hidden context": partial(behind, hidden=True),
+    "cause in a group": lambda secret: ExceptionGroup("no", [SomeError(), behind(secret, cause=True)]),
+    "cause at the head of a group": lambda secret: ExceptionGroup("no", [behind(secret, cause=True), SomeError()]),
+    "wide group": partial(grouped, depth=1),
+    "deep group": partial(grouped, depth=20),
+}
+
+
+@pytest.mark.parametrize("by", ["coroutine", "future"])
+@pytest.mark.parametrize("undo_fails", [False, True])
+@pytest.mark.parametrize("how", HIDING)
+async def test_what_store_raises_does_not_carry_the_secret_along(
+    datadog: ScriptedDatadog,
+    client: TokensClient,
+    vault: Vault,
+    log: pytest.LogCaptureFixture,
+    how: str,
+    undo_fails: bool,
+    by: str,
+) -> None:
+    """An exception that holds the new secret, wherever it hides, is named but not chained, and stays in no frame."""
+
+    async def store(created: CreatedToken) -> None:
+        await vault.store(created)
+        raise HIDING[how](created.key.reveal())
+
+    def future(created: CreatedToken) -> asyncio.Future[None]:
+        return asyncio.ensure_future(store(created))
+
+    if undo_fails:
+        datadog.fail("DELETE", status=403)
+    error = await vault.fail(client, store=store if by == "coroutine" else future)
+    assert (error.__cause__, error.__context__) == (None, None)
+    named = type(HIDING[how]("")).__name__
+    assert str(error).startswith(f"store raised {named} (not shown: it holds the secret)")
+    assert error.new_works is undo_fails
+    check_no_secret(error, log, client, datadog)
+
+
+@pytest.mark.parametrize("how", ["text", "cause", "deep group"])
+async def test_nor_where_undoing_is_cancelled(
+    datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Nor does a cancellation that comes while the new token is being revoked."""
+
+    async def store(created: CreatedToken) -> None:
+        await vault.store(created)
+        raise HIDING[how](created.key.reveal())
+
+    datadog.fail("DELETE", stall=0.05)
+    task = asyncio.ensure_future(vault.rotate(client, store=store))
+    await until(lambda: "DELETE" in datadog.asked)
+    error = await cancelled(task)
+    assert "the new token is revoked" in notes(error)
+    check_no_secret(error, log, client, datadog)
+
+
+async def test_what_store_raises_may_hold_the_created_token(
+    datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
+) -> None:
+    """A `CreatedToken`, whose secret is masked, and a cycle of causes are no reason to hide the caller's exception."""
+
+    async def store(created: CreatedToken) -> None:
+        error = SomeError("could not store", created, created.token.public_portion)
+        error.__context__ = ValueError("of old")
+        error.__context__.__context__ = error
+        raise error
+
+    error = await vault.fail(client, store=store)
+    assert isinstance(error.__cause__, SomeError)
+    check_no_secret(error, log, client, datadog)
+
+
+FAILURES: dict[str, dict[str, Any]] = {
+    **{name: SCENARIOS[name] for name in ("create refused", "undo fails", "undo refused", "old one stays")},
+    "create lost": {"POST": [{"drop": True}]},
+    "create cut short": {"POST": [{"truncate": True}]},
+    "store raises": {"error": SomeError("no")},
+    "old one may stay": {"DELETE": [{"status": 503}] * 3},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_no_failure_shows_the_secret(
+    datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture, failure: str
+) -> None:
+    """However a rotation ends, no log record, text, note, frame of ours or pickle holds the new secret."""
+    vault.error = FAILURES[failure].get("error")
+    for method in ("GET", "POST", "DELETE"):
+        for fault in FAILURES[failure].get(method, ()):
+            datadog.fail(method, **fault)
+    (outcome,) = await asyncio.gather(vault.rotate(client), return_exceptions=True)
+    assert isinstance(outcome, DatadogError) == (failure != "none")
+    check_no_secret(outcome if isinstance(outcome, Exception) else None, log, client, datadog)
+    assert [record for record in log.records if record.name == "dd_sa_tokens"]
+
+
+async def test_the_error_can_be_pickled(client: TokensClient, vault: Vault) -> None:
+    """A RotationError is the same after a round trip through pickle."""
+    vault.error = SomeError("no")
+    error = await vault.fail(client)
+    twin = pickle.loads(pickle.dumps(error))
+    assert (str(twin), vars(twin)) == (str(error), vars(error))
+    assert type(twin) is RotationError

@@ -1,0 +1,129 @@
+"""Sources of IDs of all kinds, and a fetch that answers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from dd_sa_tokens import (
+    AccessToken,
+    BulkResult,
+    DatadogError,
+    TokenResult,
+)
+from dd_sa_tokens._arguments import check_id
+from dd_sa_tokens._bulk import collect, stream
+
+WIDTH = 4
+HANG = 2.0  # seconds, after which something that should end is taken for hung
+FOREVER = 10**9  # turns
+
+Answer = Callable[[str], DatadogError | None]
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Service:
+    """Answers fetches and keeps the books.
+
+    Args:
+        answer: Gives the error that an ID meets, or None.
+        delay: Turns of the loop that a fetch takes, for all or by ID.
+    """
+
+    def __init__(self, answer: Answer = lambda _: None, delay: int | Callable[[str], int] = 1) -> None:
+        self._answer = answer
+        self._delay = delay
+        self.asked: list[str] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    async def __call__(self, token_id: str) -> AccessToken:
+        check_id("token_id", token_id, "get_token")
+        self.asked.append(token_id)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await turns(self._delay if isinstance(self._delay, int) else self._delay(token_id))
+        finally:
+            self.in_flight -= 1
+        error = self._answer(token_id)
+        if error is not None:
+            raise error
+        return AccessToken(id=token_id)
+
+
+def fail(*errors: type[DatadogError], **by_id: type[DatadogError]) -> Answer:
+    """Answer all IDs with the errors in turn (the last one for good), or the named ones with theirs."""
+    queue = list(errors)
+
+    def answer(token_id: str) -> DatadogError | None:
+        kind = by_id.get(token_id) if by_id else queue.pop(0) if len(queue) > 1 else queue[0]
+        return None if kind is None else kind(f"{kind.__name__} for {token_id}", token_id=token_id)
+
+    return answer
+
+
+async def slowly(token_ids: Iterable[Any], delay: int = 1) -> AsyncIterator[Any]:
+    """Give the IDs from an async generator."""
+    for token_id in token_ids:
+        await turns(delay)
+        yield token_id
+
+
+def breaking(token_ids: Iterable[str], error: BaseException) -> Iterator[str]:
+    """Give the IDs, then break."""
+    yield from token_ids
+    raise error
+
+
+async def breaking_slowly(token_ids: Iterable[str], error: BaseException) -> AsyncIterator[str]:
+    """Give the IDs from an async generator, then break."""
+    for token_id in breaking(token_ids, error):
+        await turns(1)
+        yield token_id
+
+
+def names(count: int) -> list[str]:
+    return [f"t{number}" for number in range(count)]
+
+
+def plain(fetch: Any) -> Any:
+    """Plan to fetch each ID by itself."""
+
+    async def plan() -> Any:
+        return fetch
+
+    return plan
+
+
+async def gather(token_ids: Any, fetch: Any, width: int = WIDTH) -> BulkResult:
+    async with asyncio.timeout(HANG):
+        return await collect(token_ids, plain(fetch), width)
+
+
+async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[TokenResult], Exception | None]:
+    """Run a stream to its end: the results, and the error that it raised."""
+    results: list[TokenResult] = []
+    error: Exception | None = None
+    async with asyncio.timeout(HANG):
+        try:
+            async with aclosing(stream(token_ids, plain(fetch), width)) as items:
+                async for item in items:
+                    results.append(item)  # noqa: PERF401 - the results before an error are wanted
+        except TimeoutError:
+            raise
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the test looks at it
+            error = raised
+    return results, error
+
+
+def others() -> set[asyncio.Task[Any]]:
+    """Give the tasks beside this one."""
+    return asyncio.all_tasks() - {asyncio.current_task()}

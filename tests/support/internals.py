@@ -1,0 +1,201 @@
+"""What tests read or change inside the package: the one place of the tests that uses private names of it.
+
+Each function says what a tester wants to know, so a rename in the package changes this file alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from dd_sa_tokens import TokensClient, _codec, _rotate
+from dd_sa_tokens import client as client_module
+from dd_sa_tokens._crew import Crew
+from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._inquiry import Inquiry
+from dd_sa_tokens._ledger import Ledger, Ticket
+from dd_sa_tokens._pipeline import Pipeline
+from dd_sa_tokens._wire import Request
+from dd_sa_tokens.config import Credentials
+from dd_sa_tokens.testing import FakeDatadog
+
+# A client's requests
+
+
+def in_flight(client: TokensClient) -> int:
+    """Return the number of requests that the rate limiter let pass and that are not answered yet."""
+    return client._gate.in_flight
+
+
+def waiting(client: TokensClient) -> int:
+    """Return the number of calls that wait for the rate limiter."""
+    return waiting_at(client._gate)
+
+
+def counted_in_windows(client: TokensClient) -> int:
+    """Return the number of requests that the rate-limit windows count as in flight."""
+    return sum(lane.ledger.in_flight for lane in client._gate._lanes.values())
+
+
+def on_the_wire(client: TokensClient) -> int:
+    """Return the number of attempts that the transport is making."""
+    return len(client._pipeline._transport._attempts)
+
+
+def is_open(client: TokensClient) -> bool:
+    """Return whether the client has not been closed."""
+    return not client._pipeline.closed
+
+
+async def send(client: TokensClient, request: Request[Any]) -> Any:
+    """Send a request that the client has no method for."""
+    return await client._pipeline.send(request)
+
+
+def expire_attempts(client: TokensClient) -> None:
+    """Let the time of all attempts be up now."""
+    transport = client._pipeline._transport
+    for attempt in transport._attempts.values():
+        attempt.deadline = 0.0
+    transport.expire()
+
+
+def point_at(client: TokensClient, url: str) -> None:
+    """Let a client that exists already send to another server."""
+    client._pipeline._transport._base_url = URL(url)
+
+
+def confirm_window(client: TokensClient, operation: str) -> None:
+    """Let the rate limiter take the current window for confirmed, so that the next request need not wait."""
+    client._gate._lanes[operation].ledger.confirmed = True
+
+
+def stop_budget_refill(client: TokensClient) -> None:
+    """Let the retry budget get nothing back as time passes."""
+    client._pipeline._budget.per_second = 0.0
+
+
+def replace_retry_sleep(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Let all clients await `sleep(seconds)` between attempts, instead of sleeping."""
+
+    async def replacement(_pipeline: Pipeline, seconds: float) -> None:
+        await sleep(seconds)
+
+    monkeypatch.setattr(Pipeline, "_sleep", replacement)
+
+
+def replace_base_url(monkeypatch: pytest.MonkeyPatch, read: Callable[[object, object], str]) -> None:
+    """Let new clients take their base URL from `read(site, base_url)`."""
+    monkeypatch.setattr(client_module, "read_base_url", read)
+
+
+def parts(client: TokensClient) -> list[object]:
+    """Return the objects that a client is made of and that keys could show in."""
+    return [client._pipeline, client._pipeline._transport, client._gate]
+
+
+def windows(client: TokensClient) -> list[object]:
+    """Return what the rate limiter knows of each limit."""
+    return list(client._gate._lanes.values())
+
+
+def headers_held(credentials: Credentials) -> object:
+    """Return the headers as the credentials keep them."""
+    return credentials._headers
+
+
+# Connections
+
+
+def session_of(client: TokensClient) -> aiohttp.ClientSession | None:
+    """Return the session that the client uses; `None` before it has opened one."""
+    return client._pipeline._transport._session
+
+
+def connections_in_use(session: aiohttp.ClientSession) -> int:
+    """Return the number of a session's connections that a request holds."""
+    assert session.connector is not None
+    return len(session.connector._acquired)
+
+
+def connections_kept(session: aiohttp.ClientSession) -> int:
+    """Return the number of a session's connections that are open and that no request holds."""
+    assert session.connector is not None
+    return sum(map(len, session.connector._conns.values()))
+
+
+# The rate limiter
+
+
+def waiting_at(limiter: Gate) -> int:
+    """Return the number of calls that wait for a rate limiter."""
+    return sum(len(lane.waiters) for lane in limiter._lanes.values())
+
+
+def window_of(limiter: Gate, operation: str) -> Ledger:
+    """Return the window of an operation's limit."""
+    return limiter._lanes[operation].ledger
+
+
+def replace_window(limiter: Gate, operation: str, window: Any) -> None:
+    """Let a limiter ask another object for an operation's window."""
+    limiter._lanes[operation].ledger = window
+
+
+def probe_of(window: Ledger) -> Ticket | None:
+    """Return the permit of the request that a window waits for, before it lets others pass."""
+    return window._alone
+
+
+# Bulk
+
+
+def pool_sizes(pool: Crew) -> dict[str, int]:
+    """Return the size of each thing that a worker pool keeps."""
+    return {
+        "workers": len(pool._workers),
+        "in flight": len(pool._inquiry._flights),
+        "ready": len(pool._ready),
+        "idle": len(pool._idle),
+        "outstanding": pool._outstanding,
+    }
+
+
+def duplicates_kept(inquiry: Inquiry) -> int:
+    """Return the number of IDs whose duplicates wait for an answer."""
+    return len(inquiry._twins)
+
+
+# Decoding and rotation
+
+
+def json_loads_strictly(content: bytes) -> Any:
+    """Parse JSON with the standard library, as the package does where orjson is not installed."""
+    return _codec._loads_strictly(content)
+
+
+def decode_with(monkeypatch: pytest.MonkeyPatch, loads: Callable[[bytes], Any]) -> None:
+    """Let all bodies be parsed by `loads`."""
+    monkeypatch.setattr(_codec, "_loads", loads)
+
+
+def undo_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let a cancelled rotation give up revoking the new token after so many seconds."""
+    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", seconds)
+
+
+# The fake server
+
+
+def forget_faults(datadog: FakeDatadog) -> None:
+    """Drop the faults that a fake server has not applied yet."""
+    datadog._faults.clear()
+
+
+def set_latency(datadog: FakeDatadog, seconds: float) -> None:
+    """Change the time that a fake server takes for each answer."""
+    datadog._latency = seconds

@@ -1,0 +1,173 @@
+"""A list over plain coroutine functions, whose pages the test makes slow, wrong or refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from dd_sa_tokens import (
+    AccessToken,
+    BadRequestError,
+    BulkResult,
+    ClientClosedError,
+    ConfigurationError,
+    DatadogError,
+    ForbiddenError,
+    InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+    UnauthorizedError,
+)
+from dd_sa_tokens._arguments import check_id
+from dd_sa_tokens._bulk import collect
+from dd_sa_tokens._codec import Page
+from dd_sa_tokens._listing import choose, list_all, read_pages
+
+WIDTH = 4
+SIZE = 5
+HANG = 2.0  # seconds, after which something that should end is taken for hung
+
+KINDS: list[type[DatadogError]] = [
+    BadRequestError,
+    UnauthorizedError,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    RequestTimeoutError,
+    InvalidResponseError,
+    ConfigurationError,
+    ClientClosedError,
+]
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def others() -> set[asyncio.Task[Any]]:
+    """Give the tasks beside this one."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def names(count: int, first: int = 0) -> list[str]:
+    return [f"t{number}" for number in range(first, first + count)]
+
+
+def page(ids: Iterable[str], total: int | None) -> Page:
+    return Page(tuple(AccessToken(id=token_id) for token_id in ids), total)
+
+
+@attrs.define(eq=False)
+class Account:
+    """A service account that serves pages and tokens, and keeps the books.
+
+    Attributes:
+        ids: Its tokens, as they are now.
+        size: Tokens on a page.
+        delay: Turns of the loop that a page takes, for all or by number.
+        total: What the pages say, by their number and what is true.
+        errors: What pages fail with, by number.
+        before: Called with a page's number before it is answered.
+    """
+
+    ids: list[str]
+    size: int = SIZE
+    delay: int | Callable[[int], int] = 1
+    total: Callable[[int, int], int | None] = lambda _number, true: true
+    errors: dict[int, type[DatadogError]] = attrs.field(factory=dict)
+    before: Callable[[int], None] = lambda _number: None
+    pages: list[int] = attrs.field(factory=list)
+    gets: list[str] = attrs.field(factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    @property
+    def requests(self) -> int:
+        """How many it has received."""
+        return len(self.pages) + len(self.gets)
+
+    async def read(self, number: int) -> Page:
+        """Serve a page."""
+        self.pages.append(number)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await turns(self.delay if isinstance(self.delay, int) else self.delay(number))
+        finally:
+            self.in_flight -= 1
+        self.before(number)
+        if number in self.errors:
+            raise self.errors[number](f"page {number}")
+        return page(self.ids[number * self.size : (number + 1) * self.size], self.total(number, len(self.ids)))
+
+    async def get(self, token_id: Any) -> AccessToken:
+        """Serve a token."""
+        check_id("token_id", token_id, "get_token")
+        self.gets.append(token_id)
+        await turns(1)
+        if token_id not in self.ids:
+            raise NotFoundError(token_id=token_id)
+        return AccessToken(id=token_id)
+
+    def choose(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> Any:
+        return choose(strategy, token_ids, self.get, self.read, width)
+
+    async def collect(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> BulkResult:
+        async with asyncio.timeout(HANG):
+            return await collect(token_ids, partial(self.choose, strategy, token_ids, width), width)
+
+
+async def read_all(account: Account, width: int = WIDTH) -> list[list[str]]:
+    async with asyncio.timeout(HANG):
+        return [[token.id for token in page.tokens] async for page in read_pages(account.read, width)]
+
+
+async def listed(account: Account, width: int = WIDTH) -> list[str]:
+    async with asyncio.timeout(HANG):
+        return [token.id async for token in list_all(account.read, width)]
+
+
+@st.composite
+def moods(draw: st.DrawFn) -> Callable[[], Account]:
+    """Draw a server whose pages fail, overlap, move, or lie about the total."""
+    tokens, size = draw(st.integers(0, 80)), draw(st.integers(1, 12))
+    errors = draw(st.dictionaries(st.integers(0, 12), st.sampled_from(KINDS), max_size=3))
+    lies = draw(st.lists(st.sampled_from([0, 0, 0, 1, -1, 7, -30, 10**6, None]), min_size=1, max_size=5))
+    shifts = draw(st.lists(st.integers(-3, 3), min_size=1, max_size=5))
+    delays = draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+
+    def total(number: int, true: int) -> int | None:
+        lie = lies[number % len(lies)]
+        return None if lie is None else max(0, true + lie)
+
+    def make() -> Account:
+        return Shifting(
+            names(tokens), size=size, errors=errors, total=total, delay=lambda number: delays[number % len(delays)]
+        ).by(shifts)
+
+    return make
+
+
+class Shifting(Account):
+    """An account whose pages begin a little before or after where they should."""
+
+    def by(self, shifts: list[int]) -> Shifting:
+        self.shifts = shifts
+        return self
+
+    async def read(self, number: int) -> Page:
+        honest = await super().read(number)
+        start = max(0, number * self.size + self.shifts[number % len(self.shifts)])
+        return page(self.ids[start : start + self.size], honest.total)

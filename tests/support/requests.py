@@ -1,0 +1,51 @@
+"""One request of each operation, and responses to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multidict import CIMultiDict
+
+from dd_sa_tokens import (
+    APIError,
+)
+from dd_sa_tokens._wire import (
+    Failure,
+    Reply,
+    Request,
+    create_token,
+    get_token,
+    interpret,
+    list_tokens,
+    revoke_token,
+    update_token,
+)
+
+ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
+TOKEN = "c0ffee00-1d2e-4f30-8a41-52b6c7d8e9f0"
+REQUEST = get_token(ACCOUNT, TOKEN)
+LIST = list_tokens(ACCOUNT, filter_=None, sort=None, size=100, number=0)
+CREATE = create_token(ACCOUNT, name="deploy-bot", scopes=["dashboards_read"], expires_at=None)
+UPDATE = update_token(ACCOUNT, TOKEN, name="deploy-bot-2", scopes=None)
+REVOKE = revoke_token(ACCOUNT, TOKEN)
+REQUESTS: list[Request[Any]] = [REQUEST, LIST, CREATE, UPDATE, REVOKE]
+
+
+def plain(text: str) -> str:
+    return text
+
+
+def error(answer: Reply) -> APIError:
+    outcome = interpret(REQUEST, answer, plain)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, APIError)
+    return outcome.error
+
+
+RECORDED_ID = "9d4b2c6e-8f01-4723-a5b9-e1c3d5f7092b"
+NOW = 1_790_000_003.25  # the local clock when a reply came
+
+
+def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None, **named: str) -> Reply:
+    given = {name.replace("_", "-"): value for name, value in named.items()}
+    return Reply(status, CIMultiDict((headers or {}) | given), body, NOW)

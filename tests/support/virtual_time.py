@@ -1,0 +1,118 @@
+"""An event loop in which time jumps, and a rate limiter that runs under it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import selectors
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import attrs
+
+from dd_sa_tokens import RateLimit
+from dd_sa_tokens._gate import Gate
+
+EPOCH = 1_800_000_000.0  # a whole multiple of every period used here
+GET = "get_token"
+LIST = "list_tokens"
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Instead of waiting, it moves the loop's clock."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            msg = "everybody waits, and nothing will ever happen"
+            raise AssertionError(msg)
+        self.loop.now += max(timeout, 0)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which time passes only when everybody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        selector = _JumpingSelector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+    @property
+    def timers(self) -> int:
+        """Timers that are set."""
+        return sum(not handle.cancelled() for handle in self._scheduled)
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test under the clock that jumps."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def wall() -> float:
+    return EPOCH - 1000.0 + now()
+
+
+def make(places: int = 50, reserve: float = 0.0) -> Gate:
+    return Gate(places, reserve=reserve, clock=now, wall=wall)
+
+
+def rate(limit: int, remaining: int, reset: float, period: float = 10.0) -> RateLimit:
+    return RateLimit(limit, period, remaining, reset, None)
+
+
+async def enter(gate: Gate, operation: str = GET, patience: float | None = None) -> Any:
+    return gate.try_enter(operation) or await gate.enter(operation, patience)
+
+
+async def turns(count: int = 5) -> None:
+    """Let everybody who can run do so; no time passes."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def opened(gate: Gate, operation: str = GET, answer: RateLimit | None = None) -> None:
+    """Let one request through and answer it, so that the gate knows what there is to know."""
+    ticket = gate.try_enter(operation)
+    assert ticket is not None
+    gate.answered(operation, ticket, answer, 200)
+
+
+@attrs.define
+class CountingServer:
+    """A server's windows: calendar-aligned on its own clock, with the reset counted in whole seconds."""
+
+    limit: int
+    period: float = 10.0
+    rounding: Callable[[float], float] = math.ceil
+    clock_offset: float = 0.0
+    spent: Counter[int] = attrs.field(factory=Counter)
+    rejected: int = 0
+
+    def spend(self) -> tuple[RateLimit, int]:
+        """Count one request, now."""
+        clock = wall() + self.clock_offset
+        window = int(clock // self.period)
+        reset = self.rounding((window + 1) * self.period - clock)
+        if self.spent[window] >= self.limit:
+            self.rejected += 1
+            return rate(self.limit, 0, reset, self.period), 429
+        self.spent[window] += 1
+        return rate(self.limit, self.limit - self.spent[window], reset, self.period), 200
