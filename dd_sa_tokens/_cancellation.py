@@ -9,6 +9,8 @@ answers, once for all callers, whether the cancellation that arrives must go on 
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import attrs
@@ -51,3 +53,14 @@ class Cancellation:
             self._to_take_back = False
             self.task.uncancel()
         return self.task.cancelling() > self.asked_before
+
+
+def shield() -> AbstractContextManager[object]:
+    """Keep a cancelled task from being cancelled again while it waits for what it must not leave.
+
+    asyncio cancels once. anyio's cancel scopes cancel again in each pass of the event loop, which would make a wait
+    spin, unless the wait stands in a shielded scope of anyio's own. anyio is no dependency: a program whose task it
+    cancels has imported it.
+    """
+    anyio = sys.modules.get("anyio")
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

@@ -55,7 +55,7 @@ def read_credentials(
     Args:
         api_key: `DD_API_KEY`.
         app_key: `DD_APP_KEY`; a `ddsat_` or `ddpat_` token here needs no API key.
-        access_token: `DD_ACCESS_TOKEN`; sent as a Bearer token.
+        access_token: `DD_ACCESS_TOKEN`, or `DD_BEARER_TOKEN`; sent as a Bearer token.
         environ: Read only where no argument is given; empty variables count as not set.
 
     Raises:
@@ -65,17 +65,22 @@ def read_credentials(
     names = ("api_key", "app_key", "access_token")
     keys = (api_key, app_key, access_token)
     if keys == (None, None, None):
-        names = ("DD_API_KEY", "DD_APP_KEY", "DD_ACCESS_TOKEN")
-        keys = (
-            as_secret(environ.get(names[0]) or None),
-            as_secret(environ.get(names[1]) or None),
-            as_secret(environ.get(names[2]) or None),
-        )
+        names, keys = _from_environment(environ)
     del environ  # it is full of keys, and what is raised below must not show them
     faults = [fault for fault in map(_fault_of_key, names, keys) if fault is not None]
     if faults:
         raise ConfigurationError(faults[0])
     return _choose(names, keys)
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[_Names, _Keys]:
+    """Read the variables. A token wins over the key pair, as in Datadog's own tools: an agent's host has an API key."""
+    for name in ("DD_ACCESS_TOKEN", "DD_BEARER_TOKEN"):
+        token = as_secret(environ.get(name) or None)
+        if token is not None:
+            return ("DD_API_KEY", "DD_APP_KEY", name), (None, None, token)
+    api, app = as_secret(environ.get("DD_API_KEY") or None), as_secret(environ.get("DD_APP_KEY") or None)
+    return ("DD_API_KEY", "DD_APP_KEY", "DD_ACCESS_TOKEN"), (api, app, None)
 
 
 _Names = tuple[str, str, str]

@@ -1,4 +1,8 @@
-"""The pages of a list: read ahead of the consumer, no item twice."""
+"""The pages of a list: read ahead of the consumer, no item twice, none missed while others move.
+
+The rule: pages are asked for while the last one was as long as asked for, or fewer items have come than the largest
+total seen. An empty page, or one that repeats the first, ends the list. So T items take at most T / size + 1 requests.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Protocol, TypeVar
+
+import attrs
 
 from ._protocol.documents import Page
 
 
-class HasId(Protocol):
+class Item(Protocol):
     """An item of a list."""
 
     @property
@@ -19,31 +26,92 @@ class HasId(Protocol):
         """Its ID, by which it is recognised."""
         ...
 
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was made; `None` if that is not known."""
+        ...
 
-T = TypeVar("T", bound=HasId)
+
+T = TypeVar("T", bound=Item)
 
 ReadPage = Callable[[int], Awaitable[Page[T]]]
 """Reads a page by its number, counted from 0."""
 
 
-async def read_pages(read: ReadPage[T], concurrency: int) -> AsyncGenerator[Page[T], None]:
-    """Yield the pages in order, as many as their totals promise, or up to an empty one.
+@attrs.define
+class _Progress:
+    """How far a list has been read, and whether there is more.
+
+    Attributes:
+        size: Items asked for in a page.
+        trust_total: Whether the total says where the list ends.
+        rows: Items that have come.
+        total: The largest total seen; `None` while no page has one.
+        moved: Whether items may have moved from page to page meanwhile.
+    """
+
+    size: int
+    trust_total: bool
+    rows: int = 0
+    total: int | None = None
+    moved: bool = False
+    _first_total: int | None = None
+    _first_ids: tuple[str, ...] = ()
+    _ended: bool = False
+
+    def take(self, page: Page[T], number: int) -> None:
+        """Take in page number `number`."""
+        ids = tuple(item.id for item in page.items)
+        if number == 0:
+            self._first_total, self._first_ids = page.total, ids
+        self.moved = self.moved or page.total != self._first_total
+        self.rows += len(ids)
+        if page.total is not None:
+            self.total = max(page.total, self.total or 0)
+        # A server that does not know page numbers gives the first page for each: that must not go on for ever.
+        self._ended = not ids or (number > 0 and ids == self._first_ids)
+        if self.trust_total and self.total is not None:
+            self._ended = self._ended or self.rows >= self.total
+        elif len(ids) < self.size:
+            self._ended = self._ended or self.rows >= (self.total or 0)
+
+    def pages_known(self, number: int) -> int:
+        """Return how many pages there are for certain, once page number `number` was taken in: at least one more."""
+        if self._ended:
+            return 0
+        promised = 0 if self.total is None or not self._first_ids else -(-self.total // len(self._first_ids))
+        return max(promised, number + 2)
+
+
+async def read_pages(
+    read: ReadPage[T], concurrency: int, *, size: int, trust_total: bool = False, first: Page[T] | None = None
+) -> AsyncGenerator[tuple[Page[T], _Progress], None]:
+    """Yield the pages in order, each with what is known of the list by then.
 
     Nothing is read ahead of the first page: only then is it known what there is, and whether the consumer wants more.
-    After that two pages are under way, and twice as many with each page that is consumed, at most `concurrency`.
+    After that two pages are under way, and twice as many with each page that is consumed, at most `concurrency`. There
+    is a pass of the event loop between two pages.
+
+    Args:
+        read: Reads a page.
+        concurrency: Most pages under way.
+        size: Items asked for in a page.
+        trust_total: Whether to end where the total says, for a caller that notices if something is missing.
+        first: The first page, if it was read already.
     """
+    progress = _Progress(size, trust_total)
     under_way: deque[asyncio.Task[Page[T]]] = deque()
-    page, number = await read(0), 0
-    first = page
+    page, number = first or await read(0), 0
     started = 1
     try:
         while True:
-            yield page
-            pages = page_count(page, number, first)
+            progress.take(page, number)
+            yield page, progress
+            pages = progress.pages_known(number)
             while started < pages and len(under_way) < min(concurrency, 2 ** min(number + 1, 10)):
                 under_way.append(asyncio.ensure_future(read(started)))
                 started += 1
-            if not under_way:
+            if not under_way or not pages:
                 return
             page, number = await under_way.popleft(), number + 1
     finally:
@@ -52,33 +120,28 @@ async def read_pages(read: ReadPage[T], concurrency: int) -> AsyncGenerator[Page
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-def page_count(page: Page[T], number: int, first: Page[T]) -> int:
-    """Return how many pages there are, judging by page number `number` and by the size of the first one."""
-    # A server that does not know page numbers gives the first page for each: that must not go on for ever. (Once it
-    # may come again by itself: when as many tokens as fit a page are made meanwhile, and the newest come first.)
-    if not page.items or (number > 1 and page.items[0].id == first.items[0].id):
-        return 0
-    return number + 2 if page.total is None else -(-page.total // len(first.items))
-
-
-async def list_all(read: ReadPage[T], concurrency: int) -> AsyncGenerator[T, None]:
+async def list_all(read: ReadPage[T], concurrency: int, *, size: int) -> AsyncGenerator[T, None]:
     """Yield each item of a list once.
 
-    An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. So where
-    that shows, by a total that changes or by an item that comes twice, the list is read once more for what is new.
+    An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. That
+    shows by a total that changes, by an item that comes twice, or by one that was made after the first page was read.
+    The list is then read once more for what was missed.
     """
     seen: set[str] = set()
     for last_pass in (False, True):
-        moved, total = False, None
-        async with aclosing(read_pages(read, concurrency)) as pages:
-            async for page in pages:
-                total = page.total if total is None else total
-                moved = moved or page.total != total
+        moved, began, more_than_one = False, None, False
+        async with aclosing(read_pages(read, concurrency, size=size)) as pages:
+            async for page, progress in pages:
+                more_than_one = began is not None
+                began = page.date if began is None else began
+                moved = moved or progress.moved
                 for item in page.items:
                     if item.id in seen:
                         moved = True
-                    else:
-                        seen.add(item.id)
-                        yield item
-        if last_pass or not moved:
+                        continue
+                    seen.add(item.id)
+                    # `Date` is in whole seconds, so an item of the same second may be newer, too.
+                    moved = moved or (item.created_at is not None and item.created_at.timestamp() > began)
+                    yield item
+        if last_pass or not moved or not more_than_one:
             return

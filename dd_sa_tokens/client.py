@@ -37,7 +37,7 @@ class TokensClient:
         api_key: A Datadog API key. Default: `DD_API_KEY`, if no credential is given here.
         app_key: An application key. Default: `DD_APP_KEY`. A `ddsat_` or `ddpat_` token here needs no API key.
         access_token: A service or personal access token, sent as `Authorization: Bearer`, instead of the two keys.
-            Default: `DD_ACCESS_TOKEN`.
+            Default: `DD_ACCESS_TOKEN`, or `DD_BEARER_TOKEN`, which win over the two keys in the environment.
         site: The Datadog site, such as `datadoghq.eu`. Default: `DD_SITE`, else `datadoghq.com`.
         base_url: Where to send requests instead of a site: a proxy or a fake server. https, or http on loopback.
         session: An aiohttp session to borrow. It is used, and never closed. Its cookies and default headers are sent
@@ -147,8 +147,8 @@ class TokensClient:
             InvalidArgumentError: `service_account_id` or `strategy` is invalid, or `token_ids` is no iterable of IDs.
             SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
-        way = self._strategy("get_tokens", service_account_id, token_ids, strategy)
-        return await _bulk.collect(token_ids, way, self._options.concurrency)
+        make_strategy = self._strategy("get_tokens", service_account_id, token_ids, strategy)
+        return await _bulk.collect(token_ids, make_strategy, self._options.concurrency)
 
     def stream_tokens(
         self,
@@ -177,8 +177,8 @@ class TokensClient:
             ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
             Exception: Any exception of `token_ids`, after the results that were in flight.
         """
-        way = self._strategy("stream_tokens", service_account_id, token_ids, strategy)
-        return _bulk.stream(token_ids, way, self._options.concurrency)
+        make_strategy = self._strategy("stream_tokens", service_account_id, token_ids, strategy)
+        return _bulk.stream(token_ids, make_strategy, self._options.concurrency)
 
     def list_tokens(
         self,
@@ -209,7 +209,7 @@ class TokensClient:
         """
         self._require_open()
         read = self._reader(service_account_id, filter, sort, page_size)
-        return _pagination.list_all(read, self._options.concurrency)
+        return _pagination.list_all(read, self._options.concurrency, size=page_size)
 
     async def create_token(
         self, service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
@@ -288,7 +288,7 @@ class TokensClient:
         service_account_id: str,
         token_id: str,
         *,
-        store: Callable[[CreatedToken], Awaitable[object]],
+        store: Callable[[CreatedToken], Awaitable[object] | None],
         expires_at: datetime | None = None,
     ) -> AccessToken:
         """Replace a token by a new one with the same name and scopes, with no moment in which neither works.
@@ -321,7 +321,8 @@ class TokensClient:
             service_account_id: The service account that owns both.
             token_id: The old token's ID.
             store: Awaited with the `CreatedToken`. When it returns, the new secret must be stored, and all users of the
-                old one must have switched. If that fails, it must raise.
+                old one must have switched. If that fails, it must raise. A plain function must return `None`; any other
+                value that cannot be awaited counts as not stored.
             expires_at: When the new token stops working, timezone-aware and in the future. By default it lives as
                 long from now as the old one did from its creation, and without end only if the old one did.
 
@@ -333,20 +334,27 @@ class TokensClient:
             RotationError: The rotation stopped halfway; see above.
             DatadogError: It failed before anything was changed.
         """
-        return await _rotation.rotate(self._executor, self._options, service_account_id, token_id, store, expires_at)
+        return await _rotation.rotate(
+            self._executor, self._options, service_account_id, token_id, store=store, expires_at=expires_at
+        )
 
     def _strategy(
         self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy
-    ) -> _bulk.FetchStrategy:
+    ) -> _bulk.MakeStrategy:
+        """Check the arguments of a bulk fetch, and return the function that makes its strategy."""
         self._require_open()
         check_id("service_account_id", service_account_id, operation)
         check_strategy(strategy, operation=operation, service_account_id=service_account_id)
         _bulk.check_source(token_ids)
         send, get = self._send, operations.token_getter(service_account_id)
-        read = self._reader(service_account_id)
-        return _bulk.make_strategy(
-            strategy, token_ids, lambda token_id: send(get(token_id)), read, self._options.concurrency
+        first = operations.list_tokens(service_account_id, filter_=None, sort=None, size=LARGEST_PAGE, number=0)
+        requests = _bulk.TokenRequests(
+            get=lambda token_id: send(get(token_id)),
+            read_page=self._reader(service_account_id),
+            try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
+            concurrency=self._options.concurrency,
         )
+        return partial(_bulk.make_strategy, strategy, requests)
 
     def _reader(
         self, service_account_id: str, filter_: str | None = None, sort: str | None = None, size: int = LARGEST_PAGE

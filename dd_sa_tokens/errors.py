@@ -34,7 +34,10 @@ _LONGEST_REPR = 80
 
 def short_repr(value: object) -> str:
     """Return a short, printable form of something that may be long or hostile."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the user's object may raise anything
+        text = f"<{type(value).__name__} without a repr>"
     return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}... ({len(text)} characters)"
 
 

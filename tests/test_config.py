@@ -382,7 +382,7 @@ def test_site_and_base_url_exclude_each_other() -> None:
 
 NAN, INF = float("nan"), float("inf")
 HUGE = 10**400  # an int that no float can hold
-GOOD_OPTIONS = {"concurrency": 50, "timeout": 30.0, "retry": RetryPolicy(), "quota_reserve": 0.0}
+GOOD_OPTIONS = {"concurrency": 50, "timeout": 30.0, "retry": RetryPolicy(), "rate_limit_reserve": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -392,8 +392,8 @@ GOOD_OPTIONS = {"concurrency": 50, "timeout": 30.0, "retry": RetryPolicy(), "quo
         ("concurrency", 10_000),
         ("timeout", 1),
         ("timeout", 0.001),
-        ("quota_reserve", 0),
-        ("quota_reserve", 0.999),
+        ("rate_limit_reserve", 0),
+        ("rate_limit_reserve", 0.999),
         ("retry", RetryPolicy(max_attempts=1)),
     ],
 )
@@ -407,7 +407,7 @@ def test_options_in_range_are_accepted(name: str, value: object) -> None:
     [
         *[("concurrency", bad) for bad in (0, -1, 1.0, "5", None, True, NAN)],
         *[("timeout", bad) for bad in (0, -1, NAN, INF, "30", None, True, HUGE)],
-        *[("quota_reserve", bad) for bad in (-0.01, 1, 1.5, NAN, INF, "0", None, False, HUGE)],
+        *[("rate_limit_reserve", bad) for bad in (-0.01, 1, 1.5, NAN, INF, "0", None, False, HUGE)],
         *[("retry", bad) for bad in (None, 5, {"max_attempts": 3}, RetryPolicy)],
     ],
     ids=lambda value: repr(value)[:20],

@@ -33,7 +33,7 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens.errors import api_error_class, shown
+from dd_sa_tokens.errors import api_error_class
 
 TREE = {
     InvalidArgumentError: (DatadogError, ValueError),
@@ -178,7 +178,7 @@ def test_text_stays_short_whatever_the_id(token_id: str) -> None:
 )
 def test_shown_cuts_what_is_long(value: object, text: str) -> None:
     """Up to 80 characters are shown, and the length of what was longer."""
-    assert shown(value) == text
+    assert short_repr(value) == text
 
 
 @given(any_error)

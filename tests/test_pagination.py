@@ -30,8 +30,8 @@ from dd_sa_tokens import (
     ForbiddenError,
     ServerError,
 )
-from dd_sa_tokens._codec import Page
-from dd_sa_tokens._listing import list_all, read_pages
+from dd_sa_tokens._pagination import list_all, read_pages
+from dd_sa_tokens._protocol.documents import Page
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

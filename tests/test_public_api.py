@@ -165,7 +165,7 @@ def test_the_clients_options() -> None:
         "concurrency": 50,
         "timeout": 30.0,
         "retry": RetryPolicy(),
-        "quota_reserve": 0.0,
+        "rate_limit_reserve": 0.0,
     }
 
 
@@ -209,7 +209,7 @@ def test_a_fresh_clients_properties() -> None:
     client = TokensClient(access_token="ddpat_x")
 
     assert client.rate_limit is None
-    assert client.stats == ClientStats(requests=0, retries=0, rate_limited=0, quota_wait_seconds=0.0)
+    assert client.stats == ClientStats(requests=0, retries=0, rate_limited=0, rate_limit_wait_seconds=0.0)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -248,7 +248,7 @@ def test_the_fields_of_the_values() -> None:
         ],
         "CreatedToken": ["token", "key"],
         "RateLimit": ["limit", "period", "remaining", "reset", "name"],
-        "ClientStats": ["requests", "retries", "rate_limited", "quota_wait_seconds"],
+        "ClientStats": ["requests", "retries", "rate_limited", "rate_limit_wait_seconds"],
         "RetryPolicy": ["max_attempts", "initial_backoff", "max_backoff", "max_rate_limit_wait"],
         "TokenResult": ["token_id", "token", "error"],
     }

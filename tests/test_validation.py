@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from dd_sa_tokens import ConfigurationError, InvalidArgumentError
-from dd_sa_tokens._arguments import (
+from dd_sa_tokens._validation import (
     Sort,
     check_expiry,
     check_id,

@@ -1,6 +1,7 @@
 """Bulk fetches: a pool of workers over any iterable, one answer for each ID, and the way that needs fewest requests."""
 
-from .engine import Source, check_source, collect, stream
-from .strategy import FetchStrategy, make_strategy
+from .engine import MakeStrategy, collect, stream
+from .ids import Source, check_source
+from .strategy import TokenRequests, make_strategy
 
-__all__ = ["FetchStrategy", "Source", "check_source", "collect", "make_strategy", "stream"]
+__all__ = ["MakeStrategy", "Source", "TokenRequests", "check_source", "collect", "make_strategy", "stream"]

@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
+from typing import Any, cast
 
-from dd_sa_tokens.errors import InvalidArgumentError
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
-from .fetcher import reject_non_id
+from .ids import PAUSE, SLICE, Source, as_text, canonical, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
 from .worker_pool import WorkerPool
 
-Source = Iterable[str] | AsyncIterable[str]
+MakeStrategy = Callable[[Collection[object] | None], FetchStrategy]
+"""Makes the strategy of a fetch, given its IDs if they may be read before."""
 
 
-def check_source(token_ids: object) -> None:
-    """Refuse a value that does not give IDs.
-
-    Raises:
-        InvalidArgumentError: It is a single `str` or `bytes`, or cannot be iterated over.
-    """
-    if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable | AsyncIterable):
-        kind = type(token_ids).__name__
-        msg = f"token_ids must be an iterable or async iterable of IDs, not a single {kind}"
-        raise InvalidArgumentError(msg)
-
-
-async def collect(token_ids: Source, strategy: FetchStrategy, concurrency: int) -> BulkResult:
+async def collect(token_ids: Source, make_strategy: MakeStrategy, concurrency: int) -> BulkResult:
     """Fetch all IDs, each different one once, and return the results in the order of the input.
 
     Args:
         token_ids: The IDs.
-        strategy: Fetches them.
+        make_strategy: Makes what fetches them.
         concurrency: Most fetches at a time.
 
     Raises:
         SourceError: The iterable raised; the error carries what was fetched.
     """
+    error: BaseException | None = None
+    if not is_rereadable(token_ids) and has_length(token_ids):
+        token_ids, error = _read(cast("Iterable[str]", token_ids))
+    ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
+    strategy = make_strategy(ids)
     await strategy.prepare()
     unique = _Unique(token_ids)
     pool = WorkerPool(unique.ids, strategy.fetch, concurrency, collect_all=True)
     async with aclosing(pool.results()) as items:
-        found = {item.token_id: item async for item in items}
-    results = unique.arrange(found)
-    error = pool.source_error
+        found = {canonical(item.token_id): item async for item in items}
+    results = await unique.arrange(found)
+    error = error or pool.source_error
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
     if error is not None:
@@ -55,12 +49,22 @@ async def collect(token_ids: Source, strategy: FetchStrategy, concurrency: int) 
     return results
 
 
-async def stream(token_ids: Source, strategy: FetchStrategy, concurrency: int) -> AsyncGenerator[TokenResult, None]:
+def _read(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
+    """Read a source that may be read once only; return what it gave, and what it raised."""
+    items: list[str] = []
+    try:
+        items.extend(source)  # keeps what came before an exception
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the source may raise anything
+        return items, error
+    return items, None
+
+
+async def stream(token_ids: Source, make_strategy: MakeStrategy, concurrency: int) -> AsyncGenerator[TokenResult, None]:
     """Fetch all IDs and yield the results as they come.
 
     Args:
         token_ids: The IDs.
-        strategy: Fetches them.
+        make_strategy: Makes what fetches them.
         concurrency: Most results in flight, or fetched and not consumed.
 
     Yields:
@@ -70,6 +74,8 @@ async def stream(token_ids: Source, strategy: FetchStrategy, concurrency: int) -
         DatadogError: No further ID can succeed: keys refused, or the client closed.
         Exception: What the iterable raised.
     """
+    ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
+    strategy = make_strategy(ids)
     await strategy.prepare()
     source = aiter(token_ids) if isinstance(token_ids, AsyncIterable) else iter(token_ids)
     pool = WorkerPool(source, strategy.fetch, concurrency, collect_all=False)
@@ -92,43 +98,63 @@ class _Unique:
     def __init__(self, source: Source) -> None:
         self._positions: list[str | TokenResult] = []
         self._known: set[str] = set()
-        self.ids: Iterator[str] | AsyncIterator[str]
+        self.ids: Iterator[Any] | AsyncIterator[Any]
         if isinstance(source, AsyncIterable):
             self.ids = _AsyncFilter(aiter(source), self)
         else:
-            self.ids = (token_id for token_id in source if self.is_new(token_id))
+            self.ids = self._filter(source)
 
-    def is_new(self, token_id: str) -> bool:
+    def _filter(self, source: Iterable[Any]) -> Iterator[Any]:
+        for value in source:
+            if self.is_new(value):
+                yield value
+            elif len(self._positions) % SLICE == 0:
+                yield PAUSE
+
+    @property
+    def at_slice_end(self) -> bool:
+        """Whether so many positions were read that the event loop should run."""
+        return len(self._positions) % SLICE == 0
+
+    def is_new(self, value: Any) -> bool:
         """Note a position; return whether its ID has to be fetched."""
-        result = reject_non_id(token_id)
-        if result is not None:
-            self._positions.append(result)
-            return False
+        token_id = as_text(value)
         self._positions.append(token_id)
-        new = token_id not in self._known
-        self._known.add(token_id)
+        if isinstance(token_id, TokenResult):
+            return False
+        key = canonical(token_id)
+        new = key not in self._known
+        self._known.add(key)
         return new
 
-    def arrange(self, found: dict[str, TokenResult]) -> BulkResult:
-        """Put the results in the order of the input; a position that repeats an ID gets an exception of its own."""
+    async def arrange(self, found: dict[str, TokenResult]) -> BulkResult:
+        """Put the results in the order of the input, each with the text and an exception of its own position."""
         given: set[str] = set()
         items: list[TokenResult] = []
-        for position in self._positions:
-            item = position if isinstance(position, TokenResult) else found[position]
-            items.append(copy_for_duplicate(item) if item.token_id in given else item)
-            given.add(item.token_id)
+        for number, position in enumerate(self._positions, 1):
+            if isinstance(position, TokenResult):
+                items.append(position)
+            else:
+                key = canonical(position)
+                item = found[key]
+                items.append(copy_for_duplicate(item, position) if key in given else item)
+                given.add(key)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         return BulkResult(items)
 
 
-class _AsyncFilter(AsyncIterator[str]):
+class _AsyncFilter(AsyncIterator[Any]):
     """The new IDs of an async iterator. It is no generator, so nothing is left to close when a fetch is cancelled."""
 
-    def __init__(self, source: AsyncIterator[str], unique: _Unique) -> None:
+    def __init__(self, source: AsyncIterator[Any], unique: _Unique) -> None:
         self._source = source
         self._unique = unique
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> Any:
         while True:
-            token_id = await anext(self._source)
-            if self._unique.is_new(token_id):
-                return token_id
+            value = await anext(self._source)
+            if self._unique.is_new(value):
+                return value
+            if self._unique.at_slice_end:
+                return PAUSE

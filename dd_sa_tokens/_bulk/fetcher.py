@@ -10,26 +10,17 @@ from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.errors import (
     ConfigurationError,
     DatadogError,
-    InvalidArgumentError,
     UnauthorizedError,
-    short_repr,
 )
 from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import TokenResult
 
 from .credential_breaker import CredentialBreaker
-from .single_flight import SingleFlight
+from .ids import as_text, canonical
+from .single_flight import SingleFlight, copy_for_duplicate
 
 FetchToken = Callable[[Any], Awaitable[AccessToken]]
 """Fetches the token of one ID, or raises a `DatadogError`."""
-
-
-def reject_non_id(value: object) -> TokenResult | None:
-    """Return the result for a position that holds no `str`, which may not even be hashable; `None` for a `str`."""
-    if isinstance(value, str):
-        return None
-    error = InvalidArgumentError(f"token_id must be a str, not {type(value).__name__}", operation="get_token")
-    return TokenResult(f"<{type(value).__name__} {short_repr(value)}>", error=error)  # no ID looks like that
 
 
 class Fetcher:
@@ -52,16 +43,17 @@ class Fetcher:
         """Whether an answer is to come."""
         return self._in_flight.is_busy
 
-    async def fetch(self, worker: Cancellation, token_id: Any) -> TokenResult:
+    async def fetch(self, worker: Cancellation, value: Any) -> TokenResult:
         """Fetch an ID. Nothing is sent once the breaker is open."""
-        rejected = reject_non_id(token_id)
-        if rejected is not None:
-            return rejected
+        token_id = as_text(value)
+        if isinstance(token_id, TokenResult):
+            return token_id
         if self.breaker.open_reason is not None:
             return _not_sent(token_id, self.breaker.open_reason)
-        if token_id in self._in_flight:
-            return await self._in_flight.wait(token_id)
-        self._in_flight.begin(token_id, worker)
+        key = canonical(token_id)
+        if key in self._in_flight:
+            return copy_for_duplicate(await self._in_flight.wait(key), token_id)
+        self._in_flight.begin(key, worker)
         result: TokenResult | None = None
         try:
             first = await self._request(token_id)
@@ -72,7 +64,7 @@ class Fetcher:
                 raise
             result = _not_sent(token_id, self.breaker.open_reason)
         finally:
-            self._in_flight.end(token_id, result)
+            self._in_flight.end(key, result)
         assert result is not None
         if not self._in_flight:
             self.breaker.open_if_all_forbidden()

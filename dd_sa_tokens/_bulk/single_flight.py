@@ -9,13 +9,18 @@ from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.results import TokenResult
 
 
-def copy_for_duplicate(item: TokenResult) -> TokenResult:
-    """Return the same result for another position. Its error is a copy: an exception serves one position only."""
-    return item if item.error is None else TokenResult(item.token_id, error=item.error.with_context())
+def copy_for_duplicate(item: TokenResult, token_id: str) -> TokenResult:
+    """Return the same result for another position, with its ID as it was given there.
+
+    The error is a copy: an exception serves one position only.
+    """
+    if item.error is not None:
+        return TokenResult(token_id, error=item.error.with_context(token_id=token_id))
+    return item if item.token_id == token_id else TokenResult(token_id, item.token)
 
 
 class SingleFlight:
-    """The IDs that are in flight, and the duplicates that wait for their answers."""
+    """The IDs that are in flight, in their canonical form, and the duplicates that wait for their answers."""
 
     def __init__(self) -> None:
         self._in_flight: dict[str, Cancellation] = {}
@@ -49,10 +54,10 @@ class SingleFlight:
             if result is None:
                 answer.cancel()
             elif not answer.done():
-                answer.set_result(copy_for_duplicate(result))
+                answer.set_result(result)
 
     async def wait(self, token_id: str) -> TokenResult:
-        """Wait for the answer to an ID that is in flight."""
+        """Wait for the answer to an ID that is in flight; the caller copies it."""
         answer: asyncio.Future[TokenResult] = asyncio.get_running_loop().create_future()
         self._duplicates.setdefault(token_id, []).append(answer)
         self._waiting += 1

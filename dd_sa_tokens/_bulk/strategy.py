@@ -6,17 +6,22 @@ list first where that takes fewer requests, and gets only what no page held.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from dd_sa_tokens._pagination import ReadPage, page_count, read_pages
-from dd_sa_tokens._validation import Strategy, check_id
+import attrs
+
+from dd_sa_tokens._pagination import ReadPage, read_pages
+from dd_sa_tokens._protocol.documents import Page
+from dd_sa_tokens._validation import LARGEST_PAGE, Strategy, check_id
 from dd_sa_tokens.errors import DatadogError, InvalidArgumentError
 from dd_sa_tokens.models import AccessToken
 
 from .fetcher import FetchToken
+from .ids import SLICE, as_text, canonical
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -37,35 +42,43 @@ class FetchStrategy(Protocol):
         ...
 
 
-def make_strategy(
-    name: Strategy,
-    token_ids: Iterable[str] | AsyncIterable[str],
-    get: FetchToken,
-    read: ReadPage[AccessToken],
-    concurrency: int,
-) -> FetchStrategy:
+@attrs.frozen
+class TokenRequests:
+    """The requests that a strategy can make.
+
+    Attributes:
+        get: Fetches one token by a request of its own.
+        read_page: Reads a page of the service account's list, and repeats what fails.
+        try_first_page: Reads the list's first page, if that costs no time; tries once.
+        concurrency: Most pages read at a time.
+    """
+
+    get: FetchToken
+    read_page: ReadPage[AccessToken]
+    try_first_page: Callable[[], Awaitable[Page[AccessToken]]]
+    concurrency: int
+
+
+def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[object] | None) -> FetchStrategy:
     """Return the strategy of a name.
 
     Args:
         name: Which one.
-        token_ids: The IDs that will be fetched.
-        get: Fetches one token by a request of its own.
-        read: Reads a page of the service account's list.
-        concurrency: Most pages read at a time.
+        requests: The requests that it can make.
+        ids: The IDs that will be fetched, if they may be read before.
     """
-    ids = cast("Collection[object]", token_ids) if isinstance(token_ids, Collection) else None
-    if name == "list" and (ids is None or ids):
-        return ListFirst(get, read, concurrency)
-    if name == "auto" and ids is not None and count_missing(ids, (), FEWEST_LISTED) == FEWEST_LISTED:
-        return ListIfCheaper(get, read, concurrency, ids)
-    return GetEach(get)
+    if name == "list" and (ids is None or len(ids) > 0):
+        return ListFirst(requests)
+    if name == "auto" and ids is not None and len(ids) >= FEWEST_LISTED:
+        return ListIfCheaper(requests, ids)
+    return GetEach(requests)
 
 
 class GetEach:
     """One request for each ID."""
 
-    def __init__(self, get: FetchToken) -> None:
-        self.fetch = get
+    def __init__(self, requests: TokenRequests) -> None:
+        self.fetch = requests.get
 
     async def prepare(self) -> None:
         """Do nothing."""
@@ -74,59 +87,74 @@ class GetEach:
 class ListFirst:
     """Reads the whole list first; one request for each ID that no page held."""
 
-    def __init__(self, get: FetchToken, read: ReadPage[AccessToken], concurrency: int) -> None:
-        self._get = get
-        self._read = read
-        self._concurrency = concurrency
+    def __init__(self, requests: TokenRequests) -> None:
+        self._requests = requests
         self._found: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
         """Read the list, as far as it can be read."""
         try:
-            async with aclosing(read_pages(self._read, self._concurrency)) as pages:
-                async for page in pages:
-                    is_first = not self._found
-                    self._found |= {token.id: token for token in page.items}
-                    if is_first and not self._is_worthwhile(page_count(page, 0, page) - 1, page.total):
-                        break
+            await self._read_list(None)
         except DatadogError as error:
             # What no page held is asked for by itself. If that fails, too, its error is the answer for its ID.
             _logger.info("the list of tokens could not be read, so they are fetched one by one: %s", error)
 
+    async def _read_list(self, first: Page[AccessToken] | None) -> None:
+        read, concurrency = self._requests.read_page, self._requests.concurrency
+        # What the total leaves out is asked for by itself, so the total may be trusted.
+        pages = read_pages(read, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
+        async with aclosing(pages):
+            async for page, _ in pages:
+                self._found |= {canonical(token.id): token for token in page.items}
+
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self._found.get(token_id)
-        return token if token is not None else await self._get(token_id)
-
-    def _is_worthwhile(self, more_pages: int, total: int | None) -> bool:  # noqa: ARG002 - a subclass asks
-        return True
+        token = self._found.get(canonical(token_id))
+        return token if token is not None else await self._requests.get(token_id)
 
 
 class ListIfCheaper(ListFirst):
-    """Looks at the list's first page, and goes on with whichever needs fewer requests."""
+    """Looks at the list's first page, and goes on with whichever needs fewer requests.
 
-    def __init__(
-        self, get: FetchToken, read: ReadPage[AccessToken], concurrency: int, token_ids: Collection[object]
-    ) -> None:
-        super().__init__(get, read, concurrency)
-        self._token_ids = token_ids
+    The look is an economy, never a cost: if it does not give a page at once, the IDs are fetched one by one.
+    """
 
-    def _is_worthwhile(self, more_pages: int, total: int | None) -> bool:
-        return total is not None and count_missing(self._token_ids, self._found, more_pages + 1) > more_pages
+    def __init__(self, requests: TokenRequests, ids: Collection[object]) -> None:
+        super().__init__(requests)
+        self._ids = ids
 
+    async def prepare(self) -> None:
+        """Look at the first page, and read the others if that saves requests."""
+        if await self._count_missing(FEWEST_LISTED) < FEWEST_LISTED:
+            return
+        try:
+            page = await self._requests.try_first_page()
+            self._found = {canonical(token.id): token for token in page.items}
+            if page.total is None or not page.items:
+                return
+            more_pages = -(-page.total // len(page.items)) - 1
+            if more_pages > 0 and await self._count_missing(more_pages + 1) > more_pages:
+                await self._read_list(page)
+        except DatadogError as error:
+            _logger.info("the list of tokens was not used, so they are fetched one by one: %s", error)
 
-def count_missing(token_ids: Collection[object], found: Collection[str], most: int) -> int:
-    """Count the different IDs that are not found yet and cost a request each; stop at `most`."""
-    missing: set[str] = set()
-    try:
-        for token_id in token_ids:
-            if isinstance(token_id, str) and token_id not in found and _costs_a_request(token_id):
-                missing.add(token_id)
-                if len(missing) >= most:
-                    break
-    except Exception:  # noqa: BLE001 - it is the caller's iterable: the fetch that follows meets this again, and says so
-        return 0
-    return len(missing)
+    async def _count_missing(self, most: int) -> int:
+        """Count the different IDs that are not found yet and cost a request each; stop at `most`."""
+        missing: set[str] = set()
+        try:
+            for number, value in enumerate(self._ids, 1):
+                token_id = as_text(value)
+                if isinstance(token_id, str) and _costs_a_request(token_id):
+                    key = canonical(token_id)
+                    if key not in self._found:
+                        missing.add(key)
+                        if len(missing) >= most:
+                            break
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+        except Exception:  # noqa: BLE001 - the user's iterable: the fetch that follows meets this again, and says so
+            return 0
+        return len(missing)
 
 
 def _costs_a_request(token_id: str) -> bool:

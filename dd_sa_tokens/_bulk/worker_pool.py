@@ -16,13 +16,14 @@ from dd_sa_tokens.errors import DatadogError
 from dd_sa_tokens.results import TokenResult
 
 from .fetcher import Fetcher, FetchToken
+from .ids import PAUSE
 
 
 class WorkerPool:
     """Workers that share an iterator.
 
     Args:
-        source: Gives the IDs.
+        source: Gives the IDs, and `PAUSE` where the event loop should run.
         fetch: Fetches one token.
         concurrency: Most results in flight, or fetched and not consumed.
         collect_all: Whether every position of the source gets an answer that is kept. Then `concurrency` may be in
@@ -34,7 +35,7 @@ class WorkerPool:
     """
 
     def __init__(
-        self, source: Iterator[str] | AsyncIterator[str], fetch: FetchToken, concurrency: int, *, collect_all: bool
+        self, source: Iterator[Any] | AsyncIterator[Any], fetch: FetchToken, concurrency: int, *, collect_all: bool
     ) -> None:
         self._collect_all = collect_all
         self._source: Any = source  # an Iterator or an AsyncIterator
@@ -45,6 +46,7 @@ class WorkerPool:
         self._outstanding = 0  # positions taken and not consumed
         self._ready: deque[TokenResult] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._wanted = 0  # workers that are being started
         self._idle: deque[asyncio.Future[None]] = deque()
         self._result_ready: asyncio.Future[None] | None = None
         self._source_lock = asyncio.Lock()  # an async iterator must not be asked twice at a time
@@ -84,9 +86,15 @@ class WorkerPool:
         self._wake(len(self._idle))
 
     def _spawn_worker(self) -> None:
-        worker = asyncio.get_running_loop().create_task(self._run_worker())
-        self._workers.add(worker)
-        worker.add_done_callback(self._on_worker_done)
+        """Start a worker. A worker that runs at once (an eager task factory) and wants another does not start it."""
+        self._wanted += 1
+        if self._wanted > 1:
+            return
+        while self._wanted:
+            worker = asyncio.get_running_loop().create_task(self._run_worker())
+            self._workers.add(worker)
+            worker.add_done_callback(self._on_worker_done)
+            self._wanted -= 1
 
     def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
@@ -126,7 +134,11 @@ class WorkerPool:
                 taken = await self._take_async(worker) if self._is_async else self._take()
                 if not taken:
                     break
-                if len(self._workers) < self._concurrency and not self._idle:
+                if taken[0] is PAUSE:
+                    self._outstanding -= 1
+                    await asyncio.sleep(0)
+                    continue
+                if len(self._workers) + self._wanted < self._concurrency and not self._idle:
                     self._spawn_worker()
                 result = await self._fetcher.fetch(worker, taken[0])
                 self._ready.append(result)
@@ -141,7 +153,7 @@ class WorkerPool:
             self._worker_error = self._worker_error or error
             self._close_source()
 
-    def _take(self) -> tuple[str] | None:
+    def _take(self) -> tuple[Any] | None:
         try:
             for token_id in self._source:
                 return (token_id,)
@@ -150,7 +162,7 @@ class WorkerPool:
         self._close_source()
         return None
 
-    async def _take_async(self, worker: Cancellation) -> tuple[str] | None:
+    async def _take_async(self, worker: Cancellation) -> tuple[Any] | None:
         try:
             async with self._source_lock:
                 if self._open:

@@ -8,6 +8,8 @@ import random
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
+import attrs
+
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._credentials import Credentials
 from dd_sa_tokens._http import Transport
@@ -23,6 +25,8 @@ from .budget import RetryBudget
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
 T = TypeVar("T")
+
+_QUICK = 1.0  # seconds that an attempt may take which only saves requests
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -90,6 +94,25 @@ class Executor:
         if not isinstance(outcome, Failure):
             return outcome
         raise in_context(outcome.error, request, call)
+
+    async def try_once(self, request: Request[T], options: Options, *, instead_of: str) -> T:
+        """Make one attempt that must cost no time: it is meant to save requests of another operation.
+
+        It takes 1 s at most, and does not wait for a rate limit that the other operation does not share.
+
+        Args:
+            request: The operation.
+            options: The limits for this request.
+            instead_of: The name of the other operation.
+
+        Raises:
+            DatadogError: It failed, or would have had to wait.
+        """
+        retry = options.retry
+        if not self._limiter.share_a_limit(request.operation.name, instead_of):
+            retry = attrs.evolve(retry, max_rate_limit_wait=0.0)
+        options = attrs.evolve(options, timeout=min(options.timeout, _QUICK), retry=retry)
+        return await self.send(request, options, CallState(last_attempt=True))
 
     async def close(self) -> None:
         """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""

@@ -5,7 +5,7 @@
 | 429 that says when the limit returns | up to 10 in a row; not counted in `max_attempts` | 0 s; the limiter waits for the limit |
 | 429 that does not say it | up to `max_attempts` | 0 s; the limiter pauses for everyone |
 | a second 429 in a row, and each further one | as above | exponential backoff, beside the limiter's own wait |
-| 408, 5xx (not 501, 505), no answer | up to `max_attempts`; not a create that may have been carried out | `Retry-After` (more than 10 x `max_backoff`: stop), else exponential backoff |
+| 408, 5xx (not 501, 505), no answer | up to `max_attempts`; not a create that may have been carried out | `Retry-After` (more than `max_backoff`: stop), else exponential backoff |
 | nothing was sent | up to `max_attempts` | exponential backoff |
 | anything else | never | |
 
@@ -27,8 +27,6 @@ from dd_sa_tokens.errors import APIError
 
 MOST_THROTTLED = 10
 """429s in a row on one request, after which it fails."""
-
-_LONGEST_RETRY_AFTER = 10.0  # times max_backoff; a longer Retry-After is not waited for
 
 Jitter = Callable[[float], float]
 """Returns a random number of seconds between 0 and the given one."""
@@ -97,7 +95,7 @@ def next_delay(
     if failure.maybe_applied and not idempotent:
         return None
     retry_after = _retry_after(failure)
-    if retry_after > _LONGEST_RETRY_AFTER * policy.max_backoff:
+    if retry_after > policy.max_backoff:
         return None
     return retry_after or backoff(policy, call.counted, jitter)
 

@@ -154,13 +154,13 @@ def decode_token(body: bytes) -> AccessToken:
     return _structure_token(parse_document(body).get("data"), "$.data")
 
 
-def decode_tokens(body: bytes) -> Page[AccessToken]:
-    """Read a page of tokens.
+def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:
+    """Read a page of tokens. `date`: when the server answered, in seconds since the epoch.
 
     Raises:
         InvalidResponseError: It is something else.
     """
-    return decode_page(body, _structure_token)
+    return decode_page(body, date, _structure_token)
 
 
 def decode_created(body: bytes) -> CreatedToken:

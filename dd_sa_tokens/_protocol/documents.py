@@ -119,17 +119,20 @@ class Page(Generic[T]):
     Attributes:
         items: What is on it.
         total: How many there are on all pages together; `None` where the answer does not say.
+        date: When the server answered, by its own clock, in seconds since the epoch.
     """
 
     items: tuple[T, ...]
     total: int | None
+    date: float = 0.0
 
 
-def decode_page(body: bytes, decode_item: Callable[[Json, str], T]) -> Page[T]:
+def decode_page(body: bytes, date: float, decode_item: Callable[[Json, str], T]) -> Page[T]:
     """Read the answer `{"data": [resource, ...], "meta": {"page": {"total_filtered_count": n}}}`.
 
     Args:
         body: The answer's body.
+        date: When the server answered, in seconds since the epoch.
         decode_item: Makes an item of a resource, given the resource and its JSON path.
 
     Raises:
@@ -143,7 +146,7 @@ def decode_page(body: bytes, decode_item: Callable[[Json, str], T]) -> Page[T]:
     total = member(document, "$", "meta", "page").get("total_filtered_count")
     if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # the range of orjson's numbers
         raise mismatch("$.meta.page.total_filtered_count", "a whole number of at least 0", total)
-    return Page(items, total)
+    return Page(items, total, date)
 
 
 def decode_nothing(body: bytes) -> None:

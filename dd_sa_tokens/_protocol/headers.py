@@ -103,6 +103,7 @@ def _numbers(raw: str | None) -> list[float]:
     return [float(part) for part in parts] if all(_NUMBER.fullmatch(part) for part in parts) else []
 
 
+@lru_cache(maxsize=64)
 def _http_date(raw: str) -> float | None:
     try:
         moment = parsedate_to_datetime(raw)

@@ -209,7 +209,7 @@ _LIST_TOKENS = Operation[Page[AccessToken]](
     "list_tokens",
     "GET",
     idempotent=True,
-    decode=lambda _, response: decode_tokens(response.body),
+    decode=lambda _, response: decode_tokens(response.body, response.date),
     permissions=_MAY_READ,
     not_found=_NO_ACCOUNT,
 )

@@ -6,6 +6,7 @@ through only if the window has room for it. So it does not need a 429 to find ou
 | part | knows | file |
 |---|---|---|
 | `RateLimiter` | who waits, in what order, for how long; the event loop | `limiter.py` |
+| `Buckets` | which operations spend the same limit, and who waits for it | `buckets.py` |
 | `RateLimitWindow` | what is left of one limit's window, and whether a request may be sent | `window.py` |
 | `WindowEnd` | when the window ends, as an interval | `window_end.py` |
 | `Probe` | the first request of a window, which goes alone | `probe.py` |
@@ -29,8 +30,9 @@ Source: https://docs.datadoghq.com/api/latest/rate-limits/
 
 Which requests share a limit?
 -----------------------------
-Headers name the limit in about a quarter of the answers. Operations whose answers give the same name share one window.
-An operation whose limit has no name has a window of its own.
+Headers name the limit in about a quarter of the answers. Operations whose answers give the same name, limit and period
+share one window: Datadog gives one name to several limits. An operation whose limit has no name has a window of
+its own. A limit that changes in the middle is the same window with another limit.
 
 What is left?
 -------------
@@ -39,8 +41,9 @@ order harmless. An answer of a past window is ignored; one of a later window ope
 
 What is in flight?
 ------------------
-A request that was sent and has no answer yet. It may or may not be in `remaining` already, so it is taken off: a
-request may be sent while `remaining - in flight > 0`. A request that was lost (a timeout, a dropped connection, a
+A request that was sent and has no answer yet. It may or may not be in `remaining` already. To be safe it is taken off:
+a request may be sent while `remaining - in flight > 0`. But a call is rejected only if there cannot be room: then only
+what was sent after the last count is taken off. A request that was lost (a timeout, a dropped connection, a
 cancellation) may have been counted by the server, so it is deducted. One that never left was not, so it is not.
 
 How is the end of a window known?
@@ -84,7 +87,8 @@ rejected as soon as it is known that its turn comes later than that: on arrival,
 latest when its time is up. A cancelled call gives its place in the queue back.
 """
 
-from .limiter import RateLimiter, Refusal
+from .buckets import Refusal
+from .limiter import RateLimiter
 from .window import Permit
 
 __all__ = ["Permit", "RateLimiter", "Refusal"]

@@ -72,6 +72,7 @@ class RateLimitWindow:
     _headroom_above: float = math.inf
     _last_reset: float | None = None  # of the last answer that took the general path
     _paused_until: float = -math.inf
+    _sent_at_count: int = 0  # requests of this window that had been sent when `remaining` was last lowered
 
     def can_send(self, now: float) -> bool:
         """Return whether a request may be sent now."""
@@ -120,7 +121,8 @@ class RateLimitWindow:
         left = self.remaining - self._reserved
         if self.confirmed and not self.contention.room(left, self.concurrency, now):
             left = 0
-        room = left - self.in_flight - ahead
+        # What is in flight may be in `remaining` already; only what was sent after the last count is certainly not.
+        room = left - (self.contention.sent - self._sent_at_count) - ahead
         if room > 0:
             return paused
         seconds = max(self._expected_end() - now, 0.0)
@@ -139,13 +141,18 @@ class RateLimitWindow:
 
     def cancel(self, permit: Permit) -> None:
         """Take back the permit of a request that never left."""
-        self.in_flight -= 1
-        self.probe.end(permit)
+        self._end(permit)
+        if permit.window is self and permit.window_number == self.number and permit.number > self._sent_at_count:
+            self._sent_at_count += 1  # one request less is missing in `remaining`
 
     def abandon(self, permit: Permit) -> None:
         """Account for a request that got no answer: the server may have counted it."""
-        self.cancel(permit)
+        self._end(permit)
         self._deduct(permit)
+
+    def _end(self, permit: Permit) -> None:
+        self.in_flight -= 1
+        self.probe.end(permit)
 
     def record_response(self, permit: Permit, now: float, wall: float, rate: RateLimit | None, status: int) -> None:
         """Learn from an answer.
@@ -157,7 +164,7 @@ class RateLimitWindow:
             rate: What the rate-limit headers said; `None` if there were none.
             status: The HTTP status.
         """
-        self.cancel(permit)
+        self._end(permit)
         if rate is not None and status != 429 and self._record_on_fast_path(permit, now, rate):
             return
         if rate is not None and (rate.remaining is not None or status < 300 or status == 429):
@@ -199,7 +206,7 @@ class RateLimitWindow:
         ):
             return False
         self.contention.record_answer(permit.number, rate.limit - remaining)
-        self.remaining = remaining if self.remaining is None else min(self.remaining, remaining)
+        self._lower(remaining)
         return True
 
     def _is_informative(self, rate: RateLimit | None, status: int) -> bool:
@@ -231,10 +238,18 @@ class RateLimitWindow:
     def _expected_end(self) -> float:
         return math.inf if self.end is None else self.end.expected()
 
+    def _lower(self, remaining: int) -> None:
+        """Take over a count of this window. Answers come out of order: the lowest is the latest."""
+        if self.remaining is None or remaining <= self.remaining:
+            self.remaining = remaining
+            self._sent_at_count = self.contention.sent
+
     def _deduct(self, permit: Permit) -> None:
         # Sent at the end of a window, it may have been counted in the next one.
         if self.remaining is not None and self.number - permit.window_number <= 1:
             self.remaining = max(self.remaining - 1, 0)
+            if permit.window is self and permit.window_number == self.number and permit.number > self._sent_at_count:
+                self._sent_at_count += 1  # it was taken off just now
 
     def _roll_over(self, now: float) -> None:
         """Begin the next window if the current one is over."""
@@ -253,6 +268,7 @@ class RateLimitWindow:
         self.number += 1
         self.remaining = remaining
         self.contention.roll_over(windows, self.limit or 0, self.in_flight)
+        self._sent_at_count = self.contention.sent
         self._unconfirm()
 
     def _unconfirm(self) -> None:
@@ -277,6 +293,6 @@ class RateLimitWindow:
         end.observe(permit.sent, now, rate.reset)
         if self.limit is not None and own is not None and permit.window_number == self.number and not rejected:
             self.contention.record_answer(permit.number, self.limit - remaining)
-        self.remaining = remaining if self.remaining is None else min(self.remaining, remaining)
+        self._lower(remaining)
         self.confirmed = True
         self._last_reset, self._headroom_until = rate.reset, -math.inf

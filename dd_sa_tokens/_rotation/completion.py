@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Generic, TypeVar
 
 import attrs
 
+from dd_sa_tokens._cancellation import shield
 from dd_sa_tokens._execution import CallState, Executor
 from dd_sa_tokens._execution.executor import in_context
 from dd_sa_tokens._protocol.operations import Request
@@ -43,14 +45,16 @@ async def complete(
         executor: Sends the request.
         options: Go along with it.
         request: The operation.
-        seconds: For how long it may be repeated; `None` for as long as the retry policy allows.
+        seconds: For how long it may be repeated, if the caller is cancelled already; else `None`: for as long as the
+            retry policy allows.
     """
     call = CallState()
     task = asyncio.ensure_future(executor.send(request, options, call))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.wait([task], timeout=None if call.last_attempt else seconds)
+            with nullcontext() if cancelled is None and seconds is None else shield():
+                await asyncio.wait([task], timeout=None if call.last_attempt else seconds)
         except asyncio.CancelledError as error:
             cancelled = error
         call.last_attempt = True

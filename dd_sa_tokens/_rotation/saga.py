@@ -7,11 +7,9 @@ undone, a `RotationError` reports it; where the call is cancelled, a note on the
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from typing import NoReturn, cast
+from datetime import UTC, datetime
+from typing import NoReturn
 
 import attrs
 
@@ -22,17 +20,15 @@ from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._validation import check_expiry, check_id
 from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
-from dd_sa_tokens.models import AccessToken, CreatedToken, Secret
+from dd_sa_tokens.models import AccessToken, CreatedToken
 
 from .completion import complete
-
-Store = Callable[[CreatedToken], Awaitable[object]]
+from .lifetime import successor_expiry
+from .store import NotStoredError, Store, check_store, holds_secret, stored_by
 
 _logger = logging.getLogger("dd_sa_tokens")
 
 _UNDO_WITHIN = 30.0  # seconds that a cancelled call takes to revoke what it had made
-_SHORTEST_LIFE = timedelta(days=1)  # the API's; it counts from the moment in which the request arrives
-_TRAVEL_TIME = timedelta(minutes=1)
 _STATE = {True: "works", False: "has expired", None: "may work"}
 
 
@@ -41,6 +37,7 @@ async def rotate(
     options: Options,
     service_account_id: str,
     token_id: str,
+    *,
     store: Store,
     expires_at: datetime | None,
 ) -> AccessToken:
@@ -49,9 +46,7 @@ async def rotate(
     check_id("token_id", token_id, "rotate_token", service_account_id)
     context = {"operation": "rotate_token", "service_account_id": service_account_id, "token_id": token_id}
     check_expiry(expires_at, datetime.now(UTC), **context)
-    if not callable(store):
-        msg = f"store must be an async callable that takes the CreatedToken, not {type(store).__name__}"
-        raise InvalidArgumentError(msg, **context)
+    check_store(store, **context)
     old = await _read(executor, options, service_account_id, token_id)
     saga = _Saga(executor, options, service_account_id, token_id, old)
     new = await saga.create(expires_at)
@@ -66,26 +61,6 @@ async def _read(executor: Executor, options: Options, service_account_id: str, t
     except DatadogError as error:
         failure = error
     raise _unchanged("reading the old token", failure, token_id)
-
-
-def successor_expiry(old: AccessToken, now: datetime) -> datetime | None:
-    """Return when the successor of a token ends: after as long a life, from now on; `None` for never.
-
-    Raises:
-        InvalidArgumentError: The old token ends, and how long it lived is not known.
-    """
-    if old.expires_at is None:
-        return None
-    if old.created_at is None or old.created_at >= old.expires_at:
-        msg = "expires_at must be given: the old token ends, and how long it lived is not known"
-        raise InvalidArgumentError(msg)
-    life = old.expires_at - old.created_at
-    if abs(life - _SHORTEST_LIFE) < _TRAVEL_TIME:
-        life = _SHORTEST_LIFE + _TRAVEL_TIME
-    try:
-        return now + life
-    except OverflowError:  # made to last until the year 9999: that is as far as it goes
-        return old.expires_at
 
 
 @attrs.frozen
@@ -126,7 +101,10 @@ class _Saga:
         if failure is None:
             return
         why = f"store raised {type(failure).__name__}"
-        if _shows(failure, new.key):
+        if isinstance(failure, NotStoredError):
+            why = str(failure)
+            failure = None
+        elif holds_secret(failure, new.key):
             why += " (not shown: it holds the secret)"
             failure = None  # not even this frame, which is in the traceback of what is raised below, may keep it
         ended, cancelled = await self._undo(why, new.token.id)
@@ -156,9 +134,7 @@ class _Saga:
         """Call the caller's code. Return what it raised: this frame, which may show the secret, is left behind."""
         cancellation = Cancellation.of_current_task()
         try:
-            stored = store(new)
-            if inspect.isawaitable(stored):  # a plain function that has returned has stored it, too
-                await stored
+            await stored_by(store(new))
         except Exception as error:  # noqa: BLE001 - after any exception, the token was not stored
             return error
         except BaseException as error:
@@ -230,27 +206,6 @@ class _Saga:
 def _is_gone(error: DatadogError | None) -> bool:
     """Return whether a token is gone, from how its revocation ended: another client may have revoked it."""
     return error is None or isinstance(error, NotFoundError)
-
-
-def _shows(failure: BaseException, key: Secret) -> bool:
-    """Return whether the caller's exception, or one behind or inside it, holds the secret."""
-    left: list[BaseException | None] = [failure]
-    seen: set[int] = set()
-    while left:
-        error = left.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        try:
-            text = f"{error} {error!r} {error.args} {vars(error)}"
-        except Exception:  # noqa: BLE001 - what cannot be shown may hold anything
-            return True
-        if key.reveal() in text:
-            return True
-        left += [error.__cause__, error.__context__]
-        if isinstance(error, BaseExceptionGroup):
-            left += cast("BaseExceptionGroup[BaseException]", error).exceptions
-    return False
 
 
 def _unchanged(step: str, error: DatadogError, old_id: str) -> DatadogError:

@@ -7,7 +7,7 @@ import asyncio
 from support.manual_fetch import ManualFetch
 
 from dd_sa_tokens import ForbiddenError, UnauthorizedError
-from dd_sa_tokens._inquiry import MANY_FORBIDDEN
+from dd_sa_tokens._bulk.credential_breaker import MANY_FORBIDDEN
 
 
 async def refuse(fetcher: ManualFetch) -> None:

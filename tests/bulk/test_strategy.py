@@ -28,10 +28,10 @@ from dd_sa_tokens import (
     NotFoundError,
     SourceError,
 )
-from dd_sa_tokens._arguments import check_id
 from dd_sa_tokens._bulk import stream
-from dd_sa_tokens._codec import Page
-from dd_sa_tokens._listing import choose
+from dd_sa_tokens._pagination import choose
+from dd_sa_tokens._protocol.documents import Page
+from dd_sa_tokens._validation import check_id
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

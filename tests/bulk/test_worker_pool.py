@@ -36,7 +36,7 @@ from dd_sa_tokens import (
     UnauthorizedError,
 )
 from dd_sa_tokens._bulk import collect, stream
-from dd_sa_tokens._crew import Crew
+from dd_sa_tokens._bulk.worker_pool import WorkerPool
 
 # How much at a time
 
@@ -86,8 +86,8 @@ async def test_a_slow_consumer_does_not_stop_the_others() -> None:
 
 async def test_what_the_engine_remembers_is_bounded() -> None:
     """Workers, flights and ready results never outgrow the width, however many IDs pass."""
-    crew = Crew(
-        slowly(itertools.islice(itertools.cycle(names(50)), 500), delay=0), Service(delay=3), WIDTH, to_the_end=False
+    crew = WorkerPool(
+        slowly(itertools.islice(itertools.cycle(names(50)), 500), delay=0), Service(delay=3), WIDTH, collect_all=False
     )
     seen = 0
     async with aclosing(crew.results()) as items:

@@ -260,8 +260,8 @@ async def test_the_content_type_does_not_matter(mocked: aioresponses, client: To
         ({"timeout": None}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
-        ({"quota_reserve": 1.0}, "quota_reserve"),
-        ({"quota_reserve": -0.1}, "quota_reserve"),
+        ({"rate_limit_reserve": 1.0}, "rate_limit_reserve"),
+        ({"rate_limit_reserve": -0.1}, "rate_limit_reserve"),
         ({"retry": None}, "retry"),
         ({"retry": 3}, "retry"),
         ({"session": "a session"}, "session"),
@@ -369,7 +369,7 @@ async def test_stats_count_what_was_done(mocked: aioresponses) -> None:
         mocked.get(US1, status=503)
         mocked.get(US1, payload={"data": resource()})
         await client.get_token(ACCOUNT, "t1")
-        assert (before.requests, before.retries, before.rate_limited, before.quota_wait_seconds) == (0, 0, 0, 0.0)
+        assert (before.requests, before.retries, before.rate_limited, before.rate_limit_wait_seconds) == (0, 0, 0, 0.0)
         after = client.stats
     assert (after.requests, after.retries, after.rate_limited) == (3, 2, 1)
     assert client.stats == after
@@ -570,7 +570,7 @@ async def test_five_hundred_tokens_through_a_quota() -> None:
     assert datadog.rejected <= 1
     assert datadog.requests == stats.requests == 500 + datadog.rejected
     assert stats.rate_limited == stats.retries == datadog.rejected
-    assert stats.quota_wait_seconds > 0
+    assert stats.rate_limit_wait_seconds > 0
 
 
 async def test_a_stream_through_a_quota_and_an_outage() -> None:

@@ -53,7 +53,7 @@ from dd_sa_tokens import (
     TransportError,
     converter,
 )
-from dd_sa_tokens._transport import LARGEST_BODY
+from dd_sa_tokens._http import LARGEST_BODY
 
 IDS = ["t1", "t2", "t3"]
 TRIES = 2

@@ -151,7 +151,7 @@ async def test_reading_a_list_keeps_to_the_quota() -> None:
         tokens = [token async for token in client.list_tokens(datadog.service_account_id, page_size=25)]
         assert tuple(tokens) == datadog.tokens
         assert (datadog.requests, datadog.rejected) == (40, 0)
-        assert client.stats.quota_wait_seconds > 0
+        assert client.stats.rate_limit_wait_seconds > 0
 
 
 async def test_a_list_over_a_borrowed_session(server: RawServer) -> None:

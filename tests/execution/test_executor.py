@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from dd_sa_tokens._wire import Operation, Request
 from support.calls import FAST, ONCE, Connect
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
@@ -31,7 +32,6 @@ from dd_sa_tokens import (
     TokensClient,
     TransportError,
 )
-from dd_sa_tokens._wire import Operation, Request
 
 CUT_SHORT = raw(head(200, {"Content-Length": "99"}) + b"{")
 NEW_YEAR = "Fri, 01 Jan 2027 00:00:00 GMT"
@@ -271,7 +271,7 @@ async def test_a_429_waits_for_the_reset_and_does_not_count(server: RawServer, c
     assert [later - earlier >= 0.05 for earlier, later in itertools.pairwise(times)] == [True] * 3
     assert times[-1] - times[0] < 1
     assert (client.stats.requests, client.stats.retries, client.stats.rate_limited) == (4, 3, 3)
-    assert client.stats.quota_wait_seconds >= 0.15
+    assert client.stats.rate_limit_wait_seconds >= 0.15
 
 
 @pytest.mark.parametrize("status", [200, 429])
@@ -426,7 +426,7 @@ async def test_who_would_have_to_wait_too_long_is_told_at_once(server: RawServer
     result = await client.get_tokens(ACCOUNT, ["a", "b"])
     assert {type(error) for error in result.errors.values()} == {RateLimitError}
     assert len(server.requests) == 1
-    assert client.stats.quota_wait_seconds == 0
+    assert client.stats.rate_limit_wait_seconds == 0
 
 
 async def test_the_pause_between_429s_is_a_wait_for_quota_too(

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import attrs
 import pytest
+from dd_sa_tokens._retry import Retries, RetryBudget, backoff, quota_known, rejection_pause, reset_known
+from dd_sa_tokens._wire import Failure, Fate, get_token
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +24,6 @@ from dd_sa_tokens import (
     TransportError,
 )
 from dd_sa_tokens import _retry as retry
-from dd_sa_tokens._retry import Retries, RetryBudget, backoff, quota_known, rejection_pause, reset_known
-from dd_sa_tokens._wire import Failure, Fate, get_token
 
 GET = get_token("sa", "t1").operation
 CREATE = attrs.evolve(GET, name="create_token", method="POST", repeatable=False)

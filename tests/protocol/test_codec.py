@@ -7,6 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from dd_sa_tokens._codec import (
+    decode_errors,
+    decode_token,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.documents import (
@@ -21,10 +25,6 @@ from support.documents import (
 from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, InvalidResponseError, converter
-from dd_sa_tokens._codec import (
-    decode_errors,
-    decode_token,
-)
 
 
 @pytest.mark.parametrize(("case", "token"), TOKENS.items())

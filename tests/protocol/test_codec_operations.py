@@ -9,6 +9,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from dd_sa_tokens._codec import (
+    Page,
+    decode_created,
+    decode_nothing,
+    decode_page,
+    decode_token,
+    encode_token,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.documents import (
@@ -27,14 +35,6 @@ from support.documents import (
 from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, InvalidResponseError, converter
-from dd_sa_tokens._codec import (
-    Page,
-    decode_created,
-    decode_nothing,
-    decode_page,
-    decode_token,
-    encode_token,
-)
 
 # Lists
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
+from dd_sa_tokens._wire import Failure, Response, interpret, parse_rate_limit, parse_retry_after
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -20,8 +21,7 @@ from support.internals import decode_with, json_loads_strictly
 from support.samples import SAMPLES
 
 from dd_sa_tokens import AccessToken, CreatedToken, InvalidResponseError, _wire
-from dd_sa_tokens._codec import Page, decode_created, decode_errors, decode_page, decode_token
-from dd_sa_tokens._wire import Failure, Reply, interpret, parse_rate_limit, parse_retry_after
+from dd_sa_tokens._protocol.documents import Page, decode_created, decode_errors, decode_page, decode_token
 
 EXECUTIONS = settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DAY = 86_400.0
@@ -161,7 +161,7 @@ def test_damaged_headers_are_values_in_range(
     headers: CIMultiDict[str], status: int, body: bytes, received: float, repeated: bool
 ) -> None:
     """1,000 answers with damaged headers: nothing raises, and what is read of them is finite and in its range."""
-    reply = Reply(status, headers, body, received)
+    reply = Response(status, headers, body, received)
     rate = parse_rate_limit(reply, str)
     if rate is not None:
         assert rate.limit is None or rate.limit >= 1

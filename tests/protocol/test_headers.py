@@ -7,6 +7,12 @@ import time
 from email.utils import formatdate
 
 import pytest
+from dd_sa_tokens._wire import (
+    Failure,
+    interpret,
+    parse_rate_limit,
+    parse_retry_after,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.requests import (
@@ -19,12 +25,6 @@ from support.requests import (
 from dd_sa_tokens import (
     RateLimit,
     RateLimitError,
-)
-from dd_sa_tokens._wire import (
-    Failure,
-    interpret,
-    parse_rate_limit,
-    parse_retry_after,
 )
 
 DAY = 86_400

@@ -9,6 +9,14 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import pytest
+from dd_sa_tokens._wire import (
+    Request,
+    create_token,
+    get_token,
+    list_tokens,
+    revoke_token,
+    update_token,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requests import (
@@ -28,15 +36,7 @@ from yarl import URL
 from dd_sa_tokens import (
     InvalidArgumentError,
 )
-from dd_sa_tokens._arguments import check_id
-from dd_sa_tokens._wire import (
-    Request,
-    create_token,
-    get_token,
-    list_tokens,
-    revoke_token,
-    update_token,
-)
+from dd_sa_tokens._validation import check_id
 
 # Requests
 
@@ -45,7 +45,7 @@ def test_get_token_is_the_documented_request() -> None:
     """GET, the documented path, and safe to send again."""
     assert REQUEST.path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens/{TOKEN}"
     assert (REQUEST.service_account_id, REQUEST.token_id) == (ACCOUNT, TOKEN)
-    assert (REQUEST.operation.name, REQUEST.operation.method, REQUEST.operation.repeatable) == (
+    assert (REQUEST.operation.name, REQUEST.operation.method, REQUEST.operation.idempotent) == (
         "get_token",
         "GET",
         True,
@@ -132,7 +132,7 @@ def test_the_other_documented_requests(
     assert request_.path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens{path}"
     assert (request_.service_account_id, request_.token_id) == (ACCOUNT, token_id)
     operation = request_.operation
-    assert (operation.name, operation.method, operation.repeatable, operation.safe) == (name, method, repeatable, safe)
+    assert (operation.name, operation.method, operation.idempotent, operation.safe) == (name, method, repeatable, safe)
 
 
 def recorded(case: str, **attributes: Any) -> bytes:
@@ -194,7 +194,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
             request.service_account_id,
             request.token_id,
             None if request.body is None else json.loads(request.body)["data"],
-            request.trace,
+            request.how_to_verify,
         )
         for request in requests
     ] == [

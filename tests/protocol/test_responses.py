@@ -7,6 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from dd_sa_tokens._wire import (
+    Failure,
+    Fate,
+    Request,
+    Response,
+    get_token,
+    interpret,
+    update_token,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requests import (
@@ -40,16 +49,7 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens._codec import Page
-from dd_sa_tokens._wire import (
-    Failure,
-    Fate,
-    Reply,
-    Request,
-    get_token,
-    interpret,
-    update_token,
-)
+from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens.config import read_credentials
 
 ALL = pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.operation.name)
@@ -58,7 +58,7 @@ APP = "canary-app-0123456789abcdefghijklmnopqrs"
 REDACT = read_credentials(KEY, APP, None, {}).redact
 
 
-def sample(case: str, status: int) -> Reply:
+def sample(case: str, status: int) -> Response:
     return reply(status, (SAMPLES / case / f"{status}.json").read_bytes())
 
 
@@ -80,7 +80,7 @@ def sample(case: str, status: int) -> Reply:
 )
 @pytest.mark.parametrize("repeated", [False, True])
 def test_every_operation_s_success_is_its_value(
-    request_: Request[Any], answer: Reply, kind: type, repeated: bool
+    request_: Request[Any], answer: Response, kind: type, repeated: bool
 ) -> None:
     """What is recorded of each operation is read as what it gives; a revoke gives nothing, and is no proxy's page."""
     outcome = interpret(request_, answer, plain, repeated=repeated)
@@ -103,7 +103,7 @@ def test_every_operation_s_success_is_its_value(
         (UPDATE, reply(200, b'{"data": {"id": "another"}}'), "$.data.id"),
     ],
 )
-def test_an_undecodable_success_may_have_been_one(request_: Request[Any], answer: Reply, path: str) -> None:
+def test_an_undecodable_success_may_have_been_one(request_: Request[Any], answer: Response, path: str) -> None:
     """A 2xx that cannot be read is final, counts as perhaps done, and leaves no frame that holds the body."""
     outcome = interpret(request_, answer, plain)
     assert isinstance(outcome, Failure)
@@ -361,7 +361,7 @@ def test_a_5xx_keeps_a_long_retry_after() -> None:
         reply(429, X_RateLimit_Name=f"limit of {APP}"),
     ],
 )
-def test_keys_that_a_server_echoes_are_masked(answer: Reply) -> None:
+def test_keys_that_a_server_echoes_are_masked(answer: Response) -> None:
     """Neither attributes nor text of an error show a key that came back in a body or header."""
     outcome = interpret(REQUEST, answer, REDACT)
     assert isinstance(outcome, Failure)

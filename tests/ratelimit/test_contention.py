@@ -7,17 +7,17 @@ import random
 import pytest
 from support.windows import LIMIT, PERIOD, SOON, answer, passing, rate
 
-from dd_sa_tokens._ledger import Ledger
+from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
-# Those who share the quota
+# Those who share the rate limit
 
 
-def contended(others: int = 1, count: int = 20, places: int = 0) -> Ledger:
-    """Return a ledger of a fresh window of 100, in which others sent so many requests for each of its own."""
-    ledger = Ledger(places=places)
+def contended(others: int = 1, count: int = 20, concurrency: int = 0) -> RateLimitWindow:
+    """Return a window of a fresh window of 100, in which others sent so many requests for each of its own."""
+    window = RateLimitWindow(concurrency=concurrency)
     for number in range(1, count + 1):
-        answer(ledger, 1.0, 1.1, rate(LIMIT - number * (1 + others), 9))
-    return ledger
+        answer(window, 1.0, 1.1, rate(LIMIT - number * (1 + others), 9))
+    return window
 
 
 def test_alone_nothing_is_held_back() -> None:
@@ -28,16 +28,16 @@ def test_alone_nothing_is_held_back() -> None:
 def test_alone_with_answers_out_of_order_nothing_is_held_back() -> None:
     """The server may serve what is in flight together in any order; that is no sign of others."""
     shuffled = random.Random(7)
-    ledger = Ledger()
-    answer(ledger, 1.0, 1.1, rate(99, 9))
-    while ledger.remaining:
-        tickets = passing(ledger, 1.2, most=25)
-        left_over = LIMIT - ledger.contention.sent + len(tickets)
-        counts = list(range(left_over - len(tickets), left_over))
-        shuffled.shuffle(tickets)
-        for ticket in tickets:
-            ledger.answered(ticket, 1.3, 1.3, rate(counts.pop(), 9), 200)
-            assert ledger.contention.current == 1.0
+    window = RateLimitWindow()
+    answer(window, 1.0, 1.1, rate(99, 9))
+    while window.remaining:
+        permits = passing(window, 1.2, most=25)
+        left_over = LIMIT - window.contention.sent + len(permits)
+        counts = list(range(left_over - len(permits), left_over))
+        shuffled.shuffle(permits)
+        for permit in permits:
+            window.record_response(permit, 1.3, 1.3, rate(counts.pop(), 9), 200)
+            assert window.contention.current == 1.0
 
 
 @pytest.mark.parametrize(("others", "most"), [(1, 15), (3, 2)])
@@ -54,20 +54,20 @@ def test_others_are_noticed_soon(others: int, count: int) -> None:
 
 def test_others_who_come_after_our_first_answer_are_noticed_with_the_second() -> None:
     """Nobody else's requests before the first answer are no reason to overlook those that follow."""
-    ledger = Ledger()
-    answer(ledger, 1.0, 1.1, rate(99, 9))
-    answer(ledger, 1.1, 1.2, rate(96, 9))
-    assert len(passing(ledger, 1.2)) == 96 // 4
+    window = RateLimitWindow()
+    answer(window, 1.0, 1.1, rate(99, 9))
+    answer(window, 1.1, 1.2, rate(96, 9))
+    assert len(passing(window, 1.2)) == 96 // 4
 
 
 @pytest.mark.parametrize(("others", "ours", "share"), [(1, 10, 1), (2, 100, 1), (10, 100, 4)])
 def test_somebody_who_looks_up_a_thing_or_two_holds_nobody_back(others: int, ours: int, share: int) -> None:
     """One request of others beside ten of ours, or two beside a hundred, are none to make room for; ten are."""
-    ledger = Ledger()
-    answer(ledger, 1.0, 1.1, rate(999, 9, limit=1_000))
+    window = RateLimitWindow()
+    answer(window, 1.0, 1.1, rate(999, 9, limit=1_000))
     for number in range(2, ours + 1):
-        answer(ledger, 1.0, 1.1, rate(1_000 - number - others, 9, limit=1_000))
-    assert len(passing(ledger, 1.1)) == (1_000 - ours - others) // share
+        answer(window, 1.0, 1.1, rate(1_000 - number - others, 9, limit=1_000))
+    assert len(passing(window, 1.1)) == (1_000 - ours - others) // share
 
 
 def test_however_many_others_there_are_something_may_go() -> None:
@@ -77,89 +77,89 @@ def test_however_many_others_there_are_something_may_go() -> None:
 
 def test_the_last_few_are_left_where_others_may_take_them() -> None:
     """When less is left than everybody may have in flight, a contended client waits for the next window."""
-    ledger = contended(others=1)
-    answer(ledger, 1.2, 1.3, rate(3, 9))
-    assert ledger.wait(1.3) > 8
-    assert ledger.shortage(1.3, 0) > 8
+    window = contended(others=1)
+    answer(window, 1.2, 1.3, rate(3, 9))
+    assert window.delay_until_admitted(1.3) > 8
+    assert window.exhausted_for(1.3, 0) > 8
 
 
-def next_windows(ledger: Ledger, first: int, last: int, others: int = 0) -> None:
-    """Let windows pass in which half of the quota is used."""
-    for window in range(first, last + 1):
+def next_windows(window: RateLimitWindow, first: int, last: int, others: int = 0) -> None:
+    """Let windows pass in which half of the rate limit is used."""
+    for window_number in range(first, last + 1):
         for number in range(1, 51 // (1 + others)):
-            at = window * PERIOD + 1
-            answer(ledger, at, at + 0.1, rate(LIMIT - number * (1 + others), 9))
+            at = window_number * PERIOD + 1
+            answer(window, at, at + 0.1, rate(LIMIT - number * (1 + others), 9))
 
 
 def test_full_speed_returns_after_two_clean_windows() -> None:
     """One window without others may be chance; after two it is believed that they have gone."""
-    ledger = contended(others=1)
-    for window in (1, 2):
-        next_windows(ledger, window, window)
-        held = passing(ledger, window * PERIOD + 1.2)
+    window = contended(others=1)
+    for number in (1, 2):
+        next_windows(window, number, number)
+        held = passing(window, number * PERIOD + 1.2)
         assert len(held) == (LIMIT - 50) // 4  # half of what is left, for each of two
-        for ticket in held:
-            ledger.forget(ticket)
-    next_windows(ledger, 3, 3)
-    assert ledger.contention.past == (1.0, 1.0)
-    assert len(passing(ledger, 31.2)) == 50
+        for permit in held:
+            window.cancel(permit)
+    next_windows(window, 3, 3)
+    assert window.contention.past == (1.0, 1.0)
+    assert len(passing(window, 31.2)) == 50
 
 
 def test_a_request_that_opens_a_window_is_one_of_its_own() -> None:
     """Sent before a window's begin and counted after it, it is nobody else's."""
-    ledger = Ledger()
-    answer(ledger, 9.0, 9.01, rate(99, 1))
-    tickets = [ledger.send(9.99) for _ in range(5)]
-    for number, ticket in enumerate(tickets, start=1):
-        ledger.answered(ticket, 10.02, 10.02, rate(LIMIT - number, 10), 200)
+    window = RateLimitWindow()
+    answer(window, 9.0, 9.01, rate(99, 1))
+    permits = [window.acquire(9.99) for _ in range(5)]
+    for number, permit in enumerate(permits, start=1):
+        window.record_response(permit, 10.02, 10.02, rate(LIMIT - number, 10), 200)
     for number in range(6, 30):
-        answer(ledger, 10.03, 10.04, rate(LIMIT - number, 10))
-    assert ledger.contention.current == 1.0
+        answer(window, 10.03, 10.04, rate(LIMIT - number, 10))
+    assert window.contention.current == 1.0
 
 
 def test_what_was_used_before_we_came_is_nobodys_haste() -> None:
     """Others' use from before the first answer says nothing about how fast they go on."""
-    ledger = Ledger()
+    window = RateLimitWindow()
     for number in range(1, 11):
-        answer(ledger, 1.0, 1.1, rate(40 - number, 9))
-    assert len(passing(ledger, 1.1)) == 30
+        answer(window, 1.0, 1.1, rate(40 - number, 9))
+    assert len(passing(window, 1.1)) == 30
 
 
 def test_the_first_window_begins_slowly() -> None:
     """Nothing being known of others, three go at first, then twice as many as were answered."""
-    ledger = Ledger(places=50)
-    answer(ledger, 1.0, 1.1, rate(99, 9))
-    first = passing(ledger, 1.1)
+    window = RateLimitWindow(concurrency=50)
+    answer(window, 1.0, 1.1, rate(99, 9))
+    first = passing(window, 1.1)
     assert len(first) == 3
-    assert ledger.wait(1.2) == pytest.approx(0.8)
-    for number, ticket in enumerate(first, start=2):
-        ledger.answered(ticket, 1.2, 1.2, rate(LIMIT - number, 9), 200)
-    assert len(passing(ledger, 1.2)) == 8
-    assert len(passing(ledger, 2.0 + SOON)) == LIMIT - 4 - 8  # no longer than a second
+    assert window.delay_until_admitted(1.2) == pytest.approx(0.8)
+    for number, permit in enumerate(first, start=2):
+        window.record_response(permit, 1.2, 1.2, rate(LIMIT - number, 9), 200)
+    assert len(passing(window, 1.2)) == 8
+    assert len(passing(window, 2.0 + SOON)) == LIMIT - 4 - 8  # no longer than a second
 
 
 @pytest.mark.parametrize(("remaining", "at_once"), [(200, 50), (199, 3)])
 def test_with_plenty_left_the_first_window_begins_at_full_speed(remaining: int, at_once: int) -> None:
     """Four times as many as the client can have in flight leave room for others."""
-    ledger = Ledger(places=50)
-    answer(ledger, 1.0, 1.1, rate(remaining, 9, limit=1000))
-    assert len(passing(ledger, 1.1, most=50)) == at_once
+    window = RateLimitWindow(concurrency=50)
+    answer(window, 1.0, 1.1, rate(remaining, 9, limit=1000))
+    assert len(passing(window, 1.1, most=50)) == at_once
 
 
 @pytest.mark.parametrize(("count", "most"), [(60, 99), (25, 99), (24, 3)])
-def test_a_known_quiet_quota_begins_at_full_speed(count: int, most: int) -> None:
+def test_a_known_quiet_rate_limit_begins_at_full_speed(count: int, most: int) -> None:
     """After a window that was ours alone, and of which we used a quarter at least, the next one is not begun slowly,
     except for its first request.
     """
-    ledger = contended(others=0, count=count, places=50)
-    (probe,) = passing(ledger, 10.1)
-    ledger.answered(probe, 10.2, 10.2, rate(99, 10), 200)
-    assert len(passing(ledger, 10.2)) == most
+    window = contended(others=0, count=count, concurrency=50)
+    (probe,) = passing(window, 10.1)
+    window.record_response(probe, 10.2, 10.2, rate(99, 10), 200)
+    assert len(passing(window, 10.2)) == most
 
 
 @pytest.mark.parametrize("begin", [20.0, 90.0])
 def test_after_a_silence_nothing_is_known_of_others(begin: float) -> None:
     """What a window was like does not count after one that nobody saw: others may have come."""
-    ledger = contended(others=0, count=60, places=50)
-    answer(ledger, begin + 5.0, begin + 5.1, rate(99, 5))
-    assert len(passing(ledger, begin + 5.1)) == 3
+    window = contended(others=0, count=60, concurrency=50)
+    answer(window, begin + 5.0, begin + 5.1, rate(99, 5))
+    assert len(passing(window, begin + 5.1)) == 3

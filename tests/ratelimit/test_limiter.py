@@ -13,79 +13,79 @@ from support.internals import replace_window, waiting_at, window_of
 from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, turns, virtual, wall
 
 from dd_sa_tokens import ClientClosedError, RateLimit
-from dd_sa_tokens._gate import Gate
-from dd_sa_tokens._ledger import Ticket
+from dd_sa_tokens._clock import Clock
+from dd_sa_tokens._ratelimit import Permit, RateLimiter
 
-# Order and places
+# Order and concurrency
 
 
 @virtual
 async def test_nobody_waits_without_a_reason() -> None:
     """With nothing known but a success, each request passes at once, without a turn of the loop."""
-    gate = make(places=1000)
-    assert gate.rate_limit is None
-    await opened(gate)
-    assert all(gate.try_enter(GET) for _ in range(1000))
-    assert gate.try_enter(GET) is None
-    assert gate.in_flight == 1000
-    assert gate.waited == 0.0
+    limiter = make(concurrency=1000)
+    assert limiter.rate_limit is None
+    await opened(limiter)
+    assert all(limiter.try_acquire(GET) for _ in range(1000))
+    assert limiter.try_acquire(GET) is None
+    assert limiter.in_flight == 1000
+    assert limiter.waited == 0.0
 
 
 @virtual
 async def test_first_come_first_served() -> None:
     """Those who wait for a place get it in the order in which they came, over several operations too."""
-    gate = make(places=3)
-    await opened(gate)
-    await opened(gate, LIST)
+    limiter = make(concurrency=3)
+    await opened(limiter)
+    await opened(limiter, LIST)
     order: list[int] = []
     most = 0
 
     async def call(number: int) -> None:
         nonlocal most
         operation = (GET, LIST)[number % 3 == 0]
-        ticket = await enter(gate, operation)
+        permit = await enter(limiter, operation)
         order.append(number)
-        most = max(most, gate.in_flight)
+        most = max(most, limiter.in_flight)
         await asyncio.sleep(0.1 + (number * 7 % 5) / 10)
-        gate.answered(operation, ticket, None, 200)
+        limiter.record_response(permit, None, 200)
 
     await asyncio.gather(*map(call, range(40)))
     assert order == list(range(40))
     assert most == 3
-    assert gate.in_flight == 0
+    assert limiter.in_flight == 0
 
 
 @virtual
 async def test_nobody_overtakes_those_who_wait() -> None:
     """Who comes when a place has just become free does not get in before those who were promised it."""
-    gate = make(places=1)
-    await opened(gate)
-    ticket = await enter(gate)
+    limiter = make(concurrency=1)
+    await opened(limiter)
+    permit = await enter(limiter)
     order: list[str] = []
 
     async def call(name: str) -> None:
-        mine = await enter(gate)
+        mine = await enter(limiter)
         order.append(name)
-        gate.answered(GET, mine, None, 200)
+        limiter.record_response(mine, None, 200)
 
     early = [asyncio.create_task(call(name)) for name in ("first", "second")]
     await turns()
-    gate.answered(GET, ticket, None, 200)
+    limiter.record_response(permit, None, 200)
     late = asyncio.create_task(call("late"))
     await asyncio.gather(*early, late)
     assert order == ["first", "second", "late"]
 
 
 @virtual
-async def test_quota_is_each_operation_s_own() -> None:
-    """An operation whose quota is spent does not hold up another one that has some, even behind it in the queue."""
-    gate = make(places=2)
-    await opened(gate, GET, rate(100, 0, 9))
-    await opened(gate, LIST, rate(100, 50, 9))
-    stuck = asyncio.create_task(enter(gate, GET))
+async def test_rate_limit_is_each_operation_s_own() -> None:
+    """An operation whose rate limit is spent does not hold up another one that has some, even behind it in the queue."""
+    limiter = make(concurrency=2)
+    await opened(limiter, GET, rate(100, 0, 9))
+    await opened(limiter, LIST, rate(100, 50, 9))
+    stuck = asyncio.create_task(enter(limiter, GET))
     await turns()
-    ticket = await asyncio.wait_for(enter(gate, LIST), 0.1)
-    assert isinstance(ticket, Ticket)
+    permit = await asyncio.wait_for(enter(limiter, LIST), 0.1)
+    assert isinstance(permit, Permit)
     assert not stuck.done()
     begun = now()
     await stuck
@@ -95,15 +95,15 @@ async def test_quota_is_each_operation_s_own() -> None:
 @virtual
 async def test_the_window_is_waited_for_in_order() -> None:
     """Those who wait for the next window pass in order: one alone, and after its answer as many as the limit allows."""
-    gate, server = make(places=5), CountingServer(40)
-    await opened(gate, GET, rate(40, 0, 10))
+    limiter, server = make(concurrency=5), CountingServer(40)
+    await opened(limiter, GET, rate(40, 0, 10))
     order: list[tuple[int, float]] = []
 
     async def call(number: int) -> None:
-        ticket = await enter(gate)
+        permit = await enter(limiter)
         order.append((number, now() - 1000.0))
         await asyncio.sleep(0.1)
-        gate.answered(GET, ticket, *server.spend())
+        limiter.record_response(permit, *server.spend())
 
     tasks = [asyncio.create_task(call(number)) for number in range(43)]
     await asyncio.sleep(19)
@@ -115,22 +115,22 @@ async def test_the_window_is_waited_for_in_order() -> None:
     assert [number for number, _ in order] == list(range(43))
     assert 20 < order[40][1] < 20.05
     assert server.rejected == 0
-    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+    assert (limiter.in_flight, waiting_at(limiter)) == (0, 0)
 
 
 @virtual
 async def test_one_timer_for_all() -> None:
-    """A thousand who wait for two quotas set one timer together, and none is left when all have passed."""
-    gate = make(places=2000)
-    await opened(gate, GET, rate(2000, 0, 10))
-    await opened(gate, LIST, rate(2000, 0, 5))
+    """A thousand who wait for two limits set one timer together, and none is left when all have passed."""
+    limiter = make(concurrency=2000)
+    await opened(limiter, GET, rate(2000, 0, 10))
+    await opened(limiter, LIST, rate(2000, 0, 5))
 
     async def call(operation: str) -> None:
-        gate.answered(operation, await enter(gate, operation), rate(2000, 1000, 10), 200)
+        limiter.record_response(await enter(limiter, operation), rate(2000, 1000, 10), 200)
 
     tasks = [asyncio.create_task(call((GET, LIST)[number % 2])) for number in range(1000)]
     await turns()
-    assert waiting_at(gate) == 1000
+    assert waiting_at(limiter) == 1000
     assert asyncio.get_running_loop().timers == 1
     await asyncio.gather(*tasks)
     assert now() < 1011
@@ -139,14 +139,14 @@ async def test_one_timer_for_all() -> None:
 
 
 @virtual
-async def test_the_nearer_of_two_quotas_is_not_waited_for_longer() -> None:
+async def test_the_nearer_of_two_limits_is_not_waited_for_longer() -> None:
     """Whose window begins soonest passes then, though somebody else has waited before for a later one."""
-    gate = make()
-    await opened(gate, GET, rate(100, 0, 10))
-    await opened(gate, LIST, rate(100, 0, 5, 5))
-    later = asyncio.create_task(enter(gate, GET))
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 10))
+    await opened(limiter, LIST, rate(100, 0, 5, 5))
+    later = asyncio.create_task(enter(limiter, GET))
     await turns()
-    await enter(gate, LIST)
+    await enter(limiter, LIST)
     assert now() == pytest.approx(1005, abs=0.02)
     await later
     assert now() == pytest.approx(1010, abs=0.02)
@@ -157,10 +157,10 @@ def test_waits_under_a_millisecond_with_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def calls() -> int:
-        gate = Gate(50)
-        await opened(gate)
-        gate.close(GET, 0.0003)
-        return len(await asyncio.gather(*(enter(gate) for _ in range(3))))
+        limiter = RateLimiter(50)
+        await opened(limiter)
+        limiter.pause(GET, 0.0003)
+        return len(await asyncio.gather(*(enter(limiter) for _ in range(3))))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(calls()) == 3
@@ -170,12 +170,12 @@ def test_waits_under_a_millisecond_with_uvloop() -> None:
 async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> None:
     """Told to wait a moment before the window's begin, and queued a moment after it, a call passes all the same."""
     looks = [now()]
-    gate = Gate(50, clock=lambda: looks.pop(0) if len(looks) > 1 else looks[0], wall=wall)
-    await opened(gate, GET, rate(5, 0, 10))
-    end = now() + window_of(gate, GET).wait(now())
+    limiter = RateLimiter(50, clock=Clock(lambda: looks.pop(0) if len(looks) > 1 else looks[0], wall))
+    await opened(limiter, GET, rate(5, 0, 10))
+    end = now() + window_of(limiter, GET).delay_until_admitted(now())
     looks[:] = [end - 0.001, end + 0.001]
     async with asyncio.timeout(1):
-        assert isinstance(await gate.enter(GET), Ticket)
+        assert isinstance(await limiter.acquire(GET), Permit)
 
 
 # The first request of a window
@@ -184,75 +184,75 @@ async def test_a_window_that_begins_while_a_call_is_queued_is_not_missed() -> No
 @virtual
 async def test_one_goes_alone_and_then_all() -> None:
     """While nothing is known one request goes alone; where its answer shows plenty, the others go at once."""
-    gate = make()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(49)]
+    limiter = make()
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(49)]
     await asyncio.sleep(0.5)
     assert not any(task.done() for task in others)
-    gate.answered(GET, first, rate(1000, 999, 10), 200)
+    limiter.record_response(first, rate(1000, 999, 10), 200)
     await turns()
     assert all(task.done() for task in others)
-    assert gate.in_flight == 49
+    assert limiter.in_flight == 49
 
 
 @virtual
 async def test_one_goes_alone_and_then_as_many_as_may() -> None:
     """Where the first answer shows that little is left, no more than that go, and all of those within a second."""
-    gate = make()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    limiter = make()
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(9)]
     await turns()
-    gate.answered(GET, first, rate(100, 6, 10), 200)
+    limiter.record_response(first, rate(100, 6, 10), 200)
     await asyncio.sleep(1.01)
     assert [task.done() for task in others] == [True] * 6 + [False] * 3
     for task in others[6:]:
         task.cancel()
     await asyncio.wait(others)
-    assert gate.in_flight == 6
+    assert limiter.in_flight == 6
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 @virtual
 async def test_a_success_without_headers_opens_the_gate(status: int) -> None:
     """Where no limit is known, a 2xx without headers lets everybody in."""
-    gate = make()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(49)]
+    limiter = make()
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(49)]
     await turns()
-    gate.answered(GET, first, None, status)
+    limiter.record_response(first, None, status)
     await turns()
     assert all(task.done() for task in others)
-    assert gate.rate_limit is None
+    assert limiter.rate_limit is None
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
 @virtual
 async def test_an_error_without_headers_changes_nothing(status: int) -> None:
-    """An error page without headers says nothing about the quota: the next request goes alone."""
-    gate = make()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    """An error page without headers says nothing about the rate limit: the next request goes alone."""
+    limiter = make()
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(3)]
     await turns()
-    gate.answered(GET, first, None, status)
+    limiter.record_response(first, None, status)
     await turns()
     assert [task.done() for task in others] == [True, False, False]
-    gate.answered(GET, others[0].result(), rate(1000, 998, 10), 404)
+    limiter.record_response(others[0].result(), rate(1000, 998, 10), 404)
     await turns()
     assert all(task.done() for task in others)
 
 
-@pytest.mark.parametrize("leave", ["lost", "forget"])
+@pytest.mark.parametrize("leave", ["abandon", "cancel"])
 @virtual
 async def test_a_first_request_that_fails_makes_way(leave: str) -> None:
     """When the one that went alone is lost, or was never sent, the next one goes alone at once."""
-    gate = make()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    limiter = make()
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(3)]
     await turns()
-    getattr(gate, leave)(GET, first)
+    getattr(limiter, leave)(first)
     await turns()
     assert [task.done() for task in others] == [True, False, False]
-    gate.answered(GET, others[0].result(), None, 200)
+    limiter.record_response(others[0].result(), None, 200)
     await asyncio.gather(*others)
     assert now() == 1000.0
 
@@ -261,35 +261,35 @@ async def test_a_first_request_that_fails_makes_way(leave: str) -> None:
 @virtual
 async def test_a_stalled_first_request_holds_nobody_for_more_than_a_second(window: str) -> None:
     """If the answer to the one that went alone does not come within a second, the others go, in either window."""
-    gate = make()
+    limiter = make()
     if window == "later":
-        await opened(gate, GET, rate(100, 99, 10))
+        await opened(limiter, GET, rate(100, 99, 10))
         await asyncio.sleep(12)
     begun = now()
-    first = await enter(gate)
-    others = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    first = await enter(limiter)
+    others = [asyncio.create_task(enter(limiter)) for _ in range(9)]
     await asyncio.sleep(0.99)
     assert not any(task.done() for task in others)
     await asyncio.gather(*others)
     assert now() - begun == pytest.approx(1.0)
-    gate.lost(GET, first)
-    assert gate.in_flight == 9
+    limiter.abandon(first)
+    assert limiter.in_flight == 9
 
 
 @virtual
 async def test_stalled_requests_one_after_the_other_hold_nobody_either() -> None:
     """The second counts from the first request that went alone, not anew from each that is lost."""
-    gate = make()
-    tickets: list[Ticket] = []
+    limiter = make()
+    permits: list[Permit] = []
 
     async def call() -> float:
-        tickets.append(await enter(gate))
+        permits.append(await enter(limiter))
         return now() - 1000.0
 
     tasks = [asyncio.create_task(call()) for _ in range(20)]
     for _ in range(10):
         await asyncio.sleep(0.3)
-        gate.lost(GET, tickets.pop())
+        limiter.abandon(permits.pop())
     assert max(await asyncio.gather(*tasks)) < 4
 
 
@@ -299,129 +299,129 @@ async def test_stalled_requests_one_after_the_other_hold_nobody_either() -> None
 @virtual
 async def test_no_more_than_remaining_are_in_flight() -> None:
     """Requests that are under way are taken for spent; a lost one stays spent, one that was never sent does not."""
-    gate = make()
-    await opened(gate, GET, rate(100, 4, 10))
-    tickets = [await enter(gate) for _ in range(4)]
-    assert gate.try_enter(GET) is None
-    gate.lost(GET, tickets[0])
-    assert gate.try_enter(GET) is None
-    gate.forget(GET, tickets[1])
-    assert gate.try_enter(GET) is not None
-    assert gate.try_enter(GET) is None
+    limiter = make()
+    await opened(limiter, GET, rate(100, 4, 10))
+    permits = [await enter(limiter) for _ in range(4)]
+    assert limiter.try_acquire(GET) is None
+    limiter.abandon(permits[0])
+    assert limiter.try_acquire(GET) is None
+    limiter.cancel(permits[1])
+    assert limiter.try_acquire(GET) is not None
+    assert limiter.try_acquire(GET) is None
 
 
 @virtual
-async def test_out_of_order_answers_do_not_raise_the_quota() -> None:
+async def test_out_of_order_answers_do_not_raise_the_rate_limit() -> None:
     """Of two answers the lower count holds, whichever comes last."""
-    gate = make()
-    await opened(gate, GET, rate(1000, 999, 10))
-    early, late = await enter(gate), await enter(gate)
-    for ticket, left in ((late, 997), (early, 998)):
-        gate.answered(GET, ticket, rate(1000, left, 10), 200)
-        assert gate.rate_limit is not None
-        assert gate.rate_limit.remaining == (996 if gate.in_flight else 997)
+    limiter = make()
+    await opened(limiter, GET, rate(1000, 999, 10))
+    early, late = await enter(limiter), await enter(limiter)
+    for permit, left in ((late, 997), (early, 998)):
+        limiter.record_response(permit, rate(1000, left, 10), 200)
+        assert limiter.rate_limit is not None
+        assert limiter.rate_limit.remaining == (996 if limiter.in_flight else 997)
 
 
 @virtual
 async def test_an_answer_without_headers_takes_one() -> None:
     """Once a limit is known, a 2xx without headers counts as one request."""
-    gate = make()
-    await opened(gate, GET, rate(100, 2, 10))
-    await opened(gate)
-    await opened(gate)
-    assert gate.try_enter(GET) is None
+    limiter = make()
+    await opened(limiter, GET, rate(100, 2, 10))
+    await opened(limiter)
+    await opened(limiter)
+    assert limiter.try_acquire(GET) is None
 
 
 @virtual
 async def test_a_429_closes_the_gate_until_the_reset() -> None:
     """After a 429 nobody passes before the window is over."""
-    gate = make()
-    await opened(gate, GET, rate(100, 50, 10))
-    ticket = await enter(gate)
-    gate.answered(GET, ticket, rate(100, 50, 10), 429)
-    assert gate.try_enter(GET) is None
+    limiter = make()
+    await opened(limiter, GET, rate(100, 50, 10))
+    permit = await enter(limiter)
+    limiter.record_response(permit, rate(100, 50, 10), 429)
+    assert limiter.try_acquire(GET) is None
     begun = now()
-    await enter(gate)
+    await enter(limiter)
     assert 10 < now() - begun < 10.1
 
 
 @virtual
 async def test_a_closed_gate_opens_for_one_and_then_all() -> None:
     """After a pause without a known reset, one request goes alone."""
-    gate = make()
-    await opened(gate)
-    gate.close(GET, 3.0)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    limiter = make()
+    await opened(limiter)
+    limiter.pause(GET, 3.0)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(3)]
     await asyncio.sleep(2.99)
     assert not any(task.done() for task in tasks)
     await asyncio.sleep(0.02)
     assert [task.done() for task in tasks] == [True, False, False]
-    gate.answered(GET, tasks[0].result(), None, 200)
+    limiter.record_response(tasks[0].result(), None, 200)
     await asyncio.gather(*tasks)
     assert now() - 1000.0 < 3.1
 
 
 @virtual
-async def test_the_time_spent_waiting_for_quota_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """`waited` adds up what all calls waited for quota, each ticket knows its own part, and one log record says so."""
+async def test_the_time_spent_waiting_for_rate_limit_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """`waited` adds up what all calls waited for rate limit, each permit knows its own part, and one log record says so."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
-    gate = make(places=5)
-    await opened(gate, GET, RateLimit(100, 10.0, 0, 10, "tokens"))
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    limiter = make(concurrency=5)
+    await opened(limiter, GET, RateLimit(100, 10.0, 0, 10, "tokens"))
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(3)]
     await asyncio.sleep(10.02)
-    gate.answered(GET, tasks[0].result(), rate(100, 99, 10), 200)
-    tickets = await asyncio.gather(*tasks)
-    assert all(10 < ticket.waited < 10.1 for ticket in tickets)
-    assert gate.waited == pytest.approx(sum(ticket.waited for ticket in tickets))
+    limiter.record_response(tasks[0].result(), rate(100, 99, 10), 200)
+    permits = await asyncio.gather(*tasks)
+    assert all(10 < permit.waited < 10.1 for permit in permits)
+    assert limiter.waited == pytest.approx(sum(permit.waited for permit in permits))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert said == [("INFO", "the quota tokens is spent for 10.01 s")]
+    assert said == [("INFO", "the rate limit tokens is exhausted for 10.01 s")]
 
 
 @virtual
-async def test_each_wait_for_quota_is_counted_by_itself_and_short_ones_are_too() -> None:
+async def test_each_wait_for_rate_limit_is_counted_by_itself_and_short_ones_are_too() -> None:
     """A call that waits for the next window is told its own wait, not those of calls before, even under a second."""
-    gate = make()
+    limiter = make()
     for seconds in (0.3, 0.6):
-        await opened(gate, GET, rate(100, 0, 10))
+        await opened(limiter, GET, rate(100, 0, 10))
         end = await asyncio.sleep(10 - seconds, now() + 10)
-        ticket = await enter(gate)
-        assert ticket.waited == pytest.approx(seconds, abs=0.02)
+        permit = await enter(limiter)
+        assert permit.waited == pytest.approx(seconds, abs=0.02)
         assert now() == pytest.approx(end, abs=0.02)
-        gate.forget(GET, ticket)
-    assert gate.waited == pytest.approx(0.9, abs=0.03)
+        limiter.cancel(permit)
+    assert limiter.waited == pytest.approx(0.9, abs=0.03)
 
 
 @virtual
-async def test_those_who_came_before_the_quota_was_known_to_be_spent_count_too(
+async def test_those_who_came_before_the_rate_limit_was_known_to_be_spent_count_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Calls that queued behind the very first request wait for quota, too, once that is what they wait for."""
+    """Calls that queued behind the very first request wait for rate limit, too, once that is what they wait for."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
-    gate = make(places=50)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(6)]
+    limiter = make(concurrency=50)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(6)]
     await asyncio.sleep(0.5)
-    gate.answered(GET, tasks[0].result(), rate(10, 0, 10), 200)
+    limiter.record_response(tasks[0].result(), rate(10, 0, 10), 200)
     await asyncio.sleep(9.53)
-    gate.answered(GET, tasks[1].result(), rate(10, 9, 10), 200)
-    tickets = await asyncio.gather(*tasks)
-    assert tickets[0].waited == 0
-    assert all(9.4 < ticket.waited < 9.6 for ticket in tickets[1:])
-    assert gate.waited == pytest.approx(sum(ticket.waited for ticket in tickets))
+    limiter.record_response(tasks[1].result(), rate(10, 9, 10), 200)
+    permits = await asyncio.gather(*tasks)
+    assert permits[0].waited == 0
+    assert all(9.4 < permit.waited < 9.6 for permit in permits[1:])
+    assert limiter.waited == pytest.approx(sum(permit.waited for permit in permits))
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["no quota", "enough for both"])
+@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["no rate limit", "enough for both"])
 @virtual
-async def test_waiting_for_a_place_is_not_waiting_for_quota(known: RateLimit | None) -> None:
-    """Time spent waiting for one of the client's places is not counted as a wait for quota."""
-    gate = make(places=1)
-    await opened(gate, GET, known)
-    first = await enter(gate)
-    second = asyncio.create_task(enter(gate))
+async def test_waiting_for_a_place_is_not_waiting_for_rate_limit(known: RateLimit | None) -> None:
+    """Time spent waiting for one of the client's concurrency is not counted as a wait for rate limit."""
+    limiter = make(concurrency=1)
+    await opened(limiter, GET, known)
+    first = await enter(limiter)
+    second = asyncio.create_task(enter(limiter))
     await asyncio.sleep(5)
-    gate.answered(GET, first, None, 200)
+    limiter.record_response(first, None, 200)
     assert (await second).waited == 0.0
-    assert gate.waited == 0.0
+    assert limiter.waited == 0.0
 
 
 # Cancellation and the end
@@ -430,101 +430,101 @@ async def test_waiting_for_a_place_is_not_waiting_for_quota(known: RateLimit | N
 @virtual
 async def test_a_cancelled_waiter_leaves_no_trace() -> None:
     """Who is cancelled while waiting is gone from the queue, and those behind move up."""
-    gate = make(places=1)
-    await opened(gate)
-    first = await enter(gate)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(5)]
+    limiter = make(concurrency=1)
+    await opened(limiter)
+    first = await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(5)]
     await turns()
     for number in (0, 2, 4):
         tasks[number].cancel()
     await turns()
-    assert waiting_at(gate) == 2
-    assert gate.in_flight == 1
-    gate.answered(GET, first, None, 200)
+    assert waiting_at(limiter) == 2
+    assert limiter.in_flight == 1
+    limiter.record_response(first, None, 200)
     await turns()
     assert [task.cancelled() for task in tasks] == [True, False, True, False, True]
     assert tasks[1].done()
     assert not tasks[3].done()
-    gate.forget(GET, tasks[1].result())
-    gate.forget(GET, await tasks[3])
-    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+    limiter.cancel(tasks[1].result())
+    limiter.cancel(await tasks[3])
+    assert (limiter.in_flight, waiting_at(limiter)) == (0, 0)
 
 
 @pytest.mark.parametrize("order", ["admitted, cancelled", "cancelled, admitted"])
 @virtual
 async def test_a_waiter_cancelled_in_the_moment_of_its_turn_gives_the_place_back(order: str) -> None:
-    """Cancelled in the same tick in which it is let in, a waiter passes its place and its quota on."""
-    gate = make(places=1)
-    await opened(gate, GET, rate(100, 2, 10))
-    first = await enter(gate)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(2)]
+    """Cancelled in the same tick in which it is let in, a waiter passes its place and its rate limit on."""
+    limiter = make(concurrency=1)
+    await opened(limiter, GET, rate(100, 2, 10))
+    first = await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(2)]
     await turns()
     if order == "cancelled, admitted":
         tasks[0].cancel()
-    gate.answered(GET, first, rate(100, 1, 10), 200)
+    limiter.record_response(first, rate(100, 1, 10), 200)
     if order == "admitted, cancelled":
         tasks[0].cancel()
     await turns()
     assert tasks[0].cancelled()
-    assert isinstance(tasks[1].result(), Ticket)
+    assert isinstance(tasks[1].result(), Permit)
     assert now() == 1000.0
-    assert gate.in_flight == 1
-    seen = gate.rate_limit
+    assert limiter.in_flight == 1
+    seen = limiter.rate_limit
     assert seen is not None
     assert seen.remaining == 0  # one left, and that is under way
-    gate.forget(GET, tasks[1].result())
-    assert gate.in_flight == 0
+    limiter.cancel(tasks[1].result())
+    assert limiter.in_flight == 0
 
 
 @virtual
 async def test_a_cancelled_first_request_makes_way() -> None:
-    """When all who wait for the one that went alone are cancelled, and it too, the gate is as new."""
-    gate = make()
-    first = await enter(gate)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(9)]
+    """When all who wait for the one that went alone are cancelled, and it too, the limiter is as new."""
+    limiter = make()
+    first = await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(9)]
     await turns()
     for task in tasks:
         task.cancel()
-    gate.lost(GET, first)
+    limiter.abandon(first)
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
-    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
-    assert isinstance(gate.try_enter(GET), Ticket)
+    assert (limiter.in_flight, waiting_at(limiter)) == (0, 0)
+    assert isinstance(limiter.try_acquire(GET), Permit)
 
 
 @virtual
 async def test_a_first_request_cancelled_in_the_moment_of_its_turn_makes_way() -> None:
     """The next one goes alone in its place, at once."""
-    gate = make()
-    first = await enter(gate)
-    tasks = [asyncio.create_task(enter(gate)) for _ in range(3)]
+    limiter = make()
+    first = await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(3)]
     await turns()
-    gate.lost(GET, first)
+    limiter.abandon(first)
     tasks[0].cancel()
     await turns()
     assert [task.done() for task in tasks] == [True, True, False]
-    assert isinstance(tasks[1].result(), Ticket)
+    assert isinstance(tasks[1].result(), Permit)
     assert now() == 1000.0
     tasks[2].cancel()
 
 
 @virtual
 async def test_shutting_ends_all_waits() -> None:
-    """All who wait, for quota or for a place, are told that the client was closed, each with its own error."""
-    gate = make(places=1)
-    await opened(gate, LIST, rate(100, 0, 3600, 3600))
-    ticket = await enter(gate)
-    tasks = [asyncio.create_task(enter(gate, (GET, LIST)[number % 2])) for number in range(6)]
+    """All who wait, for rate limit or for a place, are told that the client was closed, each with its own error."""
+    limiter = make(concurrency=1)
+    await opened(limiter, LIST, rate(100, 0, 3600, 3600))
+    permit = await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter, (GET, LIST)[number % 2])) for number in range(6)]
     await turns()
-    gate.shut()
+    limiter.close()
     errors = await asyncio.gather(*tasks)
     assert {type(error) for error in errors} == {ClientClosedError}
     assert len({id(error) for error in errors}) == 6
     assert {str(error) for error in errors} == {"the client was closed while the call was waiting"}
     assert now() == 1000.0
     assert asyncio.get_running_loop().timers == 0
-    gate.lost(GET, ticket)
-    assert (gate.in_flight, waiting_at(gate)) == (0, 0)
+    limiter.abandon(permit)
+    assert (limiter.in_flight, waiting_at(limiter)) == (0, 0)
 
 
 # Cost
@@ -536,7 +536,7 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float
     """A waiter costs as many function calls among 2,400, window after window, as among 600."""
 
     async def calls(count: int) -> float:
-        gate = make(places=20)
+        limiter = make(concurrency=20)
         server = CountingServer(100)
         begin = asyncio.Event()
         tally = 0
@@ -547,9 +547,9 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float
 
         async def call() -> None:
             await begin.wait()
-            ticket = await enter(gate, GET, patience)
+            permit = await enter(limiter, GET, patience)
             answer, status = server.spend()
-            gate.answered(GET, ticket, answer, status)
+            limiter.record_response(permit, answer, status)
 
         tasks = [asyncio.create_task(call()) for _ in range(count)]
         await turns()
@@ -567,34 +567,34 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float
 
 @virtual
 async def test_ten_thousand_waiters() -> None:
-    """Ten thousand calls that wait at once all pass, in order, and the ledger is asked a few times for each."""
-    gate = make(places=50)
-    await opened(gate)
+    """Ten thousand calls that wait at once all pass, in order, and the window is asked a few times for each."""
+    limiter = make(concurrency=50)
+    await opened(limiter)
     asked: Counter[str] = Counter()
 
     class Counting:
-        """The ledger, with a tally."""
+        """The window, with a tally."""
 
         def __getattr__(self, name: str) -> Any:
             asked[name] += 1
-            return getattr(ledger, name)
+            return getattr(window, name)
 
-    ledger = window_of(gate, GET)
-    replace_window(gate, GET, Counting())
+    window = window_of(limiter, GET)
+    replace_window(limiter, GET, Counting())
     order: list[int] = []
 
     async def call(number: int) -> None:
-        ticket = await enter(gate)
+        permit = await enter(limiter)
         order.append(number)
-        gate.answered(GET, ticket, None, 200)
+        limiter.record_response(permit, None, 200)
 
-    blockers = [await enter(gate) for _ in range(50)]
+    blockers = [await enter(limiter) for _ in range(50)]
     tasks = [asyncio.create_task(call(number)) for number in range(10_000)]
     await turns()
-    assert waiting_at(gate) == 10_000
+    assert waiting_at(limiter) == 10_000
     asked.clear()
-    for ticket in blockers:
-        gate.answered(GET, ticket, None, 200)
+    for permit in blockers:
+        limiter.record_response(permit, None, 200)
     await asyncio.gather(*tasks)
     assert order == list(range(10_000))
     assert asked.total() < 12 * 10_000

@@ -9,7 +9,7 @@ from support.internals import waiting_at
 from support.virtual_time import GET, enter, make, now, opened, rate, turns, virtual
 
 from dd_sa_tokens import RateLimitError
-from dd_sa_tokens._ledger import Ticket
+from dd_sa_tokens._ratelimit import Permit
 
 # Patience
 
@@ -17,51 +17,51 @@ from dd_sa_tokens._ledger import Ticket
 @virtual
 async def test_the_impatient_are_told_at_once() -> None:
     """Who would have to wait longer than its patience is refused in the same moment, and told for how long."""
-    gate = make()
-    await opened(gate, GET, rate(100, 0, 8))
-    refusal = await gate.enter(GET, 5.0)
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 8))
+    refusal = await limiter.acquire(GET, 5.0)
     assert now() == 1000.0
     assert isinstance(refusal, RateLimitError)
     assert refusal.retry_after == pytest.approx(8.0, abs=0.05)
     assert refusal.status == 429
-    assert str(refusal).startswith("the quota is spent for 8.0 s, longer than max_rate_limit_wait allows")
+    assert str(refusal).startswith("the rate limit is exhausted for 8.0 s, longer than max_rate_limit_wait allows")
     assert refusal.rate_limit is not None
     assert refusal.rate_limit.remaining == 0
-    assert waiting_at(gate) == 0
-    assert gate.in_flight == 0
-    assert isinstance(await gate.enter(GET, 9.0), Ticket)
+    assert waiting_at(limiter) == 0
+    assert limiter.in_flight == 0
+    assert isinstance(await limiter.acquire(GET, 9.0), Permit)
 
 
 @virtual
 async def test_the_place_in_the_queue_counts() -> None:
     """With two requests a window, the third in the queue waits a window longer, and is refused by that measure."""
-    gate = make()
-    await opened(gate, GET, rate(2, 0, 10))
-    patient = [asyncio.create_task(enter(gate)) for _ in range(2)]
+    limiter = make()
+    await opened(limiter, GET, rate(2, 0, 10))
+    patient = [asyncio.create_task(enter(limiter)) for _ in range(2)]
     await turns()
-    refusal = await gate.enter(GET, 15.0)
+    refusal = await limiter.acquire(GET, 15.0)
     assert isinstance(refusal, RateLimitError)
     assert refusal.retry_after == pytest.approx(20.0, abs=0.1)
     assert now() == 1000.0
-    third = asyncio.create_task(enter(gate, GET, 21.0))
+    third = asyncio.create_task(enter(limiter, GET, 21.0))
     await turns()
     assert not third.done()
     for task in (*patient, third):
         task.cancel()
     await asyncio.wait([*patient, third])
-    assert waiting_at(gate) == 0
+    assert waiting_at(limiter) == 0
 
 
 @virtual
 async def test_patience_that_a_429_uses_up() -> None:
-    """When the quota is put off while they wait, those whose patience no longer suffices are told at once."""
-    gate = make()
-    await opened(gate, GET, rate(100, 0, 5))
-    calls = [asyncio.create_task(enter(gate, GET, patience)) for patience in (6.0, 6.5, 60.0, None)]
+    """When the rate limit is put off while they wait, those whose patience no longer suffices are told at once."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 5))
+    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (6.0, 6.5, 60.0, None)]
     await asyncio.sleep(5.02)
     first = calls[0].result()
-    assert isinstance(first, Ticket)
-    gate.answered(GET, first, rate(100, 0, 10), 429)
+    assert isinstance(first, Permit)
+    limiter.record_response(first, rate(100, 0, 10), 429)
     await turns()
     told = now()
     assert isinstance(calls[1].result(), RateLimitError)
@@ -75,57 +75,57 @@ async def test_patience_that_a_429_uses_up() -> None:
 @virtual
 async def test_nobody_waits_longer_than_its_patience() -> None:
     """Who is put off by a window, although the last in the queue is not, is refused when its patience ends."""
-    gate = make()
-    await opened(gate, GET, rate(2, 0, 10))
-    calls = [asyncio.create_task(enter(gate, GET, patience)) for patience in (None, 15.0, None)]
+    limiter = make()
+    await opened(limiter, GET, rate(2, 0, 10))
+    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (None, 15.0, None)]
     await asyncio.sleep(10.02)
-    gate.answered(GET, calls[0].result(), rate(2, 0, 10), 429)  # now the other two have to wait until 20
+    limiter.record_response(calls[0].result(), rate(2, 0, 10), 429)  # now the other two have to wait until 20
     refused = await calls[1]
     assert isinstance(refused, RateLimitError)
     assert refused.retry_after == pytest.approx(5.0, abs=0.1)
     assert now() - 1000.0 == pytest.approx(15.0, abs=0.01)
-    assert isinstance(await calls[2], Ticket)
+    assert isinstance(await calls[2], Permit)
 
 
 @virtual
 async def test_each_waiter_is_told_by_its_own_place_in_the_queue() -> None:
-    """When the quota is put off by a window, only those are refused who are behind what the next one holds."""
-    gate = make()
-    await opened(gate, GET, rate(2, 0, 10))
-    calls = [asyncio.create_task(enter(gate, GET, 21.0)) for _ in range(4)]  # two in each of two windows
+    """When the rate limit is put off by a window, only those are refused who are behind what the next one holds."""
+    limiter = make()
+    await opened(limiter, GET, rate(2, 0, 10))
+    calls = [asyncio.create_task(enter(limiter, GET, 21.0)) for _ in range(4)]  # two in each of two windows
     await asyncio.sleep(10.02)
-    gate.answered(GET, calls[0].result(), rate(2, 0, 10), 429)
+    limiter.record_response(calls[0].result(), rate(2, 0, 10), 429)
     await turns()
     assert [task.done() for task in calls] == [True, False, False, True]
     assert isinstance(calls[3].result(), RateLimitError)
-    gate.answered(GET, await calls[1], rate(2, 1, 10), 200)
-    assert isinstance(await calls[2], Ticket)
+    limiter.record_response(await calls[1], rate(2, 1, 10), 200)
+    assert isinstance(await calls[2], Permit)
     assert now() - 1000.0 < 21
 
 
 @virtual
 async def test_patience_that_is_short_by_a_moment() -> None:
     """Half a second more than a call is ready to wait is too long as well."""
-    gate = make()
-    await opened(gate, GET, rate(100, 0, 9))
-    call = asyncio.create_task(enter(gate, GET, 9.2))
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 9))
+    call = asyncio.create_task(enter(limiter, GET, 9.2))
     await turns()
     assert not call.done()
-    gate.close(GET, 9.5)
+    limiter.pause(GET, 9.5)
     await turns()
     assert isinstance(call.result(), RateLimitError)
 
 
 @virtual
 async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
-    """A gate that is closed for longer than somebody's patience tells so, whoever waits beside them or has left."""
-    gate = make()
-    await opened(gate, GET, rate(100, 0, 9))
-    calls = [asyncio.create_task(enter(gate, GET, patience)) for patience in (12.0, None, None)]
+    """A limiter that is closed for longer than somebody's patience tells so, whoever waits beside them or has left."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 9))
+    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (12.0, None, None)]
     await turns()
     calls[2].cancel()
     await turns()
-    gate.close(GET, 60.0)
+    limiter.pause(GET, 60.0)
     await turns()
     assert [task.done() for task in calls] == [True, False, True]
     assert isinstance(calls[0].result(), RateLimitError)
@@ -134,12 +134,12 @@ async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
 
 @virtual
 async def test_patience_does_not_hurry_those_who_wait_for_a_place() -> None:
-    """Patience is about quota: who waits for a place only is not refused."""
-    gate = make(places=1)
-    await opened(gate)
-    first = await enter(gate)
-    second = asyncio.create_task(enter(gate, GET, 1.0))
+    """Patience is about rate limit: who waits for a place only is not refused."""
+    limiter = make(concurrency=1)
+    await opened(limiter)
+    first = await enter(limiter)
+    second = asyncio.create_task(enter(limiter, GET, 1.0))
     await asyncio.sleep(30)
     assert not second.done()
-    gate.answered(GET, first, None, 200)
-    assert isinstance(await second, Ticket)
+    limiter.record_response(first, None, 200)
+    assert isinstance(await second, Permit)

@@ -19,11 +19,11 @@ from support.internals import waiting_at
 from support.virtual_time import EPOCH, GET, LIST, CountingServer, VirtualLoop, enter, make, turns, virtual, wall
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._gate import Gate
-from dd_sa_tokens._ledger import Ticket
+from dd_sa_tokens._clock import Clock
+from dd_sa_tokens._ratelimit import Permit, RateLimiter
 
 
-async def run(gate: Gate, server: CountingServer, count: int, latency: float = 0.05) -> None:
+async def run(limiter: RateLimiter, server: CountingServer, count: int, latency: float = 0.05) -> None:
     """Make so many requests as a client would."""
     todo = deque(range(count))
 
@@ -32,11 +32,11 @@ async def run(gate: Gate, server: CountingServer, count: int, latency: float = 0
             todo.popleft()
             status = 429
             while status == 429:
-                ticket = await enter(gate)
+                permit = await enter(limiter)
                 await asyncio.sleep(latency / 2)
                 answer, status = server.spend()
                 await asyncio.sleep(latency / 2)
-                gate.answered(GET, ticket, answer, status)
+                limiter.record_response(permit, answer, status)
 
     await asyncio.gather(*(worker() for _ in range(50)))
 
@@ -74,7 +74,7 @@ async def test_a_reserve_is_left_to_the_others() -> None:
 
 @pytest.mark.parametrize("clients", [2, 3, 4])
 @virtual
-async def test_clients_that_share_a_quota_seldom_collide(clients: int) -> None:
+async def test_clients_that_share_a_rate_limit_seldom_collide(clients: int) -> None:
     """Two to four clients that do not know of each other meet 429s in under 3% of their requests."""
     server = CountingServer(100)
     await asyncio.gather(*(run(make(), server, 500) for _ in range(clients)))
@@ -90,23 +90,25 @@ class Sent:
     """A request that passed, as the server knows it."""
 
     operation: str
-    ticket: Ticket
+    permit: Permit
     at: float
     answer: tuple[RateLimit, int] | None = None
 
 
-class GateMachine(RuleBasedStateMachine):
+class LimiterMachine(RuleBasedStateMachine):
     """Calls come, are answered in any order, lost, cancelled, or wait: the server never has to refuse one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
 
-    @initialize(places=st.integers(1, 6), limit=st.integers(1, 8), reserve=st.sampled_from([0.0, 0.3]))
-    def begin(self, places: int, limit: int, reserve: float) -> None:
-        self.places = places
+    @initialize(concurrency=st.integers(1, 6), limit=st.integers(1, 8), reserve=st.sampled_from([0.0, 0.3]))
+    def begin(self, concurrency: int, limit: int, reserve: float) -> None:
+        self.concurrency = concurrency
         self.servers = {GET: CountingServer(limit, 5.0), LIST: CountingServer(limit + 3, 10.0)}
-        self.gate = Gate(places, reserve=reserve, clock=self.loop.time, wall=lambda: EPOCH - 1000 + self.loop.time())
+        self.limiter = RateLimiter(
+            concurrency, reserve=reserve, clock=Clock(self.loop.time, lambda: EPOCH - 1000 + self.loop.time())
+        )
         self.calls: dict[int, asyncio.Task[Any]] = {}
         self.operations: dict[int, str] = {}
         self.numbers = itertools.count()
@@ -132,11 +134,11 @@ class GateMachine(RuleBasedStateMachine):
         number = next(self.numbers)
 
         async def call() -> None:
-            ticket = await enter(self.gate, operation)
-            assert isinstance(ticket, Ticket)
+            permit = await enter(self.limiter, operation)
+            assert isinstance(permit, Permit)
             del self.calls[number]
             self.admitted[operation].append(number)
-            self.sent.append(Sent(operation, ticket, self.loop.time()))
+            self.sent.append(Sent(operation, permit, self.loop.time()))
 
         def create() -> None:
             self.calls[number] = self.loop.create_task(call())
@@ -163,7 +165,7 @@ class GateMachine(RuleBasedStateMachine):
             if request.answer is None:
                 self._count(request)
             assert request.answer is not None
-            self.gate.answered(request.operation, request.ticket, *request.answer)
+            self.limiter.record_response(request.permit, *request.answer)
 
         self.do(act)
 
@@ -175,8 +177,8 @@ class GateMachine(RuleBasedStateMachine):
         windows = {(EPOCH - 1000 + at) // 5 for at in (request.at, self.loop.time())}
         if request.answer is None or len(windows) == 1:
             self.sent.remove(request)
-            leave = self.gate.forget if request.answer is None else self.gate.lost
-            self.do(lambda: leave(request.operation, request.ticket))
+            leave = self.limiter.cancel if request.answer is None else self.limiter.abandon
+            self.do(lambda: leave(request.permit))
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
@@ -198,17 +200,17 @@ class GateMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_is_well(self) -> None:
-        if not hasattr(self, "gate"):
+        if not hasattr(self, "limiter"):
             return
-        assert self.gate.in_flight == len(self.sent) <= self.places
-        assert waiting_at(self.gate) == len(self.calls)
+        assert self.limiter.in_flight == len(self.sent) <= self.concurrency
+        assert waiting_at(self.limiter) == len(self.calls)
         for operation, numbers in self.admitted.items():
             assert numbers == sorted(numbers), operation
         assert self.loop.timers <= 1
         assert [server.rejected for server in self.servers.values()] == [0, 0]
 
     def teardown(self) -> None:
-        if hasattr(self, "gate"):
+        if hasattr(self, "limiter"):
             for _ in range(1000):
                 if not self.calls and not self.sent:
                     break
@@ -224,8 +226,8 @@ class GateMachine(RuleBasedStateMachine):
         if request.answer is None:
             self._count(request)
         assert request.answer is not None
-        self.gate.answered(request.operation, request.ticket, *request.answer)
+        self.limiter.record_response(request.permit, *request.answer)
 
 
-TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+TestLimiterMachine = LimiterMachine.TestCase
+TestLimiterMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)

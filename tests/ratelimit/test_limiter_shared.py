@@ -20,68 +20,68 @@ def named(name: str | None, remaining: int, limit: int = 1000) -> RateLimit:
 @virtual
 async def test_operations_of_the_same_limit_share_a_ledger() -> None:
     """Once both have given the limit's name, what one has spent the other one cannot."""
-    gate = make()
-    await opened(gate, GET, named("tokens", 1))
-    assert gate.try_enter(LIST) is not None  # its limit is not known yet
-    gate = make()
-    await opened(gate, GET, named("tokens", 2))
-    await opened(gate, LIST, named("tokens", 1))
-    ticket = gate.try_enter(LIST)
-    assert ticket is not None
-    assert gate.try_enter(GET) is None
-    assert gate.try_enter(LIST) is None
-    gate.forget(LIST, ticket)
-    assert gate.try_enter(GET) is not None
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 1))
+    assert limiter.try_acquire(LIST) is not None  # its limit is not known yet
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 2))
+    await opened(limiter, LIST, named("tokens", 1))
+    permit = limiter.try_acquire(LIST)
+    assert permit is not None
+    assert limiter.try_acquire(GET) is None
+    assert limiter.try_acquire(LIST) is None
+    limiter.cancel(permit)
+    assert limiter.try_acquire(GET) is not None
 
 
 @virtual
 async def test_operations_of_different_limits_do_not_share() -> None:
     """Another name, or none, is another account."""
-    gate = make()
-    await opened(gate, GET, named("tokens", 0))
-    await opened(gate, LIST, named("lists", 500))
-    await opened(gate, "other", named(None, 500))
-    assert gate.try_enter(GET) is None
-    assert gate.try_enter(LIST) is not None
-    assert gate.try_enter("other") is not None
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 0))
+    await opened(limiter, LIST, named("lists", 500))
+    await opened(limiter, "other", named(None, 500))
+    assert limiter.try_acquire(GET) is None
+    assert limiter.try_acquire(LIST) is not None
+    assert limiter.try_acquire("other") is not None
 
 
 @virtual
 async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
-    """Requests that wait when their operation joins another's ledger are served with the others, oldest first."""
-    gate = make(places=10)
-    await opened(gate, GET, named("tokens", 0))
+    """Requests that wait when their operation joins another's window are served with the others, oldest first."""
+    limiter = make(concurrency=10)
+    await opened(limiter, GET, named("tokens", 0))
     order: list[str] = []
 
     async def call(operation: str) -> None:
-        ticket = await enter(gate, operation)
+        permit = await enter(limiter, operation)
         order.append(operation)
-        gate.answered(operation, ticket, named("tokens", 500), 200)
+        limiter.record_response(permit, named("tokens", 500), 200)
 
-    first = gate.try_enter(LIST)  # alone, so that the others of its kind wait
+    first = limiter.try_acquire(LIST)  # alone, so that the others of its kind wait
     assert first is not None
     tasks = [asyncio.create_task(call(operation)) for operation in (LIST, GET, LIST, GET)]
     await turns()
-    gate.answered(LIST, first, named("tokens", 0), 200)
+    limiter.record_response(first, named("tokens", 0), 200)
     await turns()
     assert order == []
     tasks[2].cancel()
     await asyncio.sleep(11)
     assert order == [LIST, GET, GET]
-    assert waiting_at(gate) == 0
-    assert gate.in_flight == 0
+    assert waiting_at(limiter) == 0
+    assert limiter.in_flight == 0
 
 
 @virtual
 async def test_what_is_in_flight_counts_on_the_shared_ledger() -> None:
-    """When an operation joins another's ledger, the other's requests without an answer yet are not forgotten."""
-    gate = make()
-    await opened(gate, GET, named("tokens", 10))
-    assert all(gate.try_enter(GET) for _ in range(2))
-    await opened(gate, LIST, named("tokens", 3))
-    assert gate.try_enter(LIST) is not None
-    assert gate.try_enter(GET) is None
-    assert gate.try_enter(LIST) is None
+    """When an operation joins another's window, the other's requests without an answer yet are not forgotten."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 10))
+    assert all(limiter.try_acquire(GET) for _ in range(2))
+    await opened(limiter, LIST, named("tokens", 3))
+    assert limiter.try_acquire(LIST) is not None
+    assert limiter.try_acquire(GET) is None
+    assert limiter.try_acquire(LIST) is None
 
 
 @pytest.mark.parametrize("patience", [(12.0, None), (None, 12.0), (12.0, 12.0), (None, None)], ids=str)
@@ -89,36 +89,36 @@ async def test_what_is_in_flight_counts_on_the_shared_ledger() -> None:
 async def test_those_who_moved_to_the_shared_ledger_keep_their_patience(
     patience: tuple[float | None, float | None],
 ) -> None:
-    """When the shared quota is put off, the impatient of both operations are told, and nobody else."""
-    gate = make()
-    await opened(gate, GET, named("tokens", 0))
-    first = gate.try_enter(LIST)
+    """When the shared rate limit is put off, the impatient of both operations are told, and nobody else."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 0))
+    first = limiter.try_acquire(LIST)
     assert first is not None
     calls = [
-        asyncio.create_task(enter(gate, operation, seconds))
+        asyncio.create_task(enter(limiter, operation, seconds))
         for operation, seconds in zip((GET, LIST), patience, strict=True)
     ]
     await turns()
-    gate.answered(LIST, first, named("tokens", 0), 200)
-    gate.close(LIST, 60.0)
+    limiter.record_response(first, named("tokens", 0), 200)
+    limiter.pause(LIST, 60.0)
     await turns()
     assert [task.done() for task in calls] == [seconds is not None for seconds in patience]
     for task in calls:
         task.cancel()
     await asyncio.wait(calls)
-    assert waiting_at(gate) == 0
+    assert waiting_at(limiter) == 0
 
 
 @pytest.mark.parametrize(("between", "remaining"), [(None, 400), ("other", 7)])
 @virtual
 async def test_the_rate_limit_is_that_of_the_operation_used_last(between: str | None, remaining: int) -> None:
-    """An operation that joins another's ledger is shown with that, unless one with another limit was used meanwhile."""
-    gate = make()
-    await opened(gate, GET, named("tokens", 500))
-    ticket = gate.try_enter(LIST)
-    assert ticket is not None
+    """An operation that joins another's window is shown with that, unless one with another limit was used meanwhile."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 500))
+    permit = limiter.try_acquire(LIST)
+    assert permit is not None
     if between is not None:
-        await opened(gate, between, named("others", 7))
-    gate.answered(LIST, ticket, named("tokens", 400), 200)
-    assert gate.rate_limit is not None
-    assert gate.rate_limit.remaining == remaining
+        await opened(limiter, between, named("others", 7))
+    limiter.record_response(permit, named("tokens", 400), 200)
+    assert limiter.rate_limit is not None
+    assert limiter.rate_limit.remaining == remaining

@@ -1,4 +1,4 @@
-"""Many clients and windows in virtual time: the real ledger and gate, and a server that they only know by headers."""
+"""Many clients and windows in virtual time: the real window and limiter, and a server that they only know by headers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_windows_of_any_length(period: float) -> None:
 def test_three_hundred_in_flight() -> None:
     """More in flight than a window allows is no reason for a 429."""
     server = server_of()
-    play(server, {"todo": 390, "places": 300})
+    play(server, {"todo": 390, "concurrency": 300})
     assert server.rejected == 0
 
 
@@ -111,10 +111,10 @@ def test_the_reserve_is_left_to_others() -> None:
 
 
 def test_simpler_gates_do_worse() -> None:
-    """What the ledger is for: without it, or with a gate that only closes on a 429, a fifth of the requests is lost."""
-    for gate in GATES[:2]:
+    """What the window is for: without it, or with a limiter that only closes on a 429, a fifth of the requests is lost."""
+    for limiter in GATES[:2]:
         server = server_of(period=10.0)
-        play(server, {"todo": 500, "gate": gate})
+        play(server, {"todo": 500, "limiter": limiter})
         assert server.rejected > 0.2 * sum(server.requests.values())
 
 
@@ -132,18 +132,18 @@ def test_a_start_just_before_a_boundary(limit: int, before: float) -> None:
     limit=st.integers(1, 60),
     period=st.sampled_from([2.0, 3.0, 10.0]),
     todo=st.integers(1, 150),
-    places=st.integers(1, 80),
+    concurrency=st.integers(1, 80),
     latency=st.floats(0.001, 0.3),
     start=st.floats(0.0, 10.0),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_client_alone_never_overspends(
-    limit: int, period: float, todo: int, places: int, latency: float, start: float, seed: int
+    limit: int, period: float, todo: int, concurrency: int, latency: float, start: float, seed: int
 ) -> None:
     """Whatever the limit, the latency and the moment: no window is asked for more than its limit, and all ends."""
     server = server_of(limit, period, seed=seed, latency=latency)
-    (client,) = play(server, {"todo": todo, "places": places}, start=start)
+    (client,) = play(server, {"todo": todo, "concurrency": concurrency}, start=start)
     assert server.rejected == 0
     assert max(server.requests.values()) <= limit
     assert sum(server.accepted.values()) == todo

@@ -11,33 +11,33 @@ from hypothesis import strategies as st
 from support.windows import answer, rate
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ledger import Ledger, Ticket
+from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
 
 # The light way
 
 
-class Heavy(Ledger):
-    """A ledger that goes the long way for every question and answer."""
+class Heavy(RateLimitWindow):
+    """A window that goes the long way for every question and answer."""
 
     def _is_easy(self, now: float, ahead: int) -> bool:
         return False
 
-    def _passes_lightly(self, ticket: Ticket, now: float, rate: RateLimit) -> bool:
+    def _passes_lightly(self, permit: Permit, now: float, rate: RateLimit) -> bool:
         return False
 
 
-def state(ledger: Ledger, now: float) -> tuple[Any, ...]:
-    """Return all that a ledger says, and what it will say it from."""
-    shortages = [ledger.shortage(now, ahead) for ahead in (0, 2, 60, 2_000)]
-    return shortages, ledger.view(now), ledger.wait(now), ledger.boundary, ledger.contention
+def state(window: RateLimitWindow, now: float) -> tuple[Any, ...]:
+    """Return all that a window says, and what it will say it from."""
+    shortages = [window.exhausted_for(now, ahead) for ahead in (0, 2, 60, 2_000)]
+    return shortages, window.view(now), window.delay_until_admitted(now), window.end, window.contention
 
 
-def with_plenty(kind: type[Ledger], at: float = 3.0) -> Ledger:
-    """Return a ledger of a window with so much left that answers may go the short way."""
-    ledger = kind(places=1)
-    answer(ledger, at, at + 0.1, rate(900, 10 - at % 10, limit=1_000))
-    assert ledger.may_go(at + 0.1)
-    return ledger
+def with_plenty(kind: type[RateLimitWindow], at: float = 3.0) -> RateLimitWindow:
+    """Return a window of a window with so much left that answers may go the short way."""
+    window = kind(concurrency=1)
+    answer(window, at, at + 0.1, rate(900, 10 - at % 10, limit=1_000))
+    assert window.can_send(at + 0.1)
+    return window
 
 
 @pytest.mark.parametrize("status", [200, 429])
@@ -58,25 +58,25 @@ def with_plenty(kind: type[Ledger], at: float = 3.0) -> Ledger:
 )
 def test_an_answer_that_tells_something_new_is_taken_in(said: RateLimit, status: int) -> None:
     """Whatever is other than before in an answer, or not there any more, is not overlooked for there being plenty."""
-    light, heavy = with_plenty(Ledger), with_plenty(Heavy)
-    for ledger in (light, heavy):
-        ledger.answered(ledger.send(3.2), 3.3, 3.3, said, status)
+    light, heavy = with_plenty(RateLimitWindow), with_plenty(Heavy)
+    for window in (light, heavy):
+        window.record_response(window.acquire(3.2), 3.3, 3.3, said, status)
     assert state(light, 3.4) == state(heavy, 3.4)
-    assert light.may_go(3.4) == heavy.may_go(3.4)
+    assert light.can_send(3.4) == heavy.can_send(3.4)
 
 
 def test_after_plenty_too_a_window_begins_with_one_request() -> None:
     """That there was plenty in a window says nothing about the next one, whose first request goes alone."""
-    ledger = with_plenty(Ledger)
-    answer(ledger, 4.0, 4.1, rate(890, 6, limit=1_000))
-    assert ledger.may_go(10.1)
-    ledger.send(10.1)
-    assert not ledger.may_go(10.1)
+    window = with_plenty(RateLimitWindow)
+    answer(window, 4.0, 4.1, rate(890, 6, limit=1_000))
+    assert window.can_send(10.1)
+    window.acquire(10.1)
+    assert not window.can_send(10.1)
 
 
 def test_a_rounding_is_found_out_where_there_is_plenty() -> None:
     """With plenty left, too, an answer that no rounding to nearest could give shows that the server rounds down."""
-    light, heavy = Ledger(places=1), Heavy(places=1)
+    light, heavy = RateLimitWindow(concurrency=1), Heavy(concurrency=1)
     for at, remaining, reset, shift in (
         (3.6, 900, 6, 0.0),
         (9.75, 890, 0, 0.5),
@@ -84,27 +84,27 @@ def test_a_rounding_is_found_out_where_there_is_plenty() -> None:
         (10.3, 990, 10, 0.5),
         (10.55, 980, 10, 1.0),
     ):
-        for ledger in (light, heavy):
-            answer(ledger, at, at + 0.05, rate(remaining, reset, limit=1_000))
-            assert ledger.boundary is not None
-            assert ledger.boundary.shift == shift
+        for window in (light, heavy):
+            answer(window, at, at + 0.05, rate(remaining, reset, limit=1_000))
+            assert window.end is not None
+            assert window.end.rounding_offset == shift
         assert state(light, at + 0.05) == state(heavy, at + 0.05)
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_an_answer_to_a_request_from_elsewhere_is_none_of_this_windows_own(foreign: bool) -> None:
-    """A request of the window before, or of a ledger that has joined this one, says nothing about who else is here."""
-    pair: list[Ledger] = []
-    for kind in (Ledger, Heavy):
+    """A request of the window before, or of a window that has joined this one, says nothing about who else is here."""
+    pair: list[RateLimitWindow] = []
+    for kind in (RateLimitWindow, Heavy):
         before = with_plenty(kind, 3.0)
-        late = before.send(9.95)
-        ledger = with_plenty(kind, 10.0) if foreign else before
-        ledger.in_flight += foreign
-        answer(ledger, 10.1, 10.15, rate(880, 10, limit=1_000))
-        assert ledger.may_go(10.15)
-        late.window = ledger.window if foreign else late.window
-        ledger.answered(late, 10.2, 10.2, rate(850, 10, limit=1_000), 200)
-        pair.append(ledger)
+        late = before.acquire(9.95)
+        window = with_plenty(kind, 10.0) if foreign else before
+        window.in_flight += foreign
+        answer(window, 10.1, 10.15, rate(880, 10, limit=1_000))
+        assert window.can_send(10.15)
+        late.window_number = window.number if foreign else late.window_number
+        window.record_response(late, 10.2, 10.2, rate(850, 10, limit=1_000), 200)
+        pair.append(window)
     light, heavy = pair
     assert state(light, 10.2) == state(heavy, 10.2)
 
@@ -123,33 +123,38 @@ def test_an_answer_to_a_request_from_elsewhere_is_none_of_this_windows_own(forei
         max_size=60,
     ),
     limit=st.sampled_from([40, 80, 1_000]),
-    places=st.sampled_from([1, 3]),
+    concurrency=st.sampled_from([1, 3]),
     phase=st.floats(0.0, 10.0),
     offset=st.sampled_from([0.0, 0.43, -0.43]),
     rounded=st.sampled_from([math.ceil, round, math.floor]),
 )
 def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
-    script: list[tuple[float, int, int, int, bool]], limit: int, places: int, phase: float, offset: float, rounded: Any
+    script: list[tuple[float, int, int, int, bool]],
+    limit: int,
+    concurrency: int,
+    phase: float,
+    offset: float,
+    rounded: Any,
 ) -> None:
-    """The short way of an answer leaves a ledger that says the same at every moment as one that knows no short way."""
-    pair = Ledger(places=places), Heavy(places=places)
+    """The short way of an answer leaves a window that says the same at every moment as one that knows no short way."""
+    pair = RateLimitWindow(concurrency=concurrency), Heavy(concurrency=concurrency)
     now, used, window = 1_000.0 + phase, 0, 0
-    in_flight: list[tuple[Ticket, Ticket, RateLimit]] = []
+    in_flight: list[tuple[Permit, Permit, RateLimit]] = []
     for seconds, sends, answers, others, oldest in script:
         now += seconds
         if (now + offset) // 10 != window:
             window, used = (now + offset) // 10, 0
         used = min(used + others, limit)
-        for _ in range(min(sends, places - len(in_flight))):
-            light, heavy = (ledger.may_go(now) for ledger in pair)
+        for _ in range(min(sends, concurrency - len(in_flight))):
+            light, heavy = (window.can_send(now) for window in pair)
             assert light == heavy
             if light and used < limit:
                 used += 1
                 rate = RateLimit(limit, 10.0, limit - used, float(rounded(10 - (now + offset) % 10)), "name")
-                in_flight.append((pair[0].send(now), pair[1].send(now), rate))
+                in_flight.append((pair[0].acquire(now), pair[1].acquire(now), rate))
         for _ in range(min(answers, len(in_flight))):
-            *tickets, rate = in_flight.pop(0 if oldest else -1)
-            for ledger, ticket in zip(pair, tickets, strict=True):
-                ledger.answered(ticket, now, now, rate, 200)
-        light_state, heavy_state = (state(ledger, now) for ledger in pair)
+            *permits, rate = in_flight.pop(0 if oldest else -1)
+            for window, permit in zip(pair, permits, strict=True):
+                window.record_response(permit, now, now, rate, 200)
+        light_state, heavy_state = (state(window, now) for window in pair)
         assert light_state == heavy_state

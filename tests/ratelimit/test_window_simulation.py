@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ledger import Ledger, Ticket
+from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
 
 # A client alone against a server that counts windows
 
@@ -38,15 +38,15 @@ def simulate(
     limit: int = 40,
     period: float = 3.0,
     requests: int = 200,
-    places: int = 20,
+    concurrency: int = 20,
     latency: tuple[float, float] = (0.01, 0.04),
     seed: int = 0,
 ) -> Run:
-    """Send requests through a ledger to a server with a window of its own, in virtual time."""
+    """Send requests through a window to a server with a window of its own, in virtual time."""
     randomness = random.Random(seed)
-    ledger = Ledger()
+    window = RateLimitWindow()
     counts: dict[int, int] = {}
-    pending: list[tuple[float, int, Ticket, RateLimit, int]] = []
+    pending: list[tuple[float, int, Permit, RateLimit, int]] = []
     now, todo, rejected, number, skew = begin, requests, 0, 0, 1.79e9 + 0.123
 
     def serve(arrived: float) -> tuple[RateLimit, int]:
@@ -62,17 +62,17 @@ def simulate(
 
     while todo or pending:
         assert now < begin + 100 * period, "it does not end"
-        while todo and len(pending) < places and ledger.wait(now) <= 0:
+        while todo and len(pending) < concurrency and window.delay_until_admitted(now) <= 0:
             there, back = randomness.uniform(*latency), randomness.uniform(*latency)
             said, status = serve(now + there)
             number += 1
-            heapq.heappush(pending, (now + there + back, number, ledger.send(now), said, status))
+            heapq.heappush(pending, (now + there + back, number, window.acquire(now), said, status))
             todo -= 1
-        wait = ledger.wait(now)
-        rings = now + wait if todo and len(pending) < places and wait > 0 else math.inf
+        wait = window.delay_until_admitted(now)
+        rings = now + wait if todo and len(pending) < concurrency and wait > 0 else math.inf
         if pending and pending[0][0] <= rings:
-            now, _, ticket, said, status = heapq.heappop(pending)
-            ledger.answered(ticket, now, now + skew, said, status)
+            now, _, permit, said, status = heapq.heappop(pending)
+            window.record_response(permit, now, now + skew, said, status)
             if status == 429:
                 rejected += 1
                 todo += 1
@@ -90,12 +90,12 @@ NEAR, FAR = (0.001, 0.004), (0.05, 0.06)  # seconds, one way
 
 
 @pytest.mark.parametrize("begin", BEGINS)
-@pytest.mark.parametrize(("places", "latency"), [(1, NEAR), (20, (0.01, 0.04)), (50, FAR)])
+@pytest.mark.parametrize(("concurrency", "latency"), [(1, NEAR), (20, (0.01, 0.04)), (50, FAR)])
 def test_alone_and_in_time_it_meets_no_429_and_wastes_nothing(
-    places: int, latency: tuple[float, float], begin: float
+    concurrency: int, latency: tuple[float, float], begin: float
 ) -> None:
     """Rounding up, as the real API does, with clocks right: no 429, full windows, done soon after the limit's time."""
-    run = simulate(begin=begin, places=places, latency=latency)
+    run = simulate(begin=begin, concurrency=concurrency, latency=latency)
     assert run.rejected == 0
     assert all(used >= 0.99 * 40 for used in run.full)
     assert run.late <= 0.5

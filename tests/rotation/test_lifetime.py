@@ -24,7 +24,7 @@ from dd_sa_tokens import (
     RotationError,
     TokensClient,
 )
-from dd_sa_tokens._rotate import successor_expiry
+from dd_sa_tokens._rotation.saga import successor_expiry
 
 pytestmark = pytest.mark.usefixtures("loop_errors")
 

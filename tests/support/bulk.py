@@ -13,8 +13,8 @@ from dd_sa_tokens import (
     DatadogError,
     TokenResult,
 )
-from dd_sa_tokens._arguments import check_id
 from dd_sa_tokens._bulk import collect, stream
+from dd_sa_tokens._validation import check_id
 
 WIDTH = 4
 HANG = 2.0  # seconds, after which something that should end is taken for hung

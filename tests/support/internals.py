@@ -12,15 +12,17 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from dd_sa_tokens import TokensClient, _codec, _rotate
+from dd_sa_tokens import TokensClient
 from dd_sa_tokens import client as client_module
-from dd_sa_tokens._crew import Crew
-from dd_sa_tokens._gate import Gate
-from dd_sa_tokens._inquiry import Inquiry
-from dd_sa_tokens._ledger import Ledger, Ticket
-from dd_sa_tokens._pipeline import Pipeline
-from dd_sa_tokens._wire import Request
-from dd_sa_tokens.config import Credentials
+from dd_sa_tokens._bulk.fetcher import Fetcher
+from dd_sa_tokens._bulk.worker_pool import WorkerPool
+from dd_sa_tokens._credentials import Credentials
+from dd_sa_tokens._execution import Executor
+from dd_sa_tokens._protocol import documents
+from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens._ratelimit import RateLimiter
+from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
+from dd_sa_tokens._rotation import saga
 from dd_sa_tokens.testing import FakeDatadog
 
 # A client's requests
@@ -28,64 +30,64 @@ from dd_sa_tokens.testing import FakeDatadog
 
 def in_flight(client: TokensClient) -> int:
     """Return the number of requests that the rate limiter let pass and that are not answered yet."""
-    return client._gate.in_flight
+    return client._limiter.in_flight
 
 
 def waiting(client: TokensClient) -> int:
     """Return the number of calls that wait for the rate limiter."""
-    return waiting_at(client._gate)
+    return waiting_at(client._limiter)
 
 
 def counted_in_windows(client: TokensClient) -> int:
     """Return the number of requests that the rate-limit windows count as in flight."""
-    return sum(lane.ledger.in_flight for lane in client._gate._lanes.values())
+    return sum(bucket.window.in_flight for bucket in client._limiter._buckets)
 
 
 def on_the_wire(client: TokensClient) -> int:
     """Return the number of attempts that the transport is making."""
-    return len(client._pipeline._transport._attempts)
+    return len(client._executor._transport._exchanges)
 
 
 def is_open(client: TokensClient) -> bool:
     """Return whether the client has not been closed."""
-    return not client._pipeline.closed
+    return not client._executor.closed
 
 
 async def send(client: TokensClient, request: Request[Any]) -> Any:
     """Send a request that the client has no method for."""
-    return await client._pipeline.send(request)
+    return await client._executor.send(request, client._options)
 
 
 def expire_attempts(client: TokensClient) -> None:
     """Let the time of all attempts be up now."""
-    transport = client._pipeline._transport
-    for attempt in transport._attempts.values():
-        attempt.deadline = 0.0
+    transport = client._executor._transport
+    for exchange in transport._exchanges:
+        exchange.deadline = 0.0
     transport.expire()
 
 
 def point_at(client: TokensClient, url: str) -> None:
     """Let a client that exists already send to another server."""
-    client._pipeline._transport._base_url = URL(url)
+    client._executor._transport._base_url = URL(url)
 
 
 def confirm_window(client: TokensClient, operation: str) -> None:
     """Let the rate limiter take the current window for confirmed, so that the next request need not wait."""
-    client._gate._lanes[operation].ledger.confirmed = True
+    client._limiter._buckets.route_of(operation).bucket.window.confirmed = True
 
 
 def stop_budget_refill(client: TokensClient) -> None:
     """Let the retry budget get nothing back as time passes."""
-    client._pipeline._budget.per_second = 0.0
+    client._executor._budget.per_second = 0.0
 
 
 def replace_retry_sleep(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
     """Let all clients await `sleep(seconds)` between attempts, instead of sleeping."""
 
-    async def replacement(_pipeline: Pipeline, seconds: float) -> None:
+    async def replacement(_executor: Executor, seconds: float) -> None:
         await sleep(seconds)
 
-    monkeypatch.setattr(Pipeline, "_sleep", replacement)
+    monkeypatch.setattr(Executor, "_sleep", replacement)
 
 
 def replace_base_url(monkeypatch: pytest.MonkeyPatch, read: Callable[[object, object], str]) -> None:
@@ -95,12 +97,12 @@ def replace_base_url(monkeypatch: pytest.MonkeyPatch, read: Callable[[object, ob
 
 def parts(client: TokensClient) -> list[object]:
     """Return the objects that a client is made of and that keys could show in."""
-    return [client._pipeline, client._pipeline._transport, client._gate]
+    return [client._executor, client._executor._transport, client._limiter]
 
 
 def windows(client: TokensClient) -> list[object]:
     """Return what the rate limiter knows of each limit."""
-    return list(client._gate._lanes.values())
+    return list(client._limiter._buckets)
 
 
 def headers_held(credentials: Credentials) -> object:
@@ -113,7 +115,7 @@ def headers_held(credentials: Credentials) -> object:
 
 def session_of(client: TokensClient) -> aiohttp.ClientSession | None:
     """Return the session that the client uses; `None` before it has opened one."""
-    return client._pipeline._transport._session
+    return client._executor._transport._session
 
 
 def connections_in_use(session: aiohttp.ClientSession) -> int:
@@ -131,43 +133,43 @@ def connections_kept(session: aiohttp.ClientSession) -> int:
 # The rate limiter
 
 
-def waiting_at(limiter: Gate) -> int:
+def waiting_at(limiter: RateLimiter) -> int:
     """Return the number of calls that wait for a rate limiter."""
-    return sum(len(lane.waiters) for lane in limiter._lanes.values())
+    return sum(len(bucket.waiters) for bucket in limiter._buckets)
 
 
-def window_of(limiter: Gate, operation: str) -> Ledger:
+def window_of(limiter: RateLimiter, operation: str) -> RateLimitWindow:
     """Return the window of an operation's limit."""
-    return limiter._lanes[operation].ledger
+    return limiter._buckets.route_of(operation).bucket.window
 
 
-def replace_window(limiter: Gate, operation: str, window: Any) -> None:
+def replace_window(limiter: RateLimiter, operation: str, window: Any) -> None:
     """Let a limiter ask another object for an operation's window."""
-    limiter._lanes[operation].ledger = window
+    limiter._buckets.route_of(operation).bucket.window = window
 
 
-def probe_of(window: Ledger) -> Ticket | None:
+def probe_of(window: RateLimitWindow) -> Permit | None:
     """Return the permit of the request that a window waits for, before it lets others pass."""
-    return window._alone
+    return window.probe.permit
 
 
 # Bulk
 
 
-def pool_sizes(pool: Crew) -> dict[str, int]:
+def pool_sizes(pool: WorkerPool) -> dict[str, int]:
     """Return the size of each thing that a worker pool keeps."""
     return {
         "workers": len(pool._workers),
-        "in flight": len(pool._inquiry._flights),
+        "in flight": len(pool._fetcher._in_flight),
         "ready": len(pool._ready),
         "idle": len(pool._idle),
         "outstanding": pool._outstanding,
     }
 
 
-def duplicates_kept(inquiry: Inquiry) -> int:
+def duplicates_kept(fetcher: Fetcher) -> int:
     """Return the number of IDs whose duplicates wait for an answer."""
-    return len(inquiry._twins)
+    return len(fetcher._in_flight._duplicates)
 
 
 # Decoding and rotation
@@ -175,17 +177,17 @@ def duplicates_kept(inquiry: Inquiry) -> int:
 
 def json_loads_strictly(content: bytes) -> Any:
     """Parse JSON with the standard library, as the package does where orjson is not installed."""
-    return _codec._loads_strictly(content)
+    return documents._loads_strictly(content)
 
 
 def decode_with(monkeypatch: pytest.MonkeyPatch, loads: Callable[[bytes], Any]) -> None:
     """Let all bodies be parsed by `loads`."""
-    monkeypatch.setattr(_codec, "_loads", loads)
+    monkeypatch.setattr(documents, "_loads", loads)
 
 
 def undo_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let a cancelled rotation give up revoking the new token after so many seconds."""
-    monkeypatch.setattr(_rotate, "_UNDO_WITHIN", seconds)
+    monkeypatch.setattr(saga, "_UNDO_WITHIN", seconds)
 
 
 # The fake server

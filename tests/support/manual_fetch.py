@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from dd_sa_tokens import AccessToken, DatadogError, TokenResult
-from dd_sa_tokens._inquiry import Inquiry
+from dd_sa_tokens._bulk.fetcher import Fetcher
 
 
 class ManualFetch:
@@ -16,7 +16,7 @@ class ManualFetch:
         self.asked: list[str] = []
         self.changes = 0
         self.answers: dict[str, asyncio.Future[AccessToken]] = {}
-        self.inquiry = Inquiry(self._fetch, self._changed)
+        self.inquiry = Fetcher(self._fetch, self._changed)
 
     def _changed(self) -> None:
         self.changes += 1

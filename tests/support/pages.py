@@ -26,10 +26,10 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens._arguments import check_id
 from dd_sa_tokens._bulk import collect
-from dd_sa_tokens._codec import Page
-from dd_sa_tokens._listing import choose, list_all, read_pages
+from dd_sa_tokens._pagination import choose, list_all, read_pages
+from dd_sa_tokens._protocol.documents import Page
+from dd_sa_tokens._validation import check_id
 
 WIDTH = 4
 SIZE = 5

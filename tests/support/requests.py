@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from multidict import CIMultiDict
-
-from dd_sa_tokens import (
-    APIError,
-)
 from dd_sa_tokens._wire import (
     Failure,
-    Reply,
     Request,
+    Response,
     create_token,
     get_token,
     interpret,
     list_tokens,
     revoke_token,
     update_token,
+)
+from multidict import CIMultiDict
+
+from dd_sa_tokens import (
+    APIError,
 )
 
 ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
     return text
 
 
-def error(answer: Reply) -> APIError:
+def error(answer: Response) -> APIError:
     outcome = interpret(REQUEST, answer, plain)
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, APIError)
@@ -46,6 +46,6 @@ RECORDED_ID = "9d4b2c6e-8f01-4723-a5b9-e1c3d5f7092b"
 NOW = 1_790_000_003.25  # the local clock when a reply came
 
 
-def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None, **named: str) -> Reply:
+def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None, **named: str) -> Response:
     given = {name.replace("_", "-"): value for name, value in named.items()}
-    return Reply(status, CIMultiDict((headers or {}) | given), body, NOW)
+    return Response(status, CIMultiDict((headers or {}) | given), body, NOW)

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._clock import Clock
+from dd_sa_tokens._ratelimit import RateLimiter
 
 EPOCH = 1_800_000_000.0  # a whole multiple of every period used here
 GET = "get_token"
@@ -70,16 +71,16 @@ def wall() -> float:
     return EPOCH - 1000.0 + now()
 
 
-def make(places: int = 50, reserve: float = 0.0) -> Gate:
-    return Gate(places, reserve=reserve, clock=now, wall=wall)
+def make(concurrency: int = 50, reserve: float = 0.0) -> RateLimiter:
+    return RateLimiter(concurrency, reserve=reserve, clock=Clock(now, wall))
 
 
 def rate(limit: int, remaining: int, reset: float, period: float = 10.0) -> RateLimit:
     return RateLimit(limit, period, remaining, reset, None)
 
 
-async def enter(gate: Gate, operation: str = GET, patience: float | None = None) -> Any:
-    return gate.try_enter(operation) or await gate.enter(operation, patience)
+async def enter(limiter: RateLimiter, operation: str = GET, patience: float | None = None) -> Any:
+    return limiter.try_acquire(operation) or await limiter.acquire(operation, patience)
 
 
 async def turns(count: int = 5) -> None:
@@ -88,11 +89,11 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def opened(gate: Gate, operation: str = GET, answer: RateLimit | None = None) -> None:
-    """Let one request through and answer it, so that the gate knows what there is to know."""
-    ticket = gate.try_enter(operation)
-    assert ticket is not None
-    gate.answered(operation, ticket, answer, 200)
+async def opened(limiter: RateLimiter, operation: str = GET, answer: RateLimit | None = None) -> None:
+    """Let one request through and answer it, so that the limiter knows what there is to know."""
+    permit = limiter.try_acquire(operation)
+    assert permit is not None
+    limiter.record_response(permit, answer, 200)
 
 
 @attrs.define

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ledger import Ledger, Ticket
+from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
 
 SOON = 0.05  # seconds for clocks and timers after a boundary
 
@@ -19,28 +19,33 @@ def rate(
 
 
 def answer(
-    ledger: Ledger, sent: float, received: float, said: RateLimit | None, status: int = 200, skew: float = ALIGNED
+    window: RateLimitWindow,
+    sent: float,
+    received: float,
+    said: RateLimit | None,
+    status: int = 200,
+    skew: float = ALIGNED,
 ) -> None:
     """Send a request, having asked whether it may go, and take in its answer."""
-    ledger.wait(sent)
-    ledger.answered(ledger.send(sent), received, received + skew, said, status)
+    window.delay_until_admitted(sent)
+    window.record_response(window.acquire(sent), received, received + skew, said, status)
 
 
-def opened(remaining: int = 50, reset: float = 7.0, skew: float = ALIGNED, reserve: float = 0.0) -> Ledger:
-    """Return a ledger that knows its window, which ends at 10, after an answer to a request sent at 3.0."""
-    ledger = Ledger(reserve=reserve)
-    answer(ledger, 3.0, 3.2, rate(remaining, reset), skew=skew)
-    return ledger
+def opened(remaining: int = 50, reset: float = 7.0, skew: float = ALIGNED, reserve: float = 0.0) -> RateLimitWindow:
+    """Return a window that knows its window, which ends at 10, after an answer to a request sent at 3.0."""
+    window = RateLimitWindow(reserve=reserve)
+    answer(window, 3.0, 3.2, rate(remaining, reset), skew=skew)
+    return window
 
 
-def left(ledger: Ledger, now: float) -> int | None:
-    view = ledger.view(now)
+def left(window: RateLimitWindow, now: float) -> int | None:
+    view = window.view(now)
     return None if view is None else view.remaining
 
 
-def passing(ledger: Ledger, now: float, most: int = 1000) -> list[Ticket]:
+def passing(window: RateLimitWindow, now: float, most: int = 1000) -> list[Permit]:
     """Send what may go now."""
-    tickets: list[Ticket] = []
-    while len(tickets) < most and ledger.wait(now) <= 0:
-        tickets.append(ledger.send(now))
-    return tickets
+    permits: list[Permit] = []
+    while len(permits) < most and window.delay_until_admitted(now) <= 0:
+        permits.append(window.acquire(now))
+    return permits

@@ -1,0 +1,66 @@
+"""The IDs of a bulk fetch: which values are IDs, which of them are the same, and what may be read twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Iterable, MappingView, Sequence, Sized
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+from uuid import UUID
+
+from dd_sa_tokens.errors import InvalidArgumentError, short_repr
+from dd_sa_tokens.results import TokenResult
+
+Source = Iterable[str | UUID] | AsyncIterable[str | UUID]
+"""What a bulk fetch takes its IDs from."""
+
+PAUSE: Final = object()
+"""Given by a source between IDs: a worker lets the event loop run before it asks for the next one."""
+
+SLICE = 1_000
+"""Positions that are handled between two passes of the event loop: less than 10 ms."""
+
+_UUID_FORM = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def check_source(token_ids: object) -> None:
+    """Refuse a value that does not give IDs.
+
+    Raises:
+        InvalidArgumentError: It is a single `str` or `bytes`, or cannot be iterated over.
+    """
+    if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable | AsyncIterable):
+        kind = type(token_ids).__name__
+        msg = f"token_ids must be an iterable or async iterable of IDs, not a single {kind}"
+        raise InvalidArgumentError(msg)
+
+
+def is_rereadable(source: object) -> bool:
+    """Return whether a source may be read twice.
+
+    A length does not show it: a progress bar or a cursor has one, and is empty when it is read again.
+    """
+    return isinstance(source, Sequence | AbstractSet | MappingView)
+
+
+def has_length(source: object) -> bool:
+    """Return whether a source is sized, and so ends."""
+    return isinstance(source, Sized) and not isinstance(source, AsyncIterable)
+
+
+def as_text(value: Any) -> str | TokenResult:
+    """Return an ID as text; for a value that is no ID, which may not even be hashable, its result."""
+    if type(value) is str:
+        return value
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass may compare and hash as it likes
+    kind = type(value).__name__
+    error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation="get_token")
+    return TokenResult(f"<{kind} {short_repr(value)}>", error=error)  # no ID looks like that
+
+
+def canonical(token_id: str) -> str:
+    """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
+    return token_id.lower() if len(token_id) == 36 and _UUID_FORM.fullmatch(token_id) else token_id

@@ -1,0 +1,126 @@
+"""Buckets: which operations spend the same limit, and the callers that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from dd_sa_tokens.errors import ClientClosedError, RateLimitError
+
+from .window import Permit, RateLimitWindow
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+Refusal = RateLimitError | ClientClosedError
+"""Why a caller gets no permit."""
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A caller that waits for a permit."""
+
+    operation: str
+    outcome: asyncio.Future[Permit | Refusal]
+    deadline: float  # when its longest wait ends, on the loop's clock
+
+
+Key = tuple[str, int | None, float | None]
+"""What tells one limit from another: its name, limit and period."""
+
+
+@attrs.define(eq=False)
+class Bucket:
+    """The window of one limit and the callers that wait for it, by the number that each drew, the oldest first."""
+
+    window: RateLimitWindow
+    key: Key | None = None
+    waiters: OrderedDict[int, Waiter] = attrs.field(factory=OrderedDict[int, Waiter])
+    with_deadline: int = 0  # waiters that have one
+    expected_start: float = -math.inf  # when the last waiter was expected to pass
+    is_exhausted: bool = False  # whether the limit was exhausted when this was last sampled
+    sampled_at: float = -math.inf
+    exhausted_seconds: float = 0.0  # for how long the limit was exhausted, in all
+
+    def sample(self, now: float) -> None:
+        """Add up the time for which the limit is exhausted."""
+        if self.is_exhausted:
+            self.exhausted_seconds += now - self.sampled_at
+        seconds = self.window.exhausted_for(now, 0)
+        if seconds and not self.is_exhausted:
+            _logger.info("the rate limit %s is exhausted for %.2f s", self.window.name or "(no name)", seconds)
+        self.is_exhausted, self.sampled_at = seconds > 0, now
+
+
+@attrs.define(eq=False)
+class Route:
+    """Which bucket an operation spends, and how many of its requests are in flight."""
+
+    bucket: Bucket
+    in_flight: int = 0
+
+
+class Buckets:
+    """The buckets of one client.
+
+    Args:
+        new_window: Makes the window of a limit of which nothing is known yet.
+    """
+
+    def __init__(self, new_window: Callable[[], RateLimitWindow]) -> None:
+        self._new_window = new_window
+        self._routes: dict[str, Route] = {}  # by operation
+        self._all: dict[Bucket, None] = {}  # a set that keeps its order
+        self._by_key: dict[Key, Bucket] = {}
+
+    def __iter__(self) -> Iterator[Bucket]:
+        return iter(self._all)
+
+    def route_of(self, operation: str) -> Route:
+        """Return the route of an operation. A new operation begins with a bucket of its own."""
+        route = self._routes.get(operation)
+        if route is None:
+            route = self._routes[operation] = Route(self._new_bucket())
+        return route
+
+    def _new_bucket(self) -> Bucket:
+        bucket = Bucket(self._new_window())
+        self._all[bucket] = None
+        return bucket
+
+    def assign(self, operation: str, route: Route, key: Key) -> None:
+        """Put an operation into the bucket of the limit that its answer names.
+
+        An operation that is alone in its bucket, and names a limit that is not known yet, keeps its window: its limit
+        was nameless before, or has changed in the middle of a window.
+        """
+        bucket, known = route.bucket, self._by_key.get(key)
+        is_shared = any(other.bucket is bucket for other in self._routes.values() if other is not route)
+        if known is None and not is_shared:
+            self._forget_key(bucket)
+            bucket.key, self._by_key[key] = key, bucket
+            return
+        if known is None:
+            known = self._new_bucket()
+            known.key, self._by_key[key] = key, known
+        route.bucket = known
+        bucket.window.in_flight -= route.in_flight
+        known.window.in_flight += route.in_flight
+        moved = {number: waiter for number, waiter in bucket.waiters.items() if waiter.operation == operation}
+        for number in moved:
+            del bucket.waiters[number]
+        known.waiters = OrderedDict(sorted([*known.waiters.items(), *moved.items()]))
+        with_deadline = sum(waiter.deadline < math.inf for waiter in moved.values())
+        bucket.with_deadline -= with_deadline
+        known.with_deadline += with_deadline
+        if not is_shared:
+            del self._all[bucket]
+            self._forget_key(bucket)
+
+    def _forget_key(self, bucket: Bucket) -> None:
+        if bucket.key is not None:
+            del self._by_key[bucket.key]

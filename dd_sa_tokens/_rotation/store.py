@@ -1,0 +1,79 @@
+"""The caller's `store`: what counts as stored, and whether its exception holds the secret."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, cast
+
+from dd_sa_tokens.errors import InvalidArgumentError
+from dd_sa_tokens.models import CreatedToken, Secret
+
+Store = Callable[[CreatedToken], Awaitable[object] | None]
+"""Stores a new token: an async function, or a plain one that has stored when it returns `None`."""
+
+
+class NotStoredError(Exception):
+    """`store` returned something that stores nothing."""
+
+
+def check_store(store: object, **context: Any) -> None:
+    """Refuse a `store` that can be seen to store nothing.
+
+    Raises:
+        InvalidArgumentError: It is not callable; or it is a generator, an async generator, or a context manager made
+            of one, whose code does not run when it is called.
+    """
+    if not callable(store):
+        msg = f"store must be an async callable that takes the CreatedToken, not {type(store).__name__}"
+        raise InvalidArgumentError(msg, **context)
+    if _is_generator(store):
+        msg = "store must be an async callable that stores when it is awaited, not a generator or a context manager"
+        raise InvalidArgumentError(msg, **context)
+
+
+def _is_generator(store: Callable[..., object]) -> bool:
+    function: Any = store
+    while isinstance(function, partial):
+        function = cast("partial[object]", function).func
+    if not inspect.isroutine(function):
+        function = getattr(function, "__call__", function)  # noqa: B004 - its kind is wanted, not whether it has one
+    if inspect.iscoroutinefunction(function):
+        return False
+    function = inspect.unwrap(function)  # `asynccontextmanager` and the like wrap a generator
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+async def stored_by(result: object) -> None:
+    """Await what `store` returned.
+
+    Raises:
+        NotStoredError: It is neither awaitable nor `None`, such as the future of an executor: so nothing was stored.
+    """
+    if inspect.isawaitable(result):
+        await result
+    elif result is not None:
+        msg = f"store returned {type(result).__name__}, which cannot be awaited, so the new token counts as not stored"
+        raise NotStoredError(msg)
+
+
+def holds_secret(failure: BaseException, key: Secret) -> bool:
+    """Return whether the caller's exception, or one behind or inside it, holds the secret."""
+    left: list[BaseException | None] = [failure]
+    seen: set[int] = set()
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        try:
+            text = f"{error} {error!r} {error.args} {vars(error)}"
+        except Exception:  # noqa: BLE001 - what cannot be shown may hold anything
+            return True
+        if key.reveal() in text:
+            return True
+        left += [error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            left += cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return False
