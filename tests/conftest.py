@@ -26,7 +26,7 @@ fit_to_aiohttp()
 
 @pytest.fixture(autouse=True)
 def _no_datadog_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the keys and the site of whoever runs the tests out of them."""
+    """Remove the user's own Datadog keys and site from the environment of the tests."""
     for name in [name for name in os.environ if name.startswith("DD_")]:
         monkeypatch.delenv(name)
 
@@ -40,7 +40,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def mocked() -> Iterator[aioresponses]:
-    """Answer in aiohttp's place; no socket is opened."""
+    """Answer requests without a server; no socket is opened."""
     with aioresponses() as mock:
         yield mock
 
@@ -86,7 +86,7 @@ async def start_server() -> AsyncIterator[StartServer]:
 
 @pytest.fixture
 async def server(start_server: StartServer) -> RawServer:
-    """A server that answers each request with its token, unless told otherwise."""
+    """A server that answers each request with its token, unless a script says otherwise."""
     return await start_server()
 
 

@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 from support.internals import headers_held
 
 from dd_sa_tokens import ConfigurationError, RetryPolicy, Site
-from dd_sa_tokens.config import (
-    Credentials,
-    check_options,
-    read_base_url,
-    read_credentials,
-)
+from dd_sa_tokens._credentials import Credentials, read_credentials
+from dd_sa_tokens._endpoint import read_base_url
+from dd_sa_tokens.config import Options
 
 API = "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"
 APP = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"
@@ -70,7 +67,7 @@ def test_credentials_become_headers(given: dict[str, str], environ: dict[str, st
 def test_arguments_win_over_the_environment_as_a_whole(
     given: dict[str, str], environ: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """Once any credential is an argument, nothing in the environment is used, mixed in or even complained about."""
+    """Once any credential is an argument, the environment's are neither used, mixed in nor checked."""
     assert credentials(environ, **given).headers() == headers
 
 
@@ -280,7 +277,7 @@ def test_nearest_site_is_suggested(typo: str, nearest: str) -> None:
 
 
 def test_nothing_is_suggested_for_what_resembles_no_site() -> None:
-    """A wild guess helps nobody."""
+    """No site is suggested for a text that resembles none."""
     with pytest.raises(ConfigurationError) as caught:
         read_base_url("zzz", None, {})
     assert "did you mean" not in str(caught.value)
@@ -288,7 +285,7 @@ def test_nothing_is_suggested_for_what_resembles_no_site() -> None:
 
 @given(st.text() | st.from_regex(r"[a-z0-9.@/#:\\-]*datadoghq\.com[a-z0-9.@/#:\\-]*"))
 def test_no_text_as_a_site_sends_keys_elsewhere(site: str) -> None:
-    """Whatever the text, the host that keys go to is Datadog's, or the text is refused."""
+    """For any text, the host that gets the keys is Datadog's, or the text is refused."""
     try:
         url = read_base_url(site, None, {})
     except ConfigurationError:
@@ -373,7 +370,7 @@ def test_unfit_base_urls_are_refused_by_name_and_not_shown(bad: object, why: str
 
 
 def test_site_and_base_url_exclude_each_other() -> None:
-    """Two places to send keys to are one too many."""
+    """A site and a base URL together are refused."""
     with pytest.raises(ConfigurationError, match="either site or base_url"):
         read_base_url(Site.US1, "https://proxy.example", {})
 
@@ -399,7 +396,7 @@ GOOD_OPTIONS = {"concurrency": 50, "timeout": 30.0, "retry": RetryPolicy(), "rat
 )
 def test_options_in_range_are_accepted(name: str, value: object) -> None:
     """The limits of the ranges themselves are fine."""
-    check_options(**(GOOD_OPTIONS | {name: value}))
+    Options(**(GOOD_OPTIONS | {name: value}))
 
 
 @pytest.mark.parametrize(
@@ -415,7 +412,7 @@ def test_options_in_range_are_accepted(name: str, value: object) -> None:
 def test_options_out_of_range_are_refused_by_name(name: str, value: object) -> None:
     """Each option that cannot be right is named by the error."""
     with pytest.raises(ConfigurationError, match=f"^{name} must be"):
-        check_options(**(GOOD_OPTIONS | {name: value}))
+        Options(**(GOOD_OPTIONS | {name: value}))
 
 
 @pytest.mark.parametrize(
@@ -434,7 +431,7 @@ def test_retry_policy_out_of_range_is_refused_by_name(name: str, value: object) 
 
 
 def test_retry_policy_is_frozen_data_with_the_documented_defaults() -> None:
-    """Policies can be shared and compared, since nobody can change them; zeros and no patience limit are fine."""
+    """Policies are immutable, so they can be shared and compared; zeros and no wait limit are allowed."""
     policy = RetryPolicy()
     assert attrs.astuple(policy) == (5, 0.5, 30.0, None)
     assert attrs.evolve(policy, max_attempts=2).max_attempts == 2

@@ -33,7 +33,7 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens.errors import api_error_class
+from dd_sa_tokens.errors import api_error_class, short_repr
 
 TREE = {
     InvalidArgumentError: (DatadogError, ValueError),
@@ -165,7 +165,7 @@ def test_text_says_what_where_and_how_often(error: DatadogError, text: str) -> N
 
 
 @given(st.text(min_size=200))
-def test_text_stays_short_whatever_the_id(token_id: str) -> None:
+def test_text_stays_short_for_any_id(token_id: str) -> None:
     """A hostile ID of any length makes neither a long nor an unprintable text."""
     text = str(DatadogError("no", token_id=token_id))
     assert len(text) < 150
@@ -176,7 +176,7 @@ def test_text_stays_short_whatever_the_id(token_id: str) -> None:
     ("value", "text"),
     [("a", "'a'"), ("x" * 78, f"'{'x' * 78}'"), ("x" * 79, f"'{'x' * 79}... (81 characters)"), (None, "None")],
 )
-def test_shown_cuts_what_is_long(value: object, text: str) -> None:
+def test_short_repr_cuts_what_is_long(value: object, text: str) -> None:
     """Up to 80 characters are shown, and the length of what was longer."""
     assert short_repr(value) == text
 
@@ -184,13 +184,13 @@ def test_shown_cuts_what_is_long(value: object, text: str) -> None:
 @given(any_error)
 def test_errors_survive_pickles_and_copies(error: DatadogError) -> None:
     """Every class keeps its type, text and all attributes through pickle, copy and deepcopy."""
-    twins = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
-    for twin in [*twins, copy.copy(error), copy.deepcopy(error), error.with_context()]:
-        assert twin is not error
-        assert type(twin) is type(error)
-        assert twin.args == error.args
-        assert vars(twin) == vars(error)
-        assert str(twin) == str(error)
+    duplicates = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    for duplicate in [*duplicates, copy.copy(error), copy.deepcopy(error), error.with_context()]:
+        assert duplicate is not error
+        assert type(duplicate) is type(error)
+        assert duplicate.args == error.args
+        assert vars(duplicate) == vars(error)
+        assert str(duplicate) == str(error)
 
 
 @given(any_error)
@@ -209,15 +209,15 @@ def test_with_context_changes_a_copy_only() -> None:
     error = NotFoundError("gone", status=404, token_id="t1", attempts=2)
     with pytest.raises(NotFoundError):
         raise error
-    twin = error.with_context(token_id="t2", attempts=0)
-    assert (twin.token_id, twin.attempts, twin.status) == ("t2", 0, 404)
+    duplicate = error.with_context(token_id="t2", attempts=0)
+    assert (duplicate.token_id, duplicate.attempts, duplicate.status) == ("t2", 0, 404)
     assert (error.token_id, error.attempts) == ("t1", 2)
-    assert twin.__traceback__ is None
-    assert twin.__context__ is None
+    assert duplicate.__traceback__ is None
+    assert duplicate.__context__ is None
 
 
 def test_api_error_defaults_are_empty() -> None:
-    """An `APIError` made without details has no words, no quota, no wait and no request ID."""
+    """An `APIError` made without details has no words, no rate limit, no wait and no request ID."""
     error = APIError("no")
     assert (error.errors, error.rate_limit, error.retry_after, error.request_id) == ((), None, None, None)
     assert SourceError("no").partial == BulkResult()

@@ -51,7 +51,7 @@ class Offsetless(tzinfo):
     ],
 )
 def test_token_is_expired_from_the_moment_of_its_expiry_on(expires_at: datetime | None, expired: bool) -> None:
-    """A token works until just before `expires_at`, whatever the offsets, and for ever without one."""
+    """A token works until just before `expires_at`, with any UTC offset, and for ever without one."""
     assert token(expires_at=expires_at).is_expired(NOON) is expired
 
 
@@ -204,7 +204,7 @@ def test_secret_has_no_vars_and_no_json() -> None:
 
 
 def test_secret_formats_like_its_mask() -> None:
-    """A width in a format string applies to the mask, which does not tell the secret's length."""
+    """A width in a format string applies to the mask, which hides the secret's length."""
     assert f"{Secret('short'):>12}" == "  **********"
     assert str(Secret("a")) == str(Secret("a" * 100)) == "**********"
     assert repr(Secret("a")) == "Secret('**********')"

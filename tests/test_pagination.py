@@ -135,7 +135,7 @@ async def test_a_total_that_is_too_large_ends_at_an_empty_page() -> None:
 
 
 @pytest.mark.parametrize("total", [10**400, 2**64], ids=["10**400", "2**64"])
-async def test_a_total_beyond_all_measure_is_no_riddle(total: int) -> None:
+async def test_a_huge_total_ends_at_an_empty_page(total: int) -> None:
     """Nor does a total that no floating-point number can hold end in anything but the tokens."""
     account = Account(names(12), total=lambda *_: total)
 
@@ -186,7 +186,7 @@ async def test_a_list_that_shrinks_is_not_read_beyond_its_new_end() -> None:
 
 @pytest.mark.parametrize("total", [None, 12, 1_000_000])
 async def test_a_server_that_does_not_count_pages_is_no_endless_list(total: int | None) -> None:
-    """A server that gives the first page whatever the number is not asked for ever: its tokens come once."""
+    """A server that ignores the page number is not asked for ever: its tokens come once."""
     numbers = []
 
     async def read(number: int) -> Page:
@@ -305,7 +305,7 @@ async def test_a_page_that_fails_ends_the_list(failing: list[int], width: int) -
 
 
 async def test_pages_read_ahead_that_failed_unseen_are_no_complaint() -> None:
-    """Whoever leaves before it comes to a page that failed meanwhile hears nothing of it."""
+    """A consumer that leaves before a failed page sees nothing of that failure."""
     account = Account(names(60), errors=dict.fromkeys(range(2, 12), ServerError), delay=0)
 
     async with aclosing(list_all(account.read, 8)) as tokens:
@@ -408,7 +408,7 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(moods(), st.integers(1, 9), st.integers(0, 60))
-def test_a_list_whatever_happens(make: Callable[[], Account], width: int, leave: int) -> None:
+def test_a_list_under_random_scripts(make: Callable[[], Account], width: int, leave: int) -> None:
     """Over such pages, a list gives no token twice, ends, and leaves nothing, also when it is left early."""
 
     async def run() -> None:

@@ -197,7 +197,7 @@ async def test_a_stream_is_an_async_generator() -> None:
 
 @pytest.mark.parametrize("name", ["rate_limit", "stats"])
 def test_what_is_looked_at(name: str) -> None:
-    """The quota and the counters are read-only properties."""
+    """The rate limit and the counters are read-only properties."""
     member = getattr(TokensClient, name)
 
     assert isinstance(member, property)
@@ -205,7 +205,7 @@ def test_what_is_looked_at(name: str) -> None:
 
 
 def test_a_fresh_clients_properties() -> None:
-    """Before any request the quota is unknown and all counters are zero; making a client needs no loop."""
+    """Before any request the rate limit is unknown and all counters are zero; making a client needs no loop."""
     client = TokensClient(access_token="ddpat_x")
 
     assert client.rate_limit is None
@@ -255,7 +255,7 @@ def test_the_fields_of_the_values() -> None:
 
 
 def test_the_retry_policys_defaults() -> None:
-    """Unasked, a call is tried five times, with backoffs from half a second to thirty, and waits for any quota."""
+    """By default a call makes five attempts, with backoffs of 0.5 to 30 s, and waits for any rate limit."""
     assert attrs.asdict(RetryPolicy()) == {
         "max_attempts": 5,
         "initial_backoff": 0.5,
@@ -303,16 +303,16 @@ def test_every_error_carries_its_context_and_pickles(name: str) -> None:
         "oh no", operation="get_token", service_account_id="sa", token_id="t1", attempts=3, outcome_unknown=True
     )
 
-    for twin in (error, pickle.loads(pickle.dumps(error))):
-        assert type(twin) is cls
-        assert (twin.operation, twin.service_account_id, twin.token_id) == ("get_token", "sa", "t1")
-        assert (twin.attempts, twin.outcome_unknown) == (3, True)
+    for duplicate in (error, pickle.loads(pickle.dumps(error))):
+        assert type(duplicate) is cls
+        assert (duplicate.operation, duplicate.service_account_id, duplicate.token_id) == ("get_token", "sa", "t1")
+        assert (duplicate.attempts, duplicate.outcome_unknown) == (3, True)
         for part in ("oh no", "get_token", "sa", "t1", "3 attempts", "unknown"):
-            assert part in str(twin)
+            assert part in str(duplicate)
 
 
 def test_api_errors_carry_the_answer() -> None:
-    """`APIError` has the answer's status, words, quota, delay and request ID."""
+    """`APIError` has the answer's status, words, rate limit, delay and request ID."""
     error = APIError("no", status=418, errors=("teapot",), rate_limit=RateLimit(5), retry_after=1.5, request_id="r-1")
 
     assert (error.status, error.errors, error.rate_limit) == (418, ("teapot",), RateLimit(5))

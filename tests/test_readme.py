@@ -17,7 +17,7 @@ import pytest
 from support.internals import replace_base_url
 
 from benchmarks import report, summary
-from dd_sa_tokens.config import read_base_url
+from dd_sa_tokens._endpoint import read_base_url
 from dd_sa_tokens.testing import FakeDatadog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def examples() -> list[Block]:
 
 
 def is_test(block: Block) -> bool:
-    """Tell whether an example is a test, for pytest to run."""
+    """Return whether an example is a test, for pytest to run."""
     return re.search(r"^(async )?def test_", block.text, re.MULTILINE) is not None
 
 

@@ -125,11 +125,11 @@ def test_bulk_result_repr_is_short() -> None:
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda bulk: pickle.loads(pickle.dumps(bulk))])
 def test_bulk_result_survives_copies_and_pickles(again: object) -> None:
     """Positions, tokens and errors are the same in a copy."""
-    twin = again(BulkResult([GOOD, BAD]))
-    assert twin.tokens == {"a": TOKEN}
-    assert [item.token_id for item in twin] == ["a", "b"]
-    assert isinstance(twin.errors["b"], NotFoundError)
-    assert twin.errors["b"].status == 404
+    duplicate = again(BulkResult([GOOD, BAD]))
+    assert duplicate.tokens == {"a": TOKEN}
+    assert [item.token_id for item in duplicate] == ["a", "b"]
+    assert isinstance(duplicate.errors["b"], NotFoundError)
+    assert duplicate.errors["b"].status == 404
 
 
 def test_source_error_carries_what_was_fetched() -> None:

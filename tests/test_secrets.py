@@ -16,8 +16,8 @@ import attrs
 import pytest
 from support.internals import confirm_window, parts
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
-from support.payloads import quota, resource
-from support.replies import Act, Exchange, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.payloads import rate_limit_headers, resource
+from support.replies import ReceivedRequest, Responder, drip, endless, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import ConfigurationError, CreatedToken, DatadogError, RetryPolicy, TokensClient, converter
@@ -28,14 +28,14 @@ CREDENTIALS = pytest.mark.parametrize(
 )
 
 
-def echo(status: int, padding: int = 0, reset: int = 1) -> Act:
+def echo(status: int, padding: int = 0, reset: int = 1) -> Responder:
     """Answer with the request's own headers, in the body and in the headers that errors show."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         keys = [value for name, value in exchange.headers.items() if name in {"dd-api-key", "dd-application-key"}]
         keys.append(exchange.headers.get("authorization", ""))
         said = ["x" * padding + " ".join(keys), *keys, exchange.head.decode()]
-        headers = quota(10, 5, reset, 3600, **{"X-RateLimit-Name": "n" * (padding % 90) + "".join(keys)})
+        headers = rate_limit_headers(10, 5, reset, 3600, **{"X-RateLimit-Name": "n" * (padding % 90) + "".join(keys)})
         headers |= {"X-Request-Id": "r" * (padding % 90) + "".join(keys), "Location": f"https://x.example/{keys[0]}"}
         await reply(status, {"errors": said, "data": {"id": keys[0], "attributes": {"created_at": keys[0]}}}, headers)(
             exchange
@@ -75,7 +75,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-FAULTS: dict[str, Act] = {
+FAULTS: dict[str, Responder] = {
     **{f"echo {status}": echo(status) for status in (200, 302, 400, 401, 403, 404, 409, 418, 429, 500, 503)},
     "hang up": hang_up(),
     "reset": reset(),
@@ -99,7 +99,7 @@ FAULTS: dict[str, Act] = {
 async def test_no_failure_shows_a_key(
     server: RawServer, log: pytest.LogCaptureFixture, fault: str, credentials: dict[str, str]
 ) -> None:
-    """Whatever a server does, echoing the keys back included, the error, its chain, frames and the logs show none."""
+    """For each failure, even with echoed keys, the error, its chain, its frames and the logs show no key."""
     server.script(otherwise=FAULTS[fault])
     async with TokensClient(base_url=server.url, retry=QUICK, timeout=0.03, **credentials) as client:
         with pytest.raises(DatadogError) as caught:
@@ -171,13 +171,13 @@ async def _group(call: Awaitable[Any], seconds: float) -> None:
         group.create_task(fail())
 
 
-CUT_OFF_AT: dict[str, Act] = {
+CUT_OFF_AT: dict[str, Responder] = {
     "answer": stall(),
     "headers": stall(b"HTTP/1.1 200 OK\r\nX-Echo: "),
     "body": stall(head(200, {"Content-Length": "999"}) + API_KEY.encode()),
     "body, headers known": stall(head(200, {"Content-Length": "999", "X-Echo": API_KEY}) + b"{"),
     "retry": reply(503, Retry_After="0.01, 9"),
-    "gate": reply(429, headers=quota(5, 0, 3000, 3600)),
+    "rate limit": reply(429, headers=rate_limit_headers(5, 0, 3000, 3600)),
     "echo, then answer": echo(500),
     "handshake": stall(),
     "pool": stall(),
@@ -370,12 +370,12 @@ async def test_a_created_key_is_not_pickled_and_copies_keep_it(server: RawServer
                 pickle.dumps(value, protocol)
             assert leaks(str(caught.value)) == []
     assert pickle.loads(pickle.dumps(created.token)) == created.token
-    for twin in (copy.copy(created), copy.deepcopy(created), attrs.evolve(created)):
-        assert twin == created
-        assert twin.key.reveal() == CREATED_KEY
+    for duplicate in (copy.copy(created), copy.deepcopy(created), attrs.evolve(created)):
+        assert duplicate == created
+        assert duplicate.key.reveal() == CREATED_KEY
 
 
-UNREADABLE: dict[str, Act] = {
+UNREADABLE: dict[str, Responder] = {
     "no ID": reply(201, json.dumps({"data": {"attributes": {"key": CREATED_KEY}}}).encode()),
     "key for a date": reply(201, created_body(created_at=CREATED_KEY)),
     "key for scopes": reply(201, created_body(scopes=CREATED_KEY)),

@@ -52,7 +52,7 @@ async def test_every_position_gets_its_result_in_input_order(source: Any) -> Non
 
 
 async def test_a_stream_gives_every_position_one_result(source: Any) -> None:
-    """A stream gives one result for each position, in whatever order."""
+    """A stream gives one result for each position, in any order."""
     token_ids = names(30)
 
     results, error = await drain(source(token_ids), Service(delay=lambda token_id: hash(token_id) % 7))
@@ -89,7 +89,7 @@ async def test_collect_asks_for_a_duplicate_once(source: Any) -> None:
     assert Counter(service.asked) == Counter(set(token_ids))
 
 
-async def test_a_stream_shares_a_request_among_twins_in_flight() -> None:
+async def test_a_stream_shares_a_request_among_duplicates_in_flight() -> None:
     """Duplicates that are in flight together share one request; one that comes later is asked for again."""
     service = Service(delay=5)
 
@@ -210,7 +210,7 @@ def test_any_collection_is_accepted(right: Any) -> None:
     check_source(right)
 
 
-# Whatever happens
+# Random scripts
 
 OUTCOMES: list[type[DatadogError] | None] = [None, NotFoundError, ServerError, InvalidArgumentError]
 FATAL: list[type[DatadogError] | None] = [*OUTCOMES, UnauthorizedError, ForbiddenError, ClientClosedError]
@@ -258,7 +258,7 @@ def check_items(script: dict[str, Any], items: Iterable[TokenResult]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(scripts(OUTCOMES))
-def test_collect_whatever_happens(script: dict[str, Any]) -> None:
+def test_collect_under_random_scripts(script: dict[str, Any]) -> None:
     """Over random outcomes, durations, widths and duplicates, each position gets its own ID's answer, asked once."""
 
     async def run() -> None:
@@ -275,8 +275,8 @@ def test_collect_whatever_happens(script: dict[str, Any]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(scripts(OUTCOMES))
-def test_stream_whatever_happens(script: dict[str, Any]) -> None:
-    """The same holds for a stream, whatever the consumer's pace."""
+def test_stream_under_random_scripts(script: dict[str, Any]) -> None:
+    """The same holds for a stream, at any pace of the consumer."""
 
     async def run() -> None:
         source, service = play(script)
@@ -317,7 +317,7 @@ def test_n_in_n_out_even_when_it_stops(script: dict[str, Any]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(scripts(FATAL), st.integers(0, 40))
-def test_cancellation_whatever_happens(script: dict[str, Any], after: int) -> None:
+def test_cancellation_under_random_scripts(script: dict[str, Any], after: int) -> None:
     """Cancelled at a random moment of a random script, a bulk fetch ends and leaves no task."""
 
     async def run() -> None:

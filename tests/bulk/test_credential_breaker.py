@@ -19,7 +19,7 @@ async def refuse(fetcher: ManualFetch) -> None:
 
 
 async def test_after_a_stop_nothing_is_asked(fetcher: ManualFetch) -> None:
-    """A 401 that a second try confirms is told once, and is the answer for all that comes after."""
+    """A 401 that a second request confirms is reported once, and is the answer to all later IDs."""
     await refuse(fetcher)
     later = await (await fetcher.ask("t2"))
 
@@ -30,12 +30,12 @@ async def test_after_a_stop_nothing_is_asked(fetcher: ManualFetch) -> None:
 
 
 async def test_a_stop_ends_what_is_under_way_as_a_result(fetcher: ManualFetch) -> None:
-    """Who waits for an answer when all is stopped gets the reason as a result, and is no cancelled task."""
+    """A request in flight when the breaker opens ends with the reason as its result, not as a cancelled task."""
     waiting = await fetcher.ask("slow")
     await refuse(fetcher)
 
     assert isinstance((await waiting).error, UnauthorizedError)
-    assert not fetcher.inquiry.busy
+    assert not fetcher.fetcher.is_busy
 
 
 async def test_a_task_that_is_cancelled_when_all_is_stopped_is_cancelled(fetcher: ManualFetch) -> None:
@@ -47,7 +47,7 @@ async def test_a_task_that_is_cancelled_when_all_is_stopped_is_cancelled(fetcher
     await fetcher.give("refused", UnauthorizedError())
     await asyncio.wait([asking, waiting])
 
-    assert fetcher.inquiry.stopped is not None
+    assert fetcher.fetcher.breaker.open_reason is not None
     assert waiting.cancelled()
     assert waiting.cancelling() == 1
 
@@ -56,17 +56,17 @@ async def test_many_403s_are_suspicious_until_something_else_comes(fetcher: Manu
     """Ten 403s hold back what comes next while something is under way; a success lets it go on, and says so."""
     slow = await fetcher.ask("slow")
     for number in range(MANY_FORBIDDEN):
-        assert not fetcher.inquiry.suspicious
+        assert not fetcher.fetcher.breaker.half_open
         await fetcher.ask(f"t{number}")
         await fetcher.give(f"t{number}", ForbiddenError())
-    assert fetcher.inquiry.suspicious
-    assert fetcher.inquiry.stopped is None
+    assert fetcher.fetcher.breaker.half_open
+    assert fetcher.fetcher.breaker.open_reason is None
 
     await fetcher.give("slow")
 
     assert (await slow).ok
-    assert not fetcher.inquiry.suspicious
-    assert fetcher.inquiry.stopped is None
+    assert not fetcher.fetcher.breaker.half_open
+    assert fetcher.fetcher.breaker.open_reason is None
     assert fetcher.changes == 1
 
 
@@ -76,5 +76,5 @@ async def test_many_403s_and_nothing_under_way_is_a_stop(fetcher: ManualFetch) -
         await fetcher.ask(f"t{number}")
         await fetcher.give(f"t{number}", ForbiddenError())
 
-    assert isinstance(fetcher.inquiry.stopped, ForbiddenError)
+    assert isinstance(fetcher.fetcher.breaker.open_reason, ForbiddenError)
     assert fetcher.changes == 1

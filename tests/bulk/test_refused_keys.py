@@ -217,7 +217,7 @@ async def test_leading_403s_resume_when_a_success_was_in_flight(source: Any) -> 
 
 
 async def test_a_success_after_leading_403s_lets_all_workers_go_on() -> None:
-    """Those who held back while it looked as if all were forbidden are all back at work after the first success."""
+    """Workers that paused while every answer was a 403 all continue after the first success."""
     service = Service(
         lambda token_id: ForbiddenError() if int(token_id[1:]) < 12 else None,
         delay=lambda token_id: 1 if int(token_id[1:]) < 12 else 30,
@@ -273,7 +273,7 @@ async def test_bad_ids_say_nothing_about_the_others() -> None:
     assert len(result) == 300
 
 
-async def test_twins_of_one_403_count_once() -> None:
+async def test_duplicates_of_one_403_count_once() -> None:
     """Positions that share one request's 403 are one 403: after four of those the other IDs are still asked for."""
     service = Service(fail(**dict.fromkeys(["a", "b", "c", "t0"], ForbiddenError)), delay=5)
 

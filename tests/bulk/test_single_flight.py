@@ -18,7 +18,7 @@ async def test_what_is_no_id_is_answered_at_once(fetcher: ManualFetch) -> None:
     assert fetcher.asked == []
 
 
-async def test_twins_share_a_request_but_not_an_exception(fetcher: ManualFetch) -> None:
+async def test_duplicates_share_a_request_but_not_an_exception(fetcher: ManualFetch) -> None:
     """Two who ask for the same ID at the same time get one answer, and an exception each."""
     first, second = await fetcher.ask("t1"), await fetcher.ask("t1")
     await fetcher.give("t1", ForbiddenError())
@@ -29,20 +29,22 @@ async def test_twins_share_a_request_but_not_an_exception(fetcher: ManualFetch) 
     assert results[0].error is not results[1].error
 
 
-async def test_an_inquiry_is_busy_until_the_last_twin_has_its_answer(fetcher: ManualFetch) -> None:
-    """Who waits for another's answer is waited for, too; then nothing is kept of it."""
+async def test_busy_until_the_last_duplicate_has_its_answer(fetcher: ManualFetch) -> None:
+    """It is busy until each duplicate has its answer; then nothing of the ID is kept."""
     first, second = await fetcher.ask("t1"), await fetcher.ask("t1")
     seen: list[tuple[bool, bool, bool]] = []
-    fetcher.answers["t1"].add_done_callback(lambda _: seen.append((first.done(), second.done(), fetcher.inquiry.busy)))
+    fetcher.answers["t1"].add_done_callback(
+        lambda _: seen.append((first.done(), second.done(), fetcher.fetcher.is_busy))
+    )
     await fetcher.give("t1")
 
     assert seen == [(True, False, True)]  # right after the first one got it
     assert (await second).ok
-    assert not fetcher.inquiry.busy
-    assert duplicates_kept(fetcher.inquiry) == 0
+    assert not fetcher.fetcher.is_busy
+    assert duplicates_kept(fetcher.fetcher) == 0
 
 
-async def test_a_twin_that_is_cancelled_disturbs_nobody(fetcher: ManualFetch) -> None:
+async def test_a_duplicate_that_is_cancelled_leaves_the_others_alone(fetcher: ManualFetch) -> None:
     """The others get their answer."""
     first, second, third = [await fetcher.ask("t1") for _ in range(3)]
     second.cancel()

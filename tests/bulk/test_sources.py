@@ -169,7 +169,7 @@ async def test_an_error_of_the_client_is_the_call_s() -> None:
     assert isinstance(raised, ConfigurationError)
 
 
-async def test_an_error_of_the_fetch_itself_does_not_hang_its_twins() -> None:
+async def test_an_error_of_the_fetch_itself_does_not_hang_its_duplicates() -> None:
     """Duplicates that wait for a shared request end with it, even when it breaks in an unforeseen way."""
 
     async def fetch(token_id: str) -> AccessToken:
@@ -181,10 +181,10 @@ async def test_an_error_of_the_fetch_itself_does_not_hang_its_twins() -> None:
     assert isinstance(raised, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("token_ids", [["a", "b"], ["a", "a", "a"]], ids=["different", "twins"])
+@pytest.mark.parametrize("token_ids", [["a", "b"], ["a", "a", "a"]], ids=["different", "duplicates"])
 @pytest.mark.parametrize("to_the_end", [True, False], ids=["collect", "stream"])
 async def test_a_fetch_that_cancels_itself_is_not_lost(token_ids: list[str], to_the_end: bool) -> None:
-    """A `CancelledError` that nobody asked for (the HTTP library has some) neither hangs nor drops a position."""
+    """A `CancelledError` that no caller caused (aiohttp raises some) neither hangs nor drops a position."""
 
     async def fetch(token_id: str) -> AccessToken:
         await turns(5)

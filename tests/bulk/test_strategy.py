@@ -29,7 +29,7 @@ from dd_sa_tokens import (
     SourceError,
 )
 from dd_sa_tokens._bulk import stream
-from dd_sa_tokens._pagination import choose
+from dd_sa_tokens._bulk import TokenRequests, make_strategy
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._validation import check_id
 
@@ -134,7 +134,7 @@ class Odd(Collection[str]):
     ids=["list", "tuple", "set", "frozenset", "dict", "keys", "deque", "own"],
 )
 async def test_auto_looks_at_the_list_for_any_sized_collection(make: Callable[[list[str]], Any]) -> None:
-    """Whatever can be read twice and has a size is a collection."""
+    """Anything that has a size and can be read twice is a collection."""
     account = Account(names(30), size=50)
 
     result = await account.collect("auto", make(names(30)))
@@ -266,7 +266,7 @@ async def test_a_total_that_is_too_small_costs_only_requests() -> None:
 async def test_a_list_that_is_refused_costs_only_requests(
     caplog: pytest.LogCaptureFixture, strategy: str, kind: type[DatadogError], failing: int
 ) -> None:
-    """Whatever a page fails with, the pages before it keep their value, the rest is got, and the log says why."""
+    """When a page fails with any error, the pages before it are used, the rest is fetched, and the log says why."""
     caplog.set_level("INFO", "dd_sa_tokens")
     account = Account(names(40), errors={failing: kind}, delay=lambda number: 9 - number)
 
@@ -279,13 +279,14 @@ async def test_a_list_that_is_refused_costs_only_requests(
 
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
-    """A mistake in the house itself is no reason to go another way quietly."""
+    """A bug in the package is raised, not hidden by a change of strategy."""
 
     async def read(_number: int) -> Page:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await choose("list", ["t1"], Account([]).get, read, WIDTH)
+        requests = TokenRequests(Account([]).get, read, partial(read, 0), WIDTH)
+        await make_strategy("list", requests, ["t1"]).prepare()
 
 
 @pytest.mark.parametrize("strategy", ["list", "auto"])
@@ -304,7 +305,7 @@ async def test_tokens_that_move_meanwhile_are_found(strategy: str) -> None:
     assert account.gets == ["t5"]
 
 
-# Whatever happens
+# Random scripts
 
 WRONG: list[Any] = ["", ".", "..", "a\nb", "x" * 257, None, 5, b"t1"]
 ids_of = st.lists(
@@ -370,9 +371,7 @@ def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, width
 
 @settings(max_examples=100, deadline=None)
 @given(wholes(), moods(), st.integers(1, 9))
-def test_the_strategies_give_the_same_whatever_the_list_does(
-    ids: list[Any], make: Callable[[], Account], width: int
-) -> None:
+def test_the_strategies_give_the_same_for_any_list(ids: list[Any], make: Callable[[], Account], width: int) -> None:
     """Over pages that fail, overlap, move and lie, "get", "list" and "auto" give the same, in bulk and streamed."""
 
     async def run() -> None:
@@ -384,8 +383,7 @@ def test_the_strategies_give_the_same_whatever_the_list_does(
             assert account.most_in_flight <= width
             assert len(account.gets) == len(set(account.gets))
             account = make()
-            plan = partial(account.choose, strategy, ids, width)
-            streamed = [item async for item in stream(ids, plan, width)]
+            streamed = [item async for item in stream(ids, account.strategy(strategy, width), width)]
             assert sorted(summary(streamed), key=repr) == sorted(expected, key=repr)
         assert others() == set()
 

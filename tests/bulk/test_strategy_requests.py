@@ -11,7 +11,7 @@ from support.calls import ONCE, Connect
 from support.internals import in_flight, on_the_wire
 from support.keys import ACCOUNT
 from support.lists import Served, connected, names
-from support.replies import Act, hang_up, reply, stall
+from support.replies import Responder, hang_up, reply, stall
 from support.servers import RawServer
 
 from dd_sa_tokens import (
@@ -148,7 +148,7 @@ async def test_wrong_keys_stop_each_strategy(strategy: Any) -> None:
 @pytest.mark.parametrize("failing", [0, 1, 2])
 @pytest.mark.parametrize("act", [reply(400), reply(404), reply(503), hang_up(), reply(200, b"<html>")])
 async def test_pages_before_one_that_fails_keep_their_value(
-    server: RawServer, connect: Connect, act: Act, failing: int
+    server: RawServer, connect: Connect, act: Responder, failing: int
 ) -> None:
     """What the pages before held need not be asked for again."""
     account = Served(names(500), lambda number: act if number == failing else None)
@@ -198,7 +198,7 @@ async def test_a_list_whose_pages_shift_is_read_once_more(
     assert found[-1] == ("t10" if shift is shift_left else "new2")
 
 
-async def test_listing_and_getting_share_the_quota() -> None:
+async def test_listing_and_getting_share_the_rate_limit() -> None:
     """A fetch that lists first and then gets what is absent meets no 429 either."""
     async with FakeDatadog(tokens=600, rate_limit=(15, 1.0)) as datadog, connected(datadog) as client:
         result = await client.get_tokens(datadog.service_account_id, [*datadog.token_ids, *ABSENT])

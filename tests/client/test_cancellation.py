@@ -1,4 +1,4 @@
-"""Cancelling and leaving early, over real sockets: whatever the moment, nothing stays and the client works on."""
+"""Cancelling and leaving early at any moment, over real sockets: nothing is left and the client still works."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("loop_errors")
 
 @pytest.fixture
 async def datadog() -> AsyncIterator[FakeDatadog]:
-    """A Datadog with 40 tokens and quota to waste."""
+    """A fake server with 40 tokens and a high rate limit."""
     async with FakeDatadog(tokens=40, rate_limit=PLENTY) as datadog:
         yield datadog
 
@@ -136,8 +136,8 @@ async def test_a_change_can_be_cancelled_wherever_it_is_suspended(
 
 
 @pytest.mark.parametrize("concurrency", [1, 50])
-async def test_a_call_that_waits_at_the_gate_can_be_cancelled(datadog: FakeDatadog, concurrency: int) -> None:
-    """A call that waits for a place, or for the first answer's headers, is cancelled without harm to the others."""
+async def test_a_call_that_waits_for_the_limiter_can_be_cancelled(datadog: FakeDatadog, concurrency: int) -> None:
+    """A call that waits for concurrency or for the probe's answer can be cancelled without harm to the others."""
     for at in itertools.count(1):
         client = connect(datadog, concurrency=concurrency)
         first = asyncio.create_task(fetch_one(client, datadog))
@@ -155,8 +155,8 @@ async def test_a_call_that_waits_at_the_gate_can_be_cancelled(datadog: FakeDatad
     assert at > 2
 
 
-async def test_a_call_that_waits_for_quota_gives_its_place_back() -> None:
-    """Of those who wait for the next window, the cancelled ones cost nothing and the others go in their order."""
+async def test_a_cancelled_call_that_waits_for_a_window_uses_up_nothing() -> None:
+    """Cancelled calls that waited for the next window use up nothing; the others are sent in their order."""
     async with FakeDatadog(tokens=10, rate_limit=(2, 1.0)) as datadog, connect(datadog) as client:
         account, token_ids = datadog.service_account_id, list(datadog.token_ids)
         while client.rate_limit is None or client.rate_limit.remaining:
@@ -181,7 +181,7 @@ async def test_a_call_that_waits_for_quota_gives_its_place_back() -> None:
         check_nothing_left(client)
 
 
-async def test_all_who_wait_for_quota_can_be_cancelled() -> None:
+async def test_all_calls_that_wait_for_the_limiter_can_be_cancelled() -> None:
     """When all who wait are cancelled, nothing waits any more, and the next call gets the next window."""
     async with FakeDatadog(tokens=10, rate_limit=(2, 1.0)) as datadog, connect(datadog) as client:
         account, token_ids = datadog.service_account_id, list(datadog.token_ids)
@@ -348,8 +348,8 @@ async def test_a_timeout_around_a_call(datadog: FakeDatadog, call: Call) -> None
         check_nothing_left(client)
 
 
-async def test_a_timeout_around_a_wait_for_quota() -> None:
-    """`asyncio.timeout` ends a wait for quota at its own time, not at the window's."""
+async def test_a_timeout_around_a_wait_for_the_rate_limit() -> None:
+    """`asyncio.timeout` ends a wait for the rate limit at its own time, not at the window's."""
     async with FakeDatadog(tokens=3, rate_limit=(3, 60.0), rate_limit_used=2) as datadog, connect(datadog) as client:
         await fetch_one(client, datadog)
         loop = asyncio.get_running_loop()
@@ -375,7 +375,7 @@ async def test_the_clients_timeout_and_an_outer_one_together(datadog: FakeDatado
             check_nothing_left(client)
 
 
-# Cancelled by nobody
+# Cancelled by aiohttp
 
 
 class StuckResolver(AbstractResolver):

@@ -15,8 +15,8 @@ import pytest
 from support.calls import FAST, ONCE, Connect
 from support.internals import in_flight, on_the_wire, replace_retry_sleep
 from support.keys import ACCOUNT, KEYS
-from support.payloads import quota, resource
-from support.replies import Act, hang_up, head, raw, reply, reset, stall
+from support.payloads import rate_limit_headers, resource
+from support.replies import Responder, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
@@ -87,11 +87,11 @@ async def test_a_create_arrives_once_and_whole(server: RawServer, connect: Conne
 
 
 @pytest.mark.parametrize("call", [create, update], ids=["create", "update"])
-@pytest.mark.parametrize("headers", [{"X-RateLimit-Reset": "0.01"}, {}, quota(5, 0, 0, 10)])
+@pytest.mark.parametrize("headers", [{"X-RateLimit-Reset": "0.01"}, {}, rate_limit_headers(5, 0, 0, 10)])
 async def test_a_429_did_nothing(
     server: RawServer, connect: Connect, call: Callable[[TokensClient], Awaitable[Any]], headers: dict[str, str]
 ) -> None:
-    """Refused at the door, a create is sent again with the same body, and so is an update."""
+    """After a 429 a create is sent again with the same body, and so is an update."""
     limited = reply(429, headers=headers)
     server.script(limited, limited, CREATED if call is create else reply())
     await call(connect())
@@ -99,7 +99,7 @@ async def test_a_429_did_nothing(
     assert len(server.requests) == 3
 
 
-async def test_a_create_that_never_got_through_is_no_mystery(server: RawServer, connect: Connect) -> None:
+async def test_a_create_that_only_met_429s_has_a_known_outcome(server: RawServer, connect: Connect) -> None:
     """After nothing but 429s there is no token, and the error does not suggest one."""
     server.script(otherwise=reply(429))
     error = await failed(create(connect(retry=RetryPolicy(max_attempts=3, initial_backoff=0))), RateLimitError)
@@ -111,7 +111,7 @@ async def test_a_create_that_never_got_through_is_no_mystery(server: RawServer, 
 async def test_a_refused_connection_is_made_again(
     start_server: StartServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody listened nothing was made, so a create is tried again, and made once somebody does."""
+    """After a refused connection a create is tried again, and succeeds once the server listens."""
     server = await start_server()
     await server.stop()
     client = connect(base_url=server.url)
@@ -130,10 +130,10 @@ async def test_a_refused_connection_is_made_again(
 
 
 @pytest.mark.parametrize("call", [create, update, revoke])
-async def test_a_connection_that_is_never_made_is_no_mystery(
+async def test_a_refused_connection_has_a_known_outcome(
     start_server: StartServer, connect: Connect, call: Callable[[TokensClient], Awaitable[Any]]
 ) -> None:
-    """Where nobody listens, each call gives up after its tries, and nothing can have been done."""
+    """When the connection is refused, each call gives up after its attempts, and its outcome is known."""
     gone = await start_server()
     await gone.stop()
     error = await failed(
@@ -142,7 +142,7 @@ async def test_a_connection_that_is_never_made_is_no_mystery(
     assert (error.attempts, error.outcome_unknown) == (3, False)
 
 
-DOUBTFUL: dict[str, tuple[Act, type[DatadogError]]] = {
+DOUBTFUL: dict[str, tuple[Responder, type[DatadogError]]] = {
     "dropped": (hang_up(), TransportError),
     "reset": (reset(), TransportError),
     "cut short": (CUT_SHORT, TransportError),
@@ -167,7 +167,7 @@ DOUBTFUL: dict[str, tuple[Act, type[DatadogError]]] = {
 async def test_a_create_that_may_have_been_done_is_sent_once(
     server: RawServer, connect: Connect, doubt: str, kept_alive: bool
 ) -> None:
-    """Whatever comes instead of a good answer, there is one POST, and the error says how to look for the token."""
+    """After any bad answer there was one POST, and the error says how to look for the token."""
     act, kind = DOUBTFUL[doubt]
     client = connect(timeout=0.1 if "timeout" in doubt else 5, retry=FAST)
     if kept_alive:
@@ -200,7 +200,7 @@ async def test_closing_the_client_amid_a_create_leaves_it_open(server: RawServer
 async def test_closing_the_client_before_a_create_s_second_try_leaves_nothing_open(
     server: RawServer, connect: Connect
 ) -> None:
-    """A create that waits for quota when the client is closed was not done."""
+    """A create that waits for the rate limit when the client is closed was not done."""
     server.script(reply(429, headers={"X-RateLimit-Reset": "60"}))
     client = connect()
     task = asyncio.create_task(create(client))
@@ -224,7 +224,7 @@ async def test_closing_the_client_before_a_create_s_second_try_leaves_nothing_op
     ],
 )
 @pytest.mark.parametrize("call", [create, update])
-async def test_a_refusal_is_no_mystery(
+async def test_a_refusal_has_a_known_outcome(
     server: RawServer,
     connect: Connect,
     call: Callable[[TokensClient], Awaitable[Any]],
@@ -271,7 +271,7 @@ async def test_a_lost_answer_to_a_create_makes_one_token() -> None:
 
 
 @pytest.mark.parametrize("act", [reply(503), reply(500), hang_up(), CUT_SHORT, stall(), reply(408)])
-async def test_an_update_is_sent_again(server: RawServer, connect: Connect, act: Act) -> None:
+async def test_an_update_is_sent_again(server: RawServer, connect: Connect, act: Responder) -> None:
     """Done twice an update is done once, so it is tried again, with the same body."""
     server.script(act)
     assert (await update(connect(timeout=0.1))).id == "t1"
@@ -294,8 +294,10 @@ async def test_an_update_is_sent_again(server: RawServer, connect: Connect, act:
     ],
     ids=["503s", "dropped", "timeout", "no JSON", "another", "503, 403", "dropped, 404", "timeout, 429, 400"],
 )
-async def test_an_update_that_may_have_been_done_says_so(server: RawServer, connect: Connect, acts: list[Act]) -> None:
-    """If any try may have been carried out, the error says so, whatever the last one met, and how to find out."""
+async def test_an_update_that_may_have_been_done_says_so(
+    server: RawServer, connect: Connect, acts: list[Responder]
+) -> None:
+    """If any attempt may have been applied, the error says so and how to find out, however the last one failed."""
     server.script(*acts, otherwise=acts[-1])
     begun = datetime.now(UTC).replace(microsecond=0)
     error = await failed(update(connect(timeout=0.05, retry=RetryPolicy(max_attempts=3, initial_backoff=0.001))))
@@ -304,8 +306,8 @@ async def test_an_update_that_may_have_been_done_says_so(server: RawServer, conn
     assert begun <= datetime.fromisoformat(since) <= datetime.now(UTC)
 
 
-async def test_a_get_is_never_a_mystery(server: RawServer, connect: Connect) -> None:
-    """Nobody need ask what became of a call that changes nothing."""
+async def test_a_get_has_a_known_outcome(server: RawServer, connect: Connect) -> None:
+    """The outcome of a call that changes nothing is never unknown."""
     server.script(otherwise=hang_up())
     client = connect()
     assert (await failed(client.get_token(ACCOUNT, "t1"))).outcome_unknown is False
@@ -325,9 +327,9 @@ async def test_a_get_is_never_a_mystery(server: RawServer, connect: Connect) -> 
     ids=["at once", "after a 429", "after two"],
 )
 async def test_a_token_that_is_not_there_cannot_be_revoked(
-    server: RawServer, connect: Connect, acts: list[Act]
+    server: RawServer, connect: Connect, acts: list[Responder]
 ) -> None:
-    """A 404 to what nobody had carried out before is `NotFoundError`, and nothing is left open."""
+    """A 404 when no earlier attempt can have been applied is a `NotFoundError` with a known outcome."""
     server.script(*acts)
     error = await failed(revoke(connect()), NotFoundError)
     assert (error.attempts, error.outcome_unknown) == (len(acts), False)
@@ -348,7 +350,7 @@ async def test_a_token_that_is_not_there_cannot_be_revoked(
     ids=["dropped", "reset", "timeout", "500", "503, 429", "408", "cut short", "all of them"],
 )
 async def test_a_token_that_an_earlier_try_revoked_is_revoked(
-    server: RawServer, connect: Connect, acts: list[Act]
+    server: RawServer, connect: Connect, acts: list[Responder]
 ) -> None:
     """A 404 after a try that may have arrived means that this one did it: a success."""
     server.script(*acts, reply(404))
@@ -380,7 +382,7 @@ async def test_a_404_after_a_refused_connection_is_one(
     ids=["403", "503, 403", "dropped", "429, 400"],
 )
 async def test_a_revoke_that_failed_says_whether_it_may_have_been_done(
-    server: RawServer, connect: Connect, acts: list[Act], unknown: bool
+    server: RawServer, connect: Connect, acts: list[Responder], unknown: bool
 ) -> None:
     """If any try may have been carried out, the error says so, and that `get_token` tells."""
     server.script(*acts)
@@ -423,7 +425,7 @@ async def read_list(client: TokensClient) -> Any:
 @pytest.mark.parametrize("act", [hang_up(), reset()], ids=["hang up", "reset"])
 @pytest.mark.parametrize("borrowed", [False, True])
 async def test_on_a_dropped_connection_nothing_is_sent_unseen(
-    server: RawServer, connect: Connect, call: Callable[[TokensClient], Awaitable[Any]], act: Act, borrowed: bool
+    server: RawServer, connect: Connect, call: Callable[[TokensClient], Awaitable[Any]], act: Responder, borrowed: bool
 ) -> None:
     """A kept-alive connection that is dropped costs one request for one attempt; aiohttp does not send it again."""
     async with aiohttp.ClientSession() as session:
@@ -501,7 +503,7 @@ async def test_side_by_side_each_is_sent_once(server: RawServer, connect: Connec
 
 
 async def test_a_cancelled_create_is_cancelled(server: RawServer, connect: Connect) -> None:
-    """Whoever cancels a create gets the cancellation, and the client works on."""
+    """A cancelled create raises the cancellation, and the client still works."""
     server.script(stall(), CREATED)
     client = connect()
     task = asyncio.create_task(create(client))

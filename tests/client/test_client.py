@@ -13,8 +13,8 @@ from support.calls import FAST, ONCE, Connect
 from support.internals import forget_faults, in_flight, session_of
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.mocked import PATH, US1, sent
-from support.payloads import quota, resource
-from support.replies import Exchange, reply
+from support.payloads import rate_limit_headers, resource
+from support.replies import ReceivedRequest, reply
 from support.servers import RawServer
 from yarl import URL
 
@@ -171,8 +171,10 @@ async def test_site_and_base_url(mocked: aioresponses, monkeypatch: pytest.Monke
 )
 async def test_every_error_status_has_its_class(mocked: aioresponses, status: int, kind: type[APIError]) -> None:
     """A status becomes exactly its class, with all that the answer said and what the call was about."""
-    headers = quota(100, 7, 3, **{"X-RateLimit-Name": "tokens", "X-Request-Id": "req-1", "Retry-After": "2"})
-    if status == 429:  # one that says when the quota returns is waited for, whatever max_attempts is
+    headers = rate_limit_headers(
+        100, 7, 3, **{"X-RateLimit-Name": "tokens", "X-Request-Id": "req-1", "Retry-After": "2"}
+    )
+    if status == 429:  # a 429 with a reset is waited for, even if max_attempts is 1
         headers["X-RateLimit-Reset"] = headers["Retry-After"] = "junk"
     mocked.get(US1, status=status, payload={"errors": ["one", "two"]}, headers=headers)
     async with TokensClient(**KEYS, retry=ONCE) as client:
@@ -298,7 +300,7 @@ def test_a_bad_retry_policy_is_refused_at_once(name: str, value: Any) -> None:
 async def test_a_bad_id_is_refused_before_anything_is_sent(
     mocked: aioresponses, client: TokensClient, bad: Any
 ) -> None:
-    """An ID that cannot be one is named by an `InvalidArgumentError`, in either place."""
+    """An invalid ID is named by an `InvalidArgumentError`, as either argument."""
     with pytest.raises(InvalidArgumentError, match="token_id") as caught:
         await client.get_token(ACCOUNT, bad)
     assert (caught.value.operation, caught.value.attempts) == ("get_token", 0)
@@ -376,19 +378,19 @@ async def test_stats_count_what_was_done(mocked: aioresponses) -> None:
 
 
 async def test_a_retry_that_is_never_sent_is_not_counted(mocked: aioresponses) -> None:
-    """A call that gives up instead of waiting for the quota has not retried."""
-    mocked.get(US1, status=429, headers=quota(100, 0, 3600, 3600))
+    """A call that gives up instead of waiting for the rate limit has not retried."""
+    mocked.get(US1, status=429, headers=rate_limit_headers(100, 0, 3600, 3600))
     async with TokensClient(**KEYS, retry=RetryPolicy(max_rate_limit_wait=1)) as client:
         with pytest.raises(RateLimitError):
             await client.get_token(ACCOUNT, "t1")
         assert (client.stats.requests, client.stats.retries, client.stats.rate_limited) == (1, 0, 1)
 
 
-async def test_the_quota_can_be_looked_at(mocked: aioresponses, client: TokensClient) -> None:
+async def test_the_rate_limit_can_be_read(mocked: aioresponses, client: TokensClient) -> None:
     """`rate_limit` is unknown at first, then what the headers said; an answer with a higher count does not raise it."""
     assert client.rate_limit is None
     for left in (41, 57):
-        mocked.get(US1, payload={"data": resource()}, headers=quota(100, left, 3000, 3600))
+        mocked.get(US1, payload={"data": resource()}, headers=rate_limit_headers(100, left, 3000, 3600))
     await client.get_token(ACCOUNT, "t1")
     await client.get_token(ACCOUNT, "t1")
     seen = client.rate_limit
@@ -496,7 +498,7 @@ def test_a_second_loop_is_refused(
 def test_a_session_of_another_loop_is_refused(
     two_loops: tuple[asyncio.AbstractEventLoop, asyncio.AbstractEventLoop],
 ) -> None:
-    """A lent session that belongs to another loop is an error that says so, not a riddle."""
+    """A borrowed session of another loop is an error that says so."""
     first, second = two_loops
 
     async def lend() -> aiohttp.ClientSession:
@@ -512,10 +514,10 @@ def test_a_session_of_another_loop_is_refused(
 
 
 async def test_concurrency_holds_over_all_calls(server: RawServer, connect: Connect) -> None:
-    """Calls side by side, single and bulk, share the client's places."""
+    """Concurrent calls, single and bulk, share the client's concurrency."""
     most = running = 0
 
-    async def slow(exchange: Exchange) -> None:
+    async def slow(exchange: ReceivedRequest) -> None:
         nonlocal most, running
         running += 1
         most = max(most, running)
@@ -559,7 +561,7 @@ async def test_what_is_sent_may_be_answered_by_a_function(mocked: aioresponses, 
 # A whole run
 
 
-async def test_five_hundred_tokens_through_a_quota() -> None:
+async def test_five_hundred_tokens_through_a_rate_limit() -> None:
     """500 tokens through 200 requests a second: each ID answered once, in order, with at most one 429."""
     async with FakeDatadog(tokens=500, rate_limit=(200, 1.0), latency=0.005) as datadog:
         async with TokensClient(base_url=datadog.url, access_token=datadog.access_token) as client:
@@ -573,7 +575,7 @@ async def test_five_hundred_tokens_through_a_quota() -> None:
     assert stats.rate_limit_wait_seconds > 0
 
 
-async def test_a_stream_through_a_quota_and_an_outage() -> None:
+async def test_a_stream_through_a_rate_limit_and_an_outage() -> None:
     """With failures among them, each ID is still answered exactly once."""
     async with FakeDatadog(tokens=300, rate_limit=(150, 1.0), latency=0.005) as datadog:
         for fault in ({"status": 503}, {"drop": True}, {"truncate": True}, {"status": 429}) * 5:

@@ -14,8 +14,8 @@ from support.calls import CALLS, FAST, Connect
 from support.cancelling import HANG, check_nothing_left, turns
 from support.internals import point_at
 from support.keys import ACCOUNT, KEYS, leaks
-from support.payloads import quota
-from support.replies import Act, any_answer, head, reply, stall
+from support.payloads import rate_limit_headers
+from support.replies import Responder, any_answer, head, reply, stall
 from support.servers import RawServer
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient
@@ -25,11 +25,11 @@ Call = Callable[[TokensClient, str, str], Coroutine[Any, Any, Any]]
 EACH_CALL = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 # Where a call can be stuck.
-STUCK: dict[str, Act] = {
+STUCK: dict[str, Responder] = {
     "answer": stall(),
     "headers": stall(b"HTTP/1.1 200 OK\r\nX-Half: "),
     "body": stall(head(200, {"Content-Length": "99"}) + b"{"),
-    "gate": reply(429, headers=quota(5, 0, 3000, 3600)),
+    "rate limit": reply(429, headers=rate_limit_headers(5, 0, 3000, 3600)),
     "retry": reply(503, Retry_After="60"),
 }
 # A create is not sent again after a 503, so it never waits for that.
@@ -78,7 +78,7 @@ async def test_a_timeout_around_any_call(
     assert not isinstance(caught.value, DatadogError)
     assert asyncio.current_task().cancelling() == 0
     check_nothing_left(client)
-    if moment != "gate":
+    if moment != "rate limit":
         async with asyncio.timeout(HANG):
             await call(client, ACCOUNT, "t1")
         check_nothing_left(client)
@@ -107,7 +107,7 @@ async def test_closing_ends_any_call(
 
 
 async def test_closing_ends_many_calls_of_all_kinds(server: RawServer, loop_errors: list[Any]) -> None:
-    """With calls of all kinds in flight and at the gate, closing twice at a time ends them all; no more is sent."""
+    """With calls of all kinds in flight and waiting, two closes at once end them all; no more is sent."""
     client = TokensClient(base_url=server.url, retry=FAST, concurrency=3, **KEYS)
     await client.get_token(ACCOUNT, "t1")
     server.script(otherwise=stall())
@@ -179,7 +179,7 @@ def test_a_client_that_was_closed_says_so_under_any_loop(call: Call) -> None:
 
 
 def complaints_of(drop: Callable[[], None]) -> list[str]:
-    """Drop something, and return the warnings and what the loop was told, in their order."""
+    """Drop something, and return the warnings and the loop's error reports, in their order."""
     gc.collect()
     said: list[str] = []
 
@@ -203,7 +203,7 @@ def kinds(said: list[str]) -> list[str]:
 
 
 async def test_a_client_that_is_dropped_open(server: RawServer, capfd: pytest.CaptureFixture[str]) -> None:
-    """At once aiohttp complains of its session as of any other that is left open: no more is said, and no key in it."""
+    """aiohttp warns about the client's session at once, as about any open one: nothing else is printed, and no key."""
     plain = [aiohttp.ClientSession()]
     async with plain[0].get(server.url):
         pass
@@ -221,7 +221,7 @@ async def test_a_client_that_is_dropped_open(server: RawServer, capfd: pytest.Ca
 
 
 async def test_a_client_that_was_never_used_is_dropped_silently(capfd: pytest.CaptureFixture[str]) -> None:
-    """A client without a session leaves nothing to complain of, closed or not, whatever was begun and not awaited."""
+    """A client without a session causes no warning, closed or not, even if calls were begun and not awaited."""
     client = [TokensClient(**KEYS)]
     client[0].stream_tokens(ACCOUNT, ["t1"])
     client[0].list_tokens(ACCOUNT)

@@ -35,8 +35,8 @@ from support.internals import (
     windows,
 )
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, KEYS, leaks, remains
-from support.payloads import quota, resource
-from support.replies import Act, Exchange, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
+from support.payloads import rate_limit_headers, resource
+from support.replies import ReceivedRequest, Responder, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
@@ -65,7 +65,7 @@ CREDENTIALS: dict[str, dict[str, str]] = {"pair": KEYS, "bearer": {"access_token
 # What the server does
 
 
-def good(exchange: Exchange) -> tuple[int, bytes]:
+def good(exchange: ReceivedRequest) -> tuple[int, bytes]:
     """Return the status and the body that the API documents; a created token's holds its key."""
     method = exchange.line.split(" ")[0]
     if method == "POST":
@@ -78,16 +78,18 @@ def good(exchange: Exchange) -> tuple[int, bytes]:
     return 200, json.dumps({"data": resource(exchange.token_id)}).encode()
 
 
-def keys_of(exchange: Exchange) -> str:
+def keys_of(exchange: ReceivedRequest) -> str:
     """Return the keys that a request brought, as a server that echoes them would."""
     names = ("dd-api-key", "dd-application-key", "authorization")
     return " ".join(exchange.headers[name] for name in names if name in exchange.headers)
 
 
-def spoilt(spoil: Callable[[bytes, bytes], Act], encode: Callable[[bytes], bytes] = bytes, **headers: str) -> Act:
+def spoilt(
+    spoil: Callable[[bytes, bytes], Responder], encode: Callable[[bytes], bytes] = bytes, **headers: str
+) -> Responder:
     """Do something to the head and the body of a good answer."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         status, body = good(exchange)
         body = encode(body)
         told = {"Content-Length": str(len(body)), "X-Echo": keys_of(exchange)} | headers
@@ -96,20 +98,20 @@ def spoilt(spoil: Callable[[bytes, bytes], Act], encode: Callable[[bytes], bytes
     return act
 
 
-def instead(body: Callable[[dict[str, Any]], object]) -> Act:
+def instead(body: Callable[[dict[str, Any]], object]) -> Responder:
     """Answer with another document, made from the good one."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         status, document = good(exchange)
         await reply(status, body(json.loads(document)), {"X-Echo": keys_of(exchange)})(exchange)
 
     return act
 
 
-def said(status: int, headers: dict[str, str] | None = None, body: bytes | None = None) -> Act:
-    """Answer an error that echoes the request, keys and all, in whatever its error could show."""
+def said(status: int, headers: dict[str, str] | None = None, body: bytes | None = None) -> Responder:
+    """Answer an error that echoes the request with its keys in all that an error may show."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         keys = keys_of(exchange)
         told = {"X-Request-Id": keys, "X-RateLimit-Name": keys} if headers else {"X-Request-Id": keys}
         words = {"errors": [keys, exchange.head.decode()]} if body is None else body + keys.encode()
@@ -118,27 +120,27 @@ def said(status: int, headers: dict[str, str] | None = None, body: bytes | None 
     return act
 
 
-def epoch(exchange: Exchange) -> Awaitable[None]:
+def epoch(exchange: ReceivedRequest) -> Awaitable[None]:
     """Answer a 429 whose reset is a Unix time, seven seconds after the answer's own date."""
     sent = int(time.time())
     headers = {"Date": formatdate(sent, usegmt=True), "X-RateLimit-Reset": str(sent + 7)}
     return said(429, headers)(exchange)
 
 
-def retry_at(seconds: float) -> Act:
+def retry_at(seconds: float) -> Responder:
     """Answer a 503 whose `Retry-After` is a date so many seconds after the answer's own."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         dates = {"Date": formatdate(1e9, usegmt=True), "Retry-After": formatdate(1e9 + seconds, usegmt=True)}
         await said(503, dates)(exchange)
 
     return act
 
 
-def elsewhere(status: int) -> Act:
-    """Answer a redirect to the host that nobody may turn to; its port is the first segment of the path."""
+def elsewhere(status: int) -> Responder:
+    """Answer a redirect to a host that must get no request; its port is the first segment of the path."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         location = f"http://127.0.0.1:{exchange.target.split('/')[1]}/?key={keys_of(exchange)}"
         await reply(status, b"", {"Location": location})(exchange)
 
@@ -179,16 +181,16 @@ class Kind(Enum):
     """What a fault means for the request that meets it."""
 
     NONE = "no fault for the client"
-    DOUBT = "it may have been carried out, and another try may succeed"
-    END = "it may have been carried out, and another try would not help"
-    MISREAD = "the body of a success makes no sense, to those who read it"
-    STRANGER = "the answer is about another token than the one asked for"
-    UNSENT = "it never left"
-    DOOR = "a 429 that does not say when to come back"
-    QUEUE = "a 429 that says to come back soon"
-    # Its period is a day: where a window ends within the patience by the wall clock, too, that would be waited for.
-    BRINK = "a 429 that says that it is time: if it does so again, it can mean a second, the unit of that header"
-    CLOSED = "a 429 that says to come back later than the caller can wait"
+    MAYBE = "it may have been carried out, and another try may succeed"
+    MAYBE_FINAL = "it may have been carried out, and another try would not help"
+    UNREADABLE = "the body of a success makes no sense, to those who read it"
+    OTHER_TOKEN = "the answer is about another token than the one asked for"
+    NOT_SENT = "it never left"
+    NO_RESET = "a 429 that does not say when to come back"
+    RESET_SOON = "a 429 that says to come back soon"
+    # Its period is a day: where a window ends before the deadline, the call would wait for it.
+    RESET_ZERO = "a 429 with a reset of 0: a second one can mean a second, the unit of that header"
+    RESET_LATE = "a 429 that says to come back later than the caller can wait"
 
 
 @attrs.frozen
@@ -200,24 +202,24 @@ class Fault:
         error: What is raised where it cannot be mended.
         act: What the server does.
         timeout: The client's; short where the server stalls.
-        patience: The client's `max_rate_limit_wait`.
+        max_wait: The client's `max_rate_limit_wait`.
         retry_after: What the error says of it.
         by_json: Decode with the standard library, although orjson is there.
     """
 
     kind: Kind
     error: type[DatadogError]
-    act: Act
+    act: Responder
     timeout: float = 10.0
-    patience: float = 5.0
+    max_wait: float = 5.0
     retry_after: float | None = None
     by_json: bool = False
 
 
-def whole(head: bytes, body: bytes) -> Act:
+def whole(head: bytes, body: bytes) -> Responder:
     """Write a whole answer and keep the connection."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         exchange.writer.write(head + body)
         await exchange.writer.drain()
 
@@ -226,72 +228,87 @@ def whole(head: bytes, body: bytes) -> Act:
 
 STALL = 0.1
 FAULTS: dict[str, Fault] = {
-    "refused": Fault(Kind.UNSENT, TransportError, hang_up()),
-    "closed before the answer": Fault(Kind.DOUBT, TransportError, hang_up()),
-    "reset before the answer": Fault(Kind.DOUBT, TransportError, reset()),
-    "reset in the headers": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, _: reset(head[:-9]))),
-    "reset in the body": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, body: reset(head + body[:-9]))),
-    "truncated": Fault(Kind.DOUBT, TransportError, spoilt(lambda head, body: raw(head + body[:-9]))),
-    "stalled before the headers": Fault(Kind.DOUBT, RequestTimeoutError, stall(), STALL),
-    "stalled in the headers": Fault(Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, _: stall(head[:-9])), STALL),
+    "refused": Fault(Kind.NOT_SENT, TransportError, hang_up()),
+    "closed before the answer": Fault(Kind.MAYBE, TransportError, hang_up()),
+    "reset before the answer": Fault(Kind.MAYBE, TransportError, reset()),
+    "reset in the headers": Fault(Kind.MAYBE, TransportError, spoilt(lambda head, _: reset(head[:-9]))),
+    "reset in the body": Fault(Kind.MAYBE, TransportError, spoilt(lambda head, body: reset(head + body[:-9]))),
+    "truncated": Fault(Kind.MAYBE, TransportError, spoilt(lambda head, body: raw(head + body[:-9]))),
+    "stalled before the headers": Fault(Kind.MAYBE, RequestTimeoutError, stall(), STALL),
+    "stalled in the headers": Fault(Kind.MAYBE, RequestTimeoutError, spoilt(lambda head, _: stall(head[:-9])), STALL),
     "stalled in the body": Fault(
-        Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, body: stall(head + body[:-9])), STALL
+        Kind.MAYBE, RequestTimeoutError, spoilt(lambda head, body: stall(head + body[:-9])), STALL
     ),
-    "slow drip": Fault(Kind.DOUBT, RequestTimeoutError, spoilt(lambda head, body: drip(head + body, 0.01)), STALL),
-    "408": Fault(Kind.DOUBT, APIError, said(408)),
-    "429, reset 0": Fault(Kind.BRINK, RateLimitError, said(429, quota(5, 0, 0, 86_400)), patience=0.3),
-    "429, reset 0 alone": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "0"})),
-    "429, reset twice": Fault(Kind.CLOSED, RateLimitError, said(429, {"X-RateLimit-Reset": "7, 7"}), retry_after=7),
-    "429, reset twice, soon": Fault(Kind.QUEUE, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001, 0.001"})),
-    "429, reset as a Unix time": Fault(Kind.CLOSED, RateLimitError, epoch, retry_after=7),
-    "429, reset a fraction": Fault(Kind.QUEUE, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001"})),
-    "429, reset junk": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "soon"})),
-    "429, reset negative": Fault(Kind.DOOR, RateLimitError, said(429, {"X-RateLimit-Reset": "-7"})),
-    "429, no headers": Fault(Kind.DOOR, RateLimitError, said(429)),
-    "429, HTML": Fault(Kind.DOOR, RateLimitError, said(429, {"Content-Type": "text/html"}, b"<html>slow down")),
-    "429, Retry-After": Fault(Kind.QUEUE, RateLimitError, said(429, {"Retry-After": "0.001"})),
-    "429, for an hour": Fault(Kind.CLOSED, RateLimitError, said(429, quota(5, 0, 3000, 3600)), retry_after=3000),
-    "500": Fault(Kind.DOUBT, ServerError, said(500)),
-    "501": Fault(Kind.END, ServerError, said(501)),
-    "502": Fault(Kind.DOUBT, ServerError, said(502, {"Content-Type": "text/html"}, b"<html>bad gateway")),
-    "503, Retry-After in seconds": Fault(Kind.DOUBT, ServerError, said(503, {"Retry-After": "0.01"}), retry_after=0.01),
-    "503, Retry-After a date": Fault(Kind.END, ServerError, retry_at(120), retry_after=120),
-    "503, Retry-After in the past": Fault(Kind.DOUBT, ServerError, retry_at(-60)),
-    "503, Retry-After absurd": Fault(Kind.END, ServerError, said(503, {"Retry-After": "9" * 15}), retry_after=1e15),
-    "504": Fault(Kind.DOUBT, ServerError, said(504)),
-    "512": Fault(Kind.DOUBT, ServerError, said(512)),
-    **{f"{status} to another host": Fault(Kind.END, TransportError, elsewhere(status)) for status in (301, 302, 307)},
+    "slow drip": Fault(Kind.MAYBE, RequestTimeoutError, spoilt(lambda head, body: drip(head + body, 0.01)), STALL),
+    "408": Fault(Kind.MAYBE, APIError, said(408)),
+    "429, reset 0": Fault(
+        Kind.RESET_ZERO, RateLimitError, said(429, rate_limit_headers(5, 0, 0, 86_400)), max_wait=0.3
+    ),
+    "429, reset 0 alone": Fault(Kind.NO_RESET, RateLimitError, said(429, {"X-RateLimit-Reset": "0"})),
+    "429, reset twice": Fault(Kind.RESET_LATE, RateLimitError, said(429, {"X-RateLimit-Reset": "7, 7"}), retry_after=7),
+    "429, reset twice, soon": Fault(Kind.RESET_SOON, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001, 0.001"})),
+    "429, reset as a Unix time": Fault(Kind.RESET_LATE, RateLimitError, epoch, retry_after=7),
+    "429, reset a fraction": Fault(Kind.RESET_SOON, RateLimitError, said(429, {"X-RateLimit-Reset": "0.001"})),
+    "429, reset junk": Fault(Kind.NO_RESET, RateLimitError, said(429, {"X-RateLimit-Reset": "soon"})),
+    "429, reset negative": Fault(Kind.NO_RESET, RateLimitError, said(429, {"X-RateLimit-Reset": "-7"})),
+    "429, no headers": Fault(Kind.NO_RESET, RateLimitError, said(429)),
+    "429, HTML": Fault(Kind.NO_RESET, RateLimitError, said(429, {"Content-Type": "text/html"}, b"<html>slow down")),
+    "429, Retry-After": Fault(Kind.RESET_SOON, RateLimitError, said(429, {"Retry-After": "0.001"})),
+    "429, for an hour": Fault(
+        Kind.RESET_LATE, RateLimitError, said(429, rate_limit_headers(5, 0, 3000, 3600)), retry_after=3000
+    ),
+    "500": Fault(Kind.MAYBE, ServerError, said(500)),
+    "501": Fault(Kind.MAYBE_FINAL, ServerError, said(501)),
+    "502": Fault(Kind.MAYBE, ServerError, said(502, {"Content-Type": "text/html"}, b"<html>bad gateway")),
+    "503, Retry-After in seconds": Fault(Kind.MAYBE, ServerError, said(503, {"Retry-After": "0.01"}), retry_after=0.01),
+    "503, Retry-After a date": Fault(Kind.MAYBE_FINAL, ServerError, retry_at(120), retry_after=120),
+    "503, Retry-After in the past": Fault(Kind.MAYBE, ServerError, retry_at(-60)),
+    "503, Retry-After absurd": Fault(
+        Kind.MAYBE_FINAL, ServerError, said(503, {"Retry-After": "9" * 15}), retry_after=1e15
+    ),
+    "504": Fault(Kind.MAYBE, ServerError, said(504)),
+    "512": Fault(Kind.MAYBE, ServerError, said(512)),
+    **{
+        f"{status} to another host": Fault(Kind.MAYBE_FINAL, TransportError, elsewhere(status))
+        for status in (301, 302, 307)
+    },
     "wrong content type": Fault(Kind.NONE, DatadogError, spoilt(whole, Content_Type="text/html; charset=utf-16")),
     "gzip": Fault(Kind.NONE, DatadogError, spoilt(whole, gzip.compress, Content_Encoding="gzip")),
     "deflate": Fault(Kind.NONE, DatadogError, spoilt(whole, zlib.compress, Content_Encoding="deflate")),
     "gzip cut short": Fault(
-        Kind.MISREAD,  # for aiohttp it is complete
+        Kind.UNREADABLE,  # for aiohttp it is complete
         InvalidResponseError,
         spoilt(whole, lambda body: gzip.compress(body)[:-20], Content_Encoding="gzip"),
     ),
     "deflate cut short": Fault(
-        Kind.DOUBT, TransportError, spoilt(whole, lambda body: zlib.compress(body)[:-20], Content_Encoding="deflate")
+        Kind.MAYBE,
+        TransportError,
+        spoilt(whole, lambda body: zlib.compress(body)[:-20], Content_Encoding="deflate"),
     ),
-    "no gzip": Fault(Kind.DOUBT, TransportError, spoilt(whole, Content_Encoding="gzip")),
+    "no gzip": Fault(Kind.MAYBE, TransportError, spoilt(whole, Content_Encoding="gzip")),
     "slow, but in time": Fault(Kind.NONE, DatadogError, spoilt(lambda head, body: drip(head + body, 0.001, 99))),
-    "gzip bomb": Fault(Kind.END, TransportError, spoilt(whole, lambda _: bomb(), Content_Encoding="gzip")),
+    "gzip bomb": Fault(Kind.MAYBE_FINAL, TransportError, spoilt(whole, lambda _: bomb(), Content_Encoding="gzip")),
     "endless body": Fault(
-        Kind.END, TransportError, endless(head(200, {"Connection": "close"}), (API_KEY + ACCESS_TOKEN).encode() * 900)
+        Kind.MAYBE_FINAL,
+        TransportError,
+        endless(head(200, {"Connection": "close"}), (API_KEY + ACCESS_TOKEN).encode() * 900),
     ),
     "endless header": Fault(
-        Kind.DOUBT, TransportError, endless(b"HTTP/1.1 200 OK\r\nX-Echo: ", (APP_KEY + ACCESS_TOKEN).encode() * 90)
+        Kind.MAYBE,
+        TransportError,
+        endless(b"HTTP/1.1 200 OK\r\nX-Echo: ", (APP_KEY + ACCESS_TOKEN).encode() * 90),
     ),
-    "invalid JSON": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda body: body[:-1] + b" ")),
-    "empty body": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: b"")),
-    "JSON 100,000 deep": Fault(Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: DEEP)),
+    "invalid JSON": Fault(Kind.UNREADABLE, InvalidResponseError, spoilt(whole, lambda body: body[:-1] + b" ")),
+    "empty body": Fault(Kind.UNREADABLE, InvalidResponseError, spoilt(whole, lambda _: b"")),
+    "JSON 100,000 deep": Fault(Kind.UNREADABLE, InvalidResponseError, spoilt(whole, lambda _: DEEP)),
     "JSON 100,000 deep, without orjson": Fault(
-        Kind.MISREAD, InvalidResponseError, spoilt(whole, lambda _: DEEP), by_json=True
+        Kind.UNREADABLE, InvalidResponseError, spoilt(whole, lambda _: DEEP), by_json=True
     ),
-    "wrong shape: an array": Fault(Kind.MISREAD, InvalidResponseError, instead(lambda document: [document])),
-    "wrong shape: a number": Fault(Kind.MISREAD, InvalidResponseError, instead(lambda _: {"data": 7})),
-    "wrong shape: a leaf": Fault(Kind.MISREAD, InvalidResponseError, instead(with_leaf(CREATED_KEY))),
+    "wrong shape: an array": Fault(Kind.UNREADABLE, InvalidResponseError, instead(lambda document: [document])),
+    "wrong shape: a number": Fault(Kind.UNREADABLE, InvalidResponseError, instead(lambda _: {"data": 7})),
+    "wrong shape: a leaf": Fault(Kind.UNREADABLE, InvalidResponseError, instead(with_leaf(CREATED_KEY))),
     "another token's ID": Fault(
-        Kind.STRANGER, InvalidResponseError, instead(with_id(lambda token_id: f"not-{token_id}"))
+        Kind.OTHER_TOKEN, InvalidResponseError, instead(with_id(lambda token_id: f"not-{token_id}"))
     ),
     "the ID in capitals": Fault(Kind.NONE, DatadogError, instead(with_id(str.upper))),
 }
@@ -405,24 +422,24 @@ def expected(name: str, operation: str, *, lasting: bool) -> Cell:
     """Work out what has to come of a fault and an operation."""
     kind = FAULTS[name].kind
     if (name in NOTHING_WRONG_FOR_A_REVOKE and operation == "revoke") or (
-        kind is Kind.STRANGER and operation not in ASKED_BY_ID
+        kind is Kind.OTHER_TOKEN and operation not in ASKED_BY_ID
     ):
         kind = Kind.NONE  # nothing of it is read there
     calls = len(IDS) if operation in BULK else 1
-    tries = {Kind.DOUBT: 1 if operation == "create" else TRIES, Kind.UNSENT: TRIES, Kind.DOOR: TRIES}
-    tries |= {Kind.QUEUE: REJECTIONS, Kind.BRINK: 2}
+    tries = {Kind.MAYBE: 1 if operation == "create" else TRIES, Kind.NOT_SENT: TRIES, Kind.NO_RESET: TRIES}
+    tries |= {Kind.RESET_SOON: REJECTIONS, Kind.RESET_ZERO: 2}
     most = tries.get(kind, 1)
     if kind is Kind.NONE:
         failed, requests = 0, calls
-    elif kind is Kind.CLOSED:  # for all of them, told by the first
+    elif kind is Kind.RESET_LATE:  # the first one pauses all of them
         failed, requests = calls, 1
     elif lasting:
-        failed, requests = calls, most if kind is Kind.BRINK else calls * most
+        failed, requests = calls, most if kind is Kind.RESET_ZERO else calls * most
     else:
         failed, requests = (0, calls + 1) if most > 1 else (1, calls)
-    if kind is Kind.UNSENT:
+    if kind is Kind.NOT_SENT:
         requests -= calls * TRIES if lasting else 1
-    doubtful = kind in {Kind.DOUBT, Kind.END, Kind.MISREAD, Kind.STRANGER}
+    doubtful = kind in {Kind.MAYBE, Kind.MAYBE_FINAL, Kind.UNREADABLE, Kind.OTHER_TOKEN}
     unknown = doubtful and operation in CHANGES and failed > 0
     return Cell(name, operation, lasting, failed, most, unknown, requests)
 
@@ -448,8 +465,8 @@ def forms(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         yield from itertools.chain.from_iterable(map(forms, value))
         return
-    for twin in (value, copy.copy(value), copy.deepcopy(value)):
-        yield from (repr(twin), str(twin), format(twin), f"{[twin]}", repr({"value": twin}))
+    for duplicate in (value, copy.copy(value), copy.deepcopy(value)):
+        yield from (repr(duplicate), str(duplicate), format(duplicate), f"{[duplicate]}", repr({"value": duplicate}))
     if attrs.has(type(value)):
         yield from (repr(attrs.asdict(value)), repr(attrs.astuple(value)), repr(converter.unstructure(value)))
         yield json.dumps(attrs.asdict(value), default=str)
@@ -492,11 +509,11 @@ def check_results(cell: Cell, results: list[object]) -> None:
         assert error.operation == NAMES.get(cell.operation, f"{cell.operation}_token")
         assert error.service_account_id == ACCOUNT
         assert error.outcome_unknown == cell.unknown
-        turned_away = fault.kind in {Kind.BRINK, Kind.CLOSED}  # perhaps before they were sent
+        turned_away = fault.kind in {Kind.RESET_ZERO, Kind.RESET_LATE}  # perhaps before they were sent
         assert error.attempts <= cell.tries if turned_away else error.attempts == cell.tries
         assert (error.__cause__, error.__context__) == (None, None)
         assert getattr(error, "retry_after", None) == pytest.approx(fault.retry_after, abs=1) or (
-            fault.kind in {Kind.DOOR, Kind.QUEUE, Kind.BRINK}  # up to the gate
+            fault.kind in {Kind.NO_RESET, Kind.RESET_SOON, Kind.RESET_ZERO}  # up to the rate limiter
         )
     for place, value in enumerate(results):
         if not isinstance(value, BaseException):
@@ -520,7 +537,7 @@ def check_value(cell: Cell, place: int, value: object) -> None:
 
 
 async def check_left(server: RawServer, client: TokensClient) -> None:
-    """See that nothing is left of a call: no task, no place at the gate, and no connection but those in the pool."""
+    """See that a call left no task, no permit, and no connection but those in the pool."""
     session = session_of(client)
     assert session is not None
     await until(lambda: len(server.open) <= connections_kept(session))
@@ -529,22 +546,22 @@ async def check_left(server: RawServer, client: TokensClient) -> None:
 
 
 async def play(cell: Cell, server: RawServer, client: TokensClient) -> list[object]:
-    """Let the client meet the fault; see that it works afterwards, unless it was told to stay away."""
+    """Let the client meet the fault; see that it works afterwards, unless the rate limit still pauses it."""
     fault, call = FAULTS[cell.fault], OPERATIONS[cell.operation]
     good_acts = spoilt(whole)
     server.script(otherwise=good_acts)
-    if fault.kind is not Kind.UNSENT and not cell.lasting and cell.operation not in BULK:
+    if fault.kind is not Kind.NOT_SENT and not cell.lasting and cell.operation not in BULK:
         await client.get_token(ACCOUNT, "t0")  # so that there is a connection to be lost that was good before
     before = len(server.requests)
     if cell.lasting:
         server.script(otherwise=fault.act)
-    elif fault.kind is not Kind.UNSENT:
+    elif fault.kind is not Kind.NOT_SENT:
         server.script(fault.act)
     with little_memory() if cell.fault in LARGE else nullcontext():
         results = await call(client)
     assert len(server.requests) - before == cell.requests
     await check_left(server, client)
-    if fault.kind not in {Kind.BRINK, Kind.CLOSED, Kind.UNSENT}:
+    if fault.kind not in {Kind.RESET_ZERO, Kind.RESET_LATE, Kind.NOT_SENT}:
         server.script(otherwise=good_acts)
         assert (await client.get_token(ACCOUNT, "t9")).id == "t9"
     return results
@@ -557,21 +574,21 @@ async def test_every_fault_against_every_operation(
 ) -> None:
     """A fault ends in the stated outcome after the stated requests, leaves nothing behind, and shows no key."""
     fault = FAULTS[cell.fault]
-    stranger = await start_server()
+    elsewhere_server = await start_server()
     if fault.by_json:
         decode_with(monkeypatch, json_loads_strictly)
-    retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.patience)
+    retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.max_wait)
     server = await start_server()
-    if fault.kind is Kind.UNSENT:
+    if fault.kind is Kind.NOT_SENT:
         await server.stop()
         replace_retry_sleep(monkeypatch, pause_until_it_listens(server, listens=not cell.lasting))
-    url = f"{server.url}/{stranger.port}"
+    url = f"{server.url}/{elsewhere_server.port}"
     async with TokensClient(base_url=url, retry=retry, timeout=fault.timeout, **cell.credentials) as client:
         results = await play(cell, server, client)
         check_results(cell, results)
         check_secrets(results, client, log)
     await server.emptied()
-    assert stranger.connections == 0
+    assert elsewhere_server.connections == 0
 
 
 @contextmanager
@@ -589,7 +606,7 @@ def little_memory() -> Iterator[None]:
 
 
 def pause_until_it_listens(server: RawServer, *, listens: bool) -> Callable[[float], Awaitable[None]]:
-    """Return what takes the place of a retry's sleep: in it the server comes back, or does not."""
+    """Return a replacement for a retry's sleep, in which the server comes back, or does not."""
 
     async def pause(_seconds: float) -> None:
         if listens and server not in awake:

@@ -28,7 +28,7 @@ from dd_sa_tokens.testing import FakeDatadog
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 async def test_a_list_is_the_whole_account(size: int) -> None:
-    """All tokens in the API's order, whatever the size of the pages, with one request for each page."""
+    """All tokens come in the API's order for any page size, with one request for each page."""
     async with FakeDatadog(tokens=70) as datadog, connected(datadog) as client:
         tokens = [token async for token in client.list_tokens(datadog.service_account_id, page_size=size)]
         assert tuple(tokens) == datadog.tokens
@@ -48,7 +48,7 @@ async def test_a_list_can_be_sorted_and_filtered() -> None:
 
 
 async def test_leaving_a_list_early_costs_one_page() -> None:
-    """Who takes the first token and leaves has sent one request, and nothing is left behind."""
+    """A consumer that takes the first token and leaves has sent one request, and nothing is left behind."""
     async with FakeDatadog(tokens=500) as datadog, connected(datadog) as client:
         async with aclosing(client.list_tokens(datadog.service_account_id, page_size=10)) as tokens:
             async for token in tokens:
@@ -75,8 +75,8 @@ async def test_leaving_a_list_amid_pages_read_ahead(server: RawServer, connect: 
     assert len([token async for token in client.list_tokens(ACCOUNT)]) == 1000
 
 
-async def test_no_more_is_read_ahead_than_the_client_has_places(server: RawServer, connect: Connect) -> None:
-    """Whoever consumes slowly has at most `concurrency` pages waiting."""
+async def test_no_more_pages_are_read_ahead_than_concurrency_allows(server: RawServer, connect: Connect) -> None:
+    """A slow consumer has at most `concurrency` pages waiting."""
     account = Served(names(1000))
     server.script(otherwise=account)
     client = connect(concurrency=3)
@@ -145,8 +145,8 @@ async def test_closing_the_client_ends_a_list(server: RawServer, connect: Connec
 # Quota, and leaving early
 
 
-async def test_reading_a_list_keeps_to_the_quota() -> None:
-    """40 pages through 25 requests a second: no 429, and all tokens, with the pages' places in the queue kept."""
+async def test_reading_a_list_keeps_to_the_rate_limit() -> None:
+    """40 pages through 25 requests a second: no 429, and all tokens, with the pages in their order."""
     async with FakeDatadog(tokens=1000, rate_limit=(25, 1.0)) as datadog, connected(datadog) as client:
         tokens = [token async for token in client.list_tokens(datadog.service_account_id, page_size=25)]
         assert tuple(tokens) == datadog.tokens
@@ -170,7 +170,7 @@ async def test_a_list_over_a_borrowed_session(server: RawServer) -> None:
 
 
 async def test_an_error_of_a_list_has_its_own_context(server: RawServer, connect: Connect) -> None:
-    """What is wrong with a page is told of the list, not of a token."""
+    """A page's error is about the list, not about a token."""
     server.script(otherwise=reply(200, {"data": [resource("t0"), resource("t1", scopes="all")]}))
     with pytest.raises(DatadogError) as caught:
         await anext(connect().list_tokens(ACCOUNT))

@@ -244,7 +244,7 @@ async def test_no_call_works_on_a_closed_client(mocked: aioresponses, client: To
 
 
 async def test_a_closed_client_s_list_is_refused_when_it_is_called(client: TokensClient) -> None:
-    """A list of a closed client is refused at once, and one that was begun before ends with the same error."""
+    """A list of a closed client is refused at once, and an earlier one ends with the same error."""
     tokens = client.list_tokens(ACCOUNT)
     await client.close()
     with pytest.raises(ClientClosedError):

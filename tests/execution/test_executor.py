@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from dd_sa_tokens._wire import Operation, Request
+from dd_sa_tokens._protocol.operations import Operation, Request
 from support.calls import FAST, ONCE, Connect
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
-from support.payloads import quota
-from support.replies import Act, Exchange, hang_up, head, raw, reply, reset, stall
+from support.payloads import rate_limit_headers
+from support.replies import ReceivedRequest, Responder, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
@@ -58,7 +58,7 @@ async def failed(client: TokensClient, kind: type[DatadogError] = DatadogError) 
     return caught.value
 
 
-def limited(reset: object = None, **headers: str) -> Act:
+def limited(reset: object = None, **headers: str) -> Responder:
     """A 429 with nothing but a reset, or without even that."""
     return reply(429, headers=headers if reset is None else {"X-RateLimit-Reset": str(reset)} | headers)
 
@@ -85,7 +85,7 @@ async def test_a_failure_of_the_server_is_tried_again(
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 425, 451, 501, 505])
 async def test_what_would_fail_again_is_not_tried_again(server: RawServer, connect: Connect, status: int) -> None:
-    """Any other 4xx, 501 and 505 are final, whatever Retry-After they come with."""
+    """Any other 4xx, 501 and 505 are final, even with a Retry-After."""
     server.script(reply(status, Retry_After="1"))
     error = await failed(connect(), APIError)
     assert (error.status, error.attempts, error.retry_after) == (status, 1, 1.0)
@@ -104,7 +104,7 @@ async def test_what_would_fail_again_is_not_tried_again(server: RawServer, conne
     ids=["no JSON", "wrong JSON", "no content", "302", "308"],
 )
 async def test_a_useless_answer_is_not_asked_for_again(
-    server: RawServer, connect: Connect, act: Act, kind: type[DatadogError]
+    server: RawServer, connect: Connect, act: Responder, kind: type[DatadogError]
 ) -> None:
     """A 2xx that cannot be decoded and a redirect are final."""
     server.script(act)
@@ -119,7 +119,7 @@ async def test_a_useless_answer_is_not_asked_for_again(
     ids=["cut short", "no answer in time", "no body in time"],
 )
 async def test_a_lost_answer_is_asked_for_again(
-    server: RawServer, connect: Connect, naps: list[float], act: Act, kind: type[DatadogError]
+    server: RawServer, connect: Connect, naps: list[float], act: Responder, kind: type[DatadogError]
 ) -> None:
     """A GET whose answer is cut short or does not come in time is sent again, max_attempts times in all."""
     client = connect(retry=RetryPolicy(max_attempts=3), timeout=0.08)
@@ -133,7 +133,7 @@ async def test_a_lost_answer_is_asked_for_again(
 
 
 @pytest.mark.parametrize("act", [hang_up(), reset()], ids=["hang up", "reset"])
-async def test_a_lost_connection_is_made_again(server: RawServer, connect: Connect, act: Act) -> None:
+async def test_a_lost_connection_is_made_again(server: RawServer, connect: Connect, act: Responder) -> None:
     """A connection that is lost before the answer is made again; the call has at most max_attempts of its own."""
     client = connect(retry=RetryPolicy(max_attempts=3, initial_backoff=0.001))
     server.script(*[act] * 2)
@@ -142,14 +142,14 @@ async def test_a_lost_connection_is_made_again(server: RawServer, connect: Conne
     server.script(otherwise=act)
     received = len(server.requests)
     error = await failed(client, TransportError)
-    # aiohttp would send a GET a second time by itself, unseen by quota and budget.
+    # aiohttp would send a GET a second time by itself, unknown to the rate limiter and the retry budget.
     assert error.attempts == client.stats.requests - before == len(server.requests) - received == 3
 
 
 async def test_a_refused_connection_is_tried_again(
     start_server: StartServer, connect: Connect, naps: list[float]
 ) -> None:
-    """Where nobody listens, the call tries max_attempts times."""
+    """When the connection is refused, the call makes max_attempts attempts."""
     gone = await start_server()
     await gone.stop()
     client = connect(base_url=gone.url, retry=RetryPolicy(max_attempts=3))
@@ -179,7 +179,7 @@ def _create() -> Request[AccessToken]:
 
 
 @pytest.mark.parametrize("act", [reply(500), reply(503, Retry_After="1"), reply(408), CUT_SHORT, stall(), hang_up()])
-async def test_what_may_have_been_done_is_not_done_twice(server: RawServer, connect: Connect, act: Act) -> None:
+async def test_what_may_have_been_done_is_not_done_twice(server: RawServer, connect: Connect, act: Responder) -> None:
     """A request that is not repeatable is sent once where it may have been carried out."""
     server.script(otherwise=act)
     client = connect(timeout=0.1)
@@ -262,7 +262,7 @@ async def test_an_absurd_retry_after_is_not_waited_for(
 
 
 async def test_a_429_waits_for_the_reset_and_does_not_count(server: RawServer, connect: Connect) -> None:
-    """A 429 that says when the quota returns is waited for, however often, even with max_attempts=1."""
+    """A 429 that says when the rate limit returns is waited for, however often, even with max_attempts=1."""
     client = connect(retry=RetryPolicy(max_attempts=1, initial_backoff=0.001))
     server.script(limited(0.05), limited(0.05), limited(0.05))
     token = await client.get_token(ACCOUNT, "t1")
@@ -278,13 +278,15 @@ async def test_a_429_waits_for_the_reset_and_does_not_count(server: RawServer, c
 async def test_a_full_set_of_headers_is_waited_for(server: RawServer, connect: Connect, status: int) -> None:
     """With all headers the next window is met at its beginning, which the wall clock tells."""
     at = time.time()
-    server.script(reply(status, headers=quota(5, 0, 1, 1)), otherwise=reply(headers=quota(5, 4, 1, 1)))
+    server.script(
+        reply(status, headers=rate_limit_headers(5, 0, 1, 1)), otherwise=reply(headers=rate_limit_headers(5, 4, 1, 1))
+    )
     client = connect()
     await client.get_token(ACCOUNT, "t1")
     await client.get_token(ACCOUNT, "t1")
     arrived = at + server.requests[1].at - server.requests[0].at
-    boundary = int(at) + 1
-    assert boundary - 0.01 <= arrived < boundary + 0.3
+    end = int(at) + 1
+    assert end - 0.01 <= arrived < end + 0.3
 
 
 @pytest.mark.parametrize(
@@ -303,10 +305,10 @@ async def test_a_full_set_of_headers_is_waited_for(server: RawServer, connect: C
         ({"X-RateLimit-Reset": "7", "Retry-After": "2"}, 7.0),
     ],
 )
-async def test_how_a_429_says_when_the_quota_returns(
+async def test_how_a_429_says_when_the_window_ends(
     server: RawServer, connect: Connect, headers: dict[str, str], seconds: float
 ) -> None:
-    """Each form of the reset is understood: who would not wait so long is told at once, with the seconds."""
+    """Each form of the reset is understood: a call that would not wait so long fails at once, with the seconds."""
     server.script(reply(429, headers=headers))
     client = connect(retry=RetryPolicy(max_rate_limit_wait=1))
     begun = time.monotonic()
@@ -354,9 +356,9 @@ async def test_a_429_without_a_usable_reset_is_counted(
     assert times[2] - times[0] < 1
 
 
-async def test_a_reset_of_zero_with_the_other_headers_shows_the_boundary(server: RawServer, connect: Connect) -> None:
+async def test_a_reset_of_zero_with_the_other_headers_means_now(server: RawServer, connect: Connect) -> None:
     """A reset of 0 among the other headers means now: the retry comes soon and does not count."""
-    server.script(reply(429, headers=quota(5, 0, 0, 10)))
+    server.script(reply(429, headers=rate_limit_headers(5, 0, 0, 10)))
     client = connect(retry=RetryPolicy(max_attempts=1, max_rate_limit_wait=5))
     begun = time.monotonic()
     assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
@@ -364,7 +366,7 @@ async def test_a_reset_of_zero_with_the_other_headers_shows_the_boundary(server:
 
 
 @pytest.mark.parametrize("act", [limited(0.001), limited(), limited(0)], ids=["reset", "headerless", "zero"])
-async def test_ten_429s_in_a_row_are_enough(server: RawServer, connect: Connect, act: Act) -> None:
+async def test_ten_429s_in_a_row_are_enough(server: RawServer, connect: Connect, act: Responder) -> None:
     """A request that is refused ten times in a row raises `RateLimitError`: no endless loop."""
     server.script(otherwise=act)
     client = connect(retry=RetryPolicy(max_attempts=50, initial_backoff=0.001, max_backoff=0.002))
@@ -391,16 +393,16 @@ async def test_another_answer_ends_the_row_of_429s(server: RawServer, connect: C
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_a_429_closes_the_gate_for_everyone(
+async def test_a_429_pauses_all_calls(
     server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
-    """After one call met a 429, no other call is sent until the wait is over, whether headers tell it or not."""
+    """After a 429 to one call, no other call is sent until the pause is over, with or without headers."""
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
     client = connect(retry=RetryPolicy(initial_backoff=0.15), concurrency=5)
     await client.get_tokens(ACCOUNT, ["a", "b"])
     server.script(limited(0.15) if known else limited())
     first = asyncio.create_task(client.get_token(ACCOUNT, "c"))
-    while not client.stats.rate_limited:  # noqa: ASYNC110 - a counter tells nobody but who asks
+    while not client.stats.rate_limited:  # noqa: ASYNC110 - a counter has no event
         await asyncio.sleep(0.001)
     others = asyncio.create_task(client.get_tokens(ACCOUNT, [f"t{number}" for number in range(9)]))
     await asyncio.sleep(0.05)
@@ -412,8 +414,8 @@ async def test_a_429_closes_the_gate_for_everyone(
 
 
 async def test_who_would_have_to_wait_too_long_is_told_at_once(server: RawServer, connect: Connect) -> None:
-    """With the quota known to be spent, max_rate_limit_wait raises without sending and without sleeping."""
-    server.script(reply(headers=quota(5, 0, 3000, 3600, **{"X-RateLimit-Name": "tokens"})))
+    """With the rate limit known to be spent, max_rate_limit_wait raises without sending and without sleeping."""
+    server.script(reply(headers=rate_limit_headers(5, 0, 3000, 3600, **{"X-RateLimit-Name": "tokens"})))
     client = connect(retry=RetryPolicy(max_rate_limit_wait=2.5))
     await client.get_token(ACCOUNT, "t1")
     begun = time.monotonic()
@@ -429,11 +431,11 @@ async def test_who_would_have_to_wait_too_long_is_told_at_once(server: RawServer
     assert client.stats.rate_limit_wait_seconds == 0
 
 
-async def test_the_pause_between_429s_is_a_wait_for_quota_too(
+async def test_the_pause_between_429s_is_a_wait_for_the_rate_limit_too(
     server: RawServer, connect: Connect, naps: list[float]
 ) -> None:
     """A second 429 in a row whose backoff is longer than max_rate_limit_wait raises at once instead of sleeping."""
-    server.script(otherwise=reply(429, headers=quota(5, 0, 0, 1)))
+    server.script(otherwise=reply(429, headers=rate_limit_headers(5, 0, 0, 1)))
     client = connect(retry=RetryPolicy(initial_backoff=10, max_backoff=10, max_rate_limit_wait=1.5))
     error = await failed(client, RateLimitError)
     assert error.retry_after is not None
@@ -441,7 +443,7 @@ async def test_the_pause_between_429s_is_a_wait_for_quota_too(
 
 
 async def test_all_waits_of_a_call_count_together(server: RawServer, connect: Connect) -> None:
-    """Several short waits for quota in one call add up to max_rate_limit_wait."""
+    """Several short waits for the rate limit in one call add up to max_rate_limit_wait."""
     server.script(otherwise=limited(0.1))
     client = connect(retry=RetryPolicy(max_rate_limit_wait=0.25, initial_backoff=0))
     begun = time.monotonic()
@@ -468,7 +470,7 @@ async def test_an_outage_does_not_multiply_the_load(server: RawServer, connect: 
 
 
 async def test_429s_cost_no_retry_budget(server: RawServer, connect: Connect) -> None:
-    """Waiting for quota spends nothing of the retry budget, so that real failures still have all of it."""
+    """Waiting for the rate limit spends nothing of the retry budget, so that real failures still have all of it."""
     client = connect(retry=RetryPolicy(max_attempts=200, initial_backoff=0.0001, max_backoff=0.0001))
     for _ in range(13):
         server.script(*[limited()] * 9)
@@ -494,7 +496,7 @@ async def test_a_spent_budget_is_earned_back_by_successes(server: RawServer, con
 
 @pytest.mark.parametrize("act", [reply(503), reply(503, b"x" * 100_000), limited(), CUT_SHORT])
 async def test_the_connection_is_free_before_the_wait(
-    server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, act: Act
+    server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, act: Responder
 ) -> None:
     """While a call waits for its next try it holds no connection: one connection is enough for five such calls."""
     held: list[int] = []
@@ -518,17 +520,17 @@ async def test_the_connection_is_free_before_the_wait(
 # Cancellation
 
 
-@pytest.mark.parametrize("moment", ["retry", "gate", "place", "queue", "answer"])
-async def test_a_cancelled_call_gives_its_place_back(server: RawServer, connect: Connect, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["retry", "rate limit", "concurrency", "queue", "answer"])
+async def test_a_cancelled_call_gives_its_permit_back(server: RawServer, connect: Connect, moment: str) -> None:
     """A call that is cancelled wherever it waits is over at once, and the client goes on as if it had not been."""
-    first: dict[str, Act] = {
+    first: dict[str, Responder] = {
         "retry": reply(503, Retry_After="9"),
-        "gate": reply(headers=quota(5, 0, 3000, 3600)),
+        "rate limit": reply(headers=rate_limit_headers(5, 0, 3000, 3600)),
         "queue": limited(9),
     }
     client = connect(concurrency=2, retry=RetryPolicy())
     server.script(first.get(moment, stall()), otherwise=reply() if moment in first else stall())
-    if moment == "gate":
+    if moment == "rate limit":
         await client.get_token(ACCOUNT, "t1")
     tasks = [asyncio.create_task(client.get_token(ACCOUNT, "t1")) for _ in range(1 if moment == "answer" else 4)]
     await server.arrival()
@@ -541,14 +543,14 @@ async def test_a_cancelled_call_gives_its_place_back(server: RawServer, connect:
     # Behind a call that waits for its second try the others were sent, and answered.
     assert [task.cancelled() for task in tasks] == [True, *[moment != "retry"] * (len(tasks) - 1)]
     assert (in_flight(client), waiting(client)) == (0, 0)
-    if moment in {"gate", "queue"}:
-        return  # the quota is gone for a while, as it should be
+    if moment in {"rate limit", "queue"}:
+        return  # the rate limit is gone for a while, as it should be
     server.script(otherwise=reply())
     assert (await asyncio.wait_for(client.get_token(ACCOUNT, "t1"), 3)).id == "t1"
 
 
 async def test_a_cancelled_call_does_not_take_the_next_one_along(server: RawServer, connect: Connect) -> None:
-    """With one place, the call behind a cancelled one gets the place."""
+    """With a concurrency of 1, the call behind a cancelled one is sent."""
     server.script(stall())
     client = connect(concurrency=1)
     first = asyncio.create_task(client.get_token(ACCOUNT, "first"))
@@ -561,10 +563,10 @@ async def test_a_cancelled_call_does_not_take_the_next_one_along(server: RawServ
     assert [request.token_id for request in server.requests] == ["first", "third"]
 
 
-async def test_waiting_for_a_place_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
-    """With one place and slow answers, the last of several calls waits longer than `timeout` and still succeeds."""
+async def test_waiting_for_concurrency_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
+    """With a concurrency of 1 and slow answers, the last of several calls waits longer than `timeout` and succeeds."""
 
-    async def slow(exchange: Exchange) -> None:
+    async def slow(exchange: ReceivedRequest) -> None:
         await asyncio.sleep(0.05)
         await reply()(exchange)
 
@@ -574,8 +576,8 @@ async def test_waiting_for_a_place_does_not_count_toward_the_timeout(server: Raw
     assert len(await asyncio.gather(*calls)) == 4
 
 
-async def test_waiting_for_quota_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
-    """A call waits for the quota longer than `timeout` and still succeeds."""
+async def test_waiting_for_the_limiter_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
+    """A call waits for the rate limit longer than `timeout` and still succeeds."""
     server.script(limited(0.2))
     client = connect(timeout=0.1, retry=ONCE)
     assert (await client.get_token(ACCOUNT, "t1")).id == "t1"
@@ -587,7 +589,7 @@ async def test_waiting_for_quota_does_not_count_toward_the_timeout(server: RawSe
 async def test_what_is_logged_at_which_level(
     server: RawServer, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A retry is a WARNING, a wait for quota INFO, a request DEBUG; all say what they are about."""
+    """A retry is a WARNING, a wait for the rate limit INFO, a request DEBUG; all say what they are about."""
     caplog.set_level(logging.DEBUG, "dd_sa_tokens")
     server.script(reply(503), limited(0.02))
     await connect(retry=FAST).get_token(ACCOUNT, "t1")
@@ -629,10 +631,10 @@ async def test_every_result_has_its_own_exception(server: RawServer, connect: Co
     assert [error.token_id for error in errors if error] == ["a", "b", "a"]
 
 
-async def test_a_429_without_headers_lets_nobody_slip_through(
+async def test_a_429_without_headers_lets_no_waiting_call_pass(
     server: RawServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The place that a rejected request leaves goes to no one before the pause is over, though others wait for it."""
+    """After a 429 no waiting call is sent before the pause is over, although concurrency is free."""
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
     server.script(reply(200), reply(429))
     client = connect(concurrency=1, retry=RetryPolicy(initial_backoff=0.3))

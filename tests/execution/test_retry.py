@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 import pytest
-from dd_sa_tokens._retry import Retries, RetryBudget, backoff, quota_known, rejection_pause, reset_known
-from dd_sa_tokens._wire import Failure, Fate, get_token
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +21,14 @@ from dd_sa_tokens import (
     ServerError,
     TransportError,
 )
-from dd_sa_tokens import _retry as retry
+from dd_sa_tokens._execution.budget import RetryBudget
+from dd_sa_tokens._execution.retry import CallState, backoff, next_delay, repeat_with, throttle_pause
+from dd_sa_tokens._protocol.headers import knows_reset
+from dd_sa_tokens._protocol.operations import Operation, get_token
+from dd_sa_tokens._protocol.responses import Failure, Retry
 
 GET = get_token("sa", "t1").operation
-CREATE = attrs.evolve(GET, name="create_token", method="POST", repeatable=False)
+CREATE = attrs.evolve(GET, name="create_token", method="POST", idempotent=False)
 POLICY = RetryPolicy(max_attempts=4, initial_backoff=1.0, max_backoff=8.0)
 KNOWN = RateLimit(100, 10.0, 0, 7.0)
 
@@ -36,37 +38,52 @@ def rejected(rate_limit: RateLimit | None = KNOWN, retry_after: float | None = N
     error = RateLimitError(
         "429", status=429, rate_limit=rate_limit, retry_after=retry_after if reset is None else reset
     )
-    return Failure(error, Fate.NOT_PROCESSED)
+    return Failure(error, Retry.THROTTLED, sent=True, maybe_applied=False)
 
 
-def failed(fate: Fate = Fate.UNKNOWN, retry_after: float | None = None) -> Failure:
-    return Failure(ServerError("503", status=503, retry_after=retry_after), fate)
+def failed(retry: Retry = Retry.BACKOFF, retry_after: float | None = None) -> Failure:
+    error = ServerError("503", status=503, retry_after=retry_after)
+    return Failure(error, retry, sent=True, maybe_applied=True)
+
+
+def half(longest: float) -> float:
+    """Wait half as long as it may be."""
+    return longest / 2
+
+
+def longest(seconds: float) -> float:
+    """Wait as long as it may be."""
+    return seconds
 
 
 BARE = rejected(None)
-CUT = Failure(TransportError("disconnected"), Fate.UNKNOWN)
-UNSENT = Failure(TransportError("no connection"), Fate.NOT_SENT)
-GONE = Failure(NotFoundError("404", status=404), Fate.FINAL)
+CUT = Failure(TransportError("disconnected"), Retry.BACKOFF, sent=True, maybe_applied=True)
+UNSENT = Failure(TransportError("no connection"), Retry.BACKOFF, sent=False, maybe_applied=False)
+GONE = Failure(NotFoundError("404", status=404), Retry.NEVER, sent=True, maybe_applied=False)
 
 
 class Trial:
-    """Runs tries with the given outcomes, the last one again and again, and keeps the books."""
+    """Makes attempts with the given outcomes, the last one again and again, and records what was decided.
+
+    The decision and tenacity's loop are the real ones; every wait is as long as it may be, and none is waited for.
+    """
 
     def __init__(
         self,
         outcomes: Iterable[object],
         policy: RetryPolicy = POLICY,
-        operation: object = GET,
-        budget: object = None,
-        patience: float = math.inf,
+        operation: Operation[Any] = GET,
+        budget: RetryBudget | None = None,
+        max_wait: float | None = None,
     ) -> None:
         self._outcomes = list(outcomes)
+        self._policy = attrs.evolve(policy, max_rate_limit_wait=max_wait)
+        self._operation = operation
+        self._call = CallState()
         self.tries = 0
         self.slept: list[float] = []
-        self.told: list[tuple[Failure, float]] = []
+        self.told: list[Failure] = []
         self.budget = budget or RetryBudget(lambda: 0.0)
-        told = self.told.append
-        self._retries = Retries(policy, operation, self.budget, lambda *what: told(what), self._sleep, lambda: patience)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -76,16 +93,19 @@ class Trial:
         outcome = self._outcomes[min(self.tries, len(self._outcomes)) - 1]
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, Failure):
+            self._decide(outcome)
         return outcome
 
+    def _decide(self, failure: Failure) -> None:
+        call, idempotent = self._call, self._operation.idempotent
+        call.record(failure)
+        call.delay = next_delay(failure, call, self._policy, idempotent=idempotent, jitter=longest)
+        if failure.retry is not Retry.THROTTLED and call.delay is not None and not self.budget.take():
+            call.delay = None
+
     async def run(self) -> object:
-        return await self._retries.run(self._attempt)
-
-
-@pytest.fixture
-def longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every random wait be as long as it may be."""
-    monkeypatch.setattr(retry.random, "uniform", lambda _low, high: high)
+        return await repeat_with(self._call, self._sleep, self.told.append)(self._attempt)
 
 
 # Backoff
@@ -94,10 +114,9 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("attempt", "seconds"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (64, 8.0), (100_000, 8.0)]
 )
-@pytest.mark.usefixtures("longest")
 def test_backoff_doubles_up_to_its_maximum(attempt: int, seconds: float) -> None:
     """The longest wait doubles with each try, and never exceeds max_backoff, however many tries there were."""
-    assert backoff(POLICY, attempt) == seconds
+    assert backoff(POLICY, attempt, longest) == seconds
 
 
 @given(
@@ -106,18 +125,16 @@ def test_backoff_doubles_up_to_its_maximum(attempt: int, seconds: float) -> None
     st.integers(1, 10_000),
 )
 def test_backoff_is_within_its_bounds(initial: float, most: float, attempt: int) -> None:
-    """Whatever the policy, the wait is neither negative nor longer than it allows."""
-    wait = backoff(RetryPolicy(initial_backoff=initial, max_backoff=most), attempt)
+    """For any policy the wait is neither negative nor longer than it allows."""
+    wait = backoff(RetryPolicy(initial_backoff=initial, max_backoff=most), attempt, longest)
     assert 0 <= wait <= most
     assert wait <= initial * 2.0 ** min(attempt - 1, 64)
 
 
-def test_backoff_spreads_over_the_whole_range() -> None:
-    """Full jitter: waits are as likely short as long, so that clients do not come back at once."""
-    waits = [backoff(POLICY, 4) for _ in range(2_000)]
-    assert min(waits) < 0.5
-    assert max(waits) > 7.5
-    assert 3.5 < sum(waits) / len(waits) < 4.5
+def test_backoff_has_full_jitter() -> None:
+    """The whole wait is left to chance, so that clients do not come back at once."""
+    assert backoff(POLICY, 4, half) == 4.0
+    assert backoff(POLICY, 4, lambda _: 0.0) == 0.0
 
 
 # The budget
@@ -141,10 +158,10 @@ def test_budget_comes_back_with_time_and_success() -> None:
     assert budget.take()
     assert not budget.take()
     for _ in range(4):
-        budget.succeeded()
+        budget.record_success()
     assert not budget.take()
-    budget.succeeded()
-    budget.succeeded()
+    budget.record_success()
+    budget.record_success()
     assert budget.take()
     assert not budget.take()
 
@@ -154,7 +171,7 @@ def test_budget_never_holds_more_than_its_capacity() -> None:
     now = 0.0
     budget = RetryBudget(lambda: now)
     for _ in range(1_000):
-        budget.succeeded()
+        budget.record_success()
     now = 1e6
     assert sum(budget.take() for _ in range(200)) == 100
 
@@ -176,24 +193,29 @@ def test_budget_never_holds_more_than_its_capacity() -> None:
     ],
 )
 def test_reset_is_known_from_the_headers(rate: RateLimit | None, known: bool) -> None:
-    """A positive reset says when; zero does only where the other headers make it a boundary."""
-    assert reset_known(rate) is known
-    assert quota_known(rejected(rate)) is known
+    """A positive reset says when; zero does only where the other headers make it a end of the window."""
+    assert knows_reset(rate) is known
+    assert counted(rejected(rate)) is not known
 
 
-def test_quota_is_known_from_retry_after_too() -> None:
-    """A 429 with nothing but `Retry-After` says when to come back; other failures never do."""
-    assert quota_known(rejected(None, retry_after=3.0))
-    assert not quota_known(rejected(None))
-    assert not quota_known(failed(retry_after=3.0))
-    assert not quota_known(CUT)
+def counted(failure: Failure) -> bool:
+    """Return whether a failure counts toward `max_attempts`."""
+    call = CallState()
+    call.record(failure)
+    return call.counted == 1
+
+
+def test_the_reset_is_known_from_retry_after_too() -> None:
+    """A 429 with nothing but `Retry-After` says when to come back, so it does not count; other failures do."""
+    assert not counted(rejected(None, retry_after=3.0))
+    assert counted(rejected(None))
+    assert counted(failed(retry_after=3.0))
+    assert counted(CUT)
 
 
 @pytest.mark.parametrize(
-    ("failure", "rejections", "pause"),
+    ("failure", "in_a_row", "pause"),
     [
-        (rejected(), 1, 0.0),
-        (rejected(RateLimit(reset=0.0, period=10.0)), 1, 0.0),
         (rejected(None, retry_after=3.0), 1, 3.0),
         (rejected(None, retry_after=3.0), 5, 3.0),
         (rejected(None), 1, 1.0),
@@ -201,14 +223,11 @@ def test_quota_is_known_from_retry_after_too() -> None:
         (rejected(None), 9, 8.0),
         (rejected(RateLimit(reset=0.0)), 1, 1.0),
         (rejected(RateLimit(limit=100)), 2, 2.0),
-        (failed(retry_after=3.0), 1, 0.0),
-        (CUT, 1, 0.0),
     ],
 )
-@pytest.mark.usefixtures("longest")
-def test_a_429_that_the_ledger_cannot_place_pauses_everybody(failure: Failure, rejections: int, pause: float) -> None:
-    """Known from the headers: no pause beside the ledger's; else `Retry-After`, else a growing backoff."""
-    assert rejection_pause(failure, POLICY, rejections) == pause
+def test_a_429_that_the_window_cannot_use_pauses_all_calls(failure: Failure, in_a_row: int, pause: float) -> None:
+    """`Retry-After`, else a growing backoff."""
+    assert throttle_pause(failure, CallState(throttled=in_a_row), POLICY, longest) == pause
 
 
 # Tries
@@ -242,7 +261,7 @@ async def test_a_passing_failure_is_mended_by_a_retry(failure: Failure) -> None:
         (rejected(), GET, 10),
         (rejected(None, retry_after=3.0), GET, 10),
         (GONE, GET, 1),
-        (failed(Fate.FINAL), GET, 1),
+        (failed(Retry.NEVER), GET, 1),
         (failed(), CREATE, 1),
         (CUT, CREATE, 1),
         (UNSENT, CREATE, 4),
@@ -251,7 +270,7 @@ async def test_a_passing_failure_is_mended_by_a_retry(failure: Failure) -> None:
         (GONE, CREATE, 1),
     ],
 )
-async def test_how_often_a_lasting_failure_is_tried(failure: Failure, operation: object, tries: int) -> None:
+async def test_how_often_a_lasting_failure_is_tried(failure: Failure, operation: Operation[Any], tries: int) -> None:
     """max_attempts for failures, ten for 429s that say when, once for what must not be repeated; then that failure."""
     trial = Trial([failure], operation=operation)
     assert await trial.run() is failure
@@ -264,8 +283,8 @@ async def test_how_often_a_lasting_failure_is_tried(failure: Failure, operation:
     [(failed(), 1), (UNSENT, 1), (BARE, 1), (rejected(), 10)],
     ids=["5xx", "unsent", "bare", "429"],
 )
-async def test_one_attempt_means_no_retry_except_for_quota(failure: Failure, tries: int) -> None:
-    """With max_attempts=1 only a 429 that says when the quota returns is tried again: it was not processed."""
+async def test_one_attempt_means_no_retry_except_after_a_429(failure: Failure, tries: int) -> None:
+    """With max_attempts=1 only a 429 that says when the rate limit returns is tried again: it was not processed."""
     trial = Trial([failure], policy=attrs.evolve(POLICY, max_attempts=1))
     assert await trial.run() is failure
     assert trial.tries == tries
@@ -281,47 +300,69 @@ async def test_rejections_in_between_do_not_count() -> None:
     assert trial.tries == 7
 
 
-@pytest.mark.usefixtures("longest")
 async def test_waits_double_and_are_told() -> None:
-    """Each wait is told with its failure before it begins, and is the exponential one."""
+    """Each wait is reported with its failure before it begins, and grows exponentially."""
     trial = Trial([failed(), CUT, UNSENT, failed()])
     await trial.run()
     assert trial.slept == [1.0, 2.0, 4.0]
-    assert [seconds for _, seconds in trial.told] == trial.slept
-    assert [failure.error for failure, _ in trial.told][1:] == [CUT.error, UNSENT.error]
+    assert [failure.error for failure in trial.told][1:] == [CUT.error, UNSENT.error]
 
 
-@pytest.mark.usefixtures("longest")
 async def test_retry_after_is_the_wait() -> None:
-    """What the server asks for is waited, also where it exceeds max_backoff, up to ten times that."""
-    trial = Trial([failed(retry_after=3.0), failed(retry_after=80.0), failed(), "token"])
+    """What the server asks for is waited, up to max_backoff."""
+    trial = Trial([failed(retry_after=3.0), failed(retry_after=8.0), failed(), "token"])
     assert await trial.run() == "token"
-    assert trial.slept == [3.0, 80.0, 4.0]
+    assert trial.slept == [3.0, 8.0, 4.0]
 
 
-async def test_too_long_a_retry_after_fails_at_once() -> None:
-    """More than ten times max_backoff is not waited for: the failure, with its `retry_after`, comes back at once."""
-    failure = failed(retry_after=80.1)
-    trial = Trial([failure, "token"])
+@pytest.mark.parametrize(("most", "retry_after"), [(8.0, 8.1), (1.0, 6.0), (0.5, 300.0), (0.0, 0.1)])
+async def test_too_long_a_retry_after_fails_at_once(most: float, retry_after: float) -> None:
+    """More than max_backoff is not waited for: the failure, with its `retry_after`, comes back at once."""
+    failure = failed(retry_after=retry_after)
+    trial = Trial([failure, "token"], policy=RetryPolicy(max_backoff=most))
     assert await trial.run() is failure
     assert isinstance(failure.error, APIError)
-    assert failure.error.retry_after == 80.1
+    assert failure.error.retry_after == retry_after
     assert trial.slept == []
 
 
-@pytest.mark.usefixtures("longest")
-async def test_the_first_429_waits_at_the_gate_only_and_further_ones_slow_down() -> None:
-    """The gate knows when the quota returns; a request that is rejected again and again backs off beside that."""
+@given(st.lists(st.sampled_from([failed(), CUT, UNSENT, rejected(), BARE, failed(retry_after=7.0)]), max_size=30))
+def test_no_wait_is_longer_than_max_backoff(failures: list[Failure]) -> None:
+    """Whatever comes, a call never sleeps for longer than `max_backoff` between two attempts."""
+    trial = Trial([*failures, "token"])
+    asyncio.run(trial.run())
+    assert max(trial.slept, default=0.0) <= POLICY.max_backoff
+
+
+async def test_a_call_whose_caller_leaves_makes_no_further_attempt() -> None:
+    """Once the caller wants no further attempt, each failure is the last."""
+    for failure in (failed(), CUT, UNSENT, rejected(), BARE):
+        call = CallState(last_attempt=True)
+        call.record(failure)
+        assert next_delay(failure, call, POLICY, idempotent=True, jitter=longest) is None
+
+
+async def test_time_spent_waiting_counts_toward_max_rate_limit_wait() -> None:
+    """A call that has waited for the rate limit before has less left for a further 429."""
+    call = CallState(throttled=1, waited=1.5)
+    call.record(rejected())
+    policy = attrs.evolve(POLICY, max_rate_limit_wait=2.0)
+    assert next_delay(rejected(), call, policy, idempotent=True, jitter=longest) is None
+    call.waited = 1.0
+    assert next_delay(rejected(), call, policy, idempotent=True, jitter=longest) == 1.0
+
+
+async def test_the_first_429_waits_for_the_limiter_only_and_further_ones_back_off() -> None:
+    """The rate limiter waits for the reset; a request that is rejected again and again backs off as well."""
     trial = Trial([*[rejected()] * 6, failed(), rejected(), rejected(), "token"])
     assert await trial.run() == "token"
     assert trial.slept == [0.0, 1.0, 2.0, 4.0, 8.0, 8.0, 1.0, 0.0, 1.0]
 
 
-@pytest.mark.usefixtures("longest")
-@pytest.mark.parametrize(("patience", "tries"), [(0.0, 2), (0.99, 2), (1.0, 3), (3.99, 4), (4.0, 5)])
-async def test_a_429_is_not_waited_for_beyond_the_call_s_patience(patience: float, tries: int) -> None:
-    """A pause of 0 s is within any patience, one as long as the patience still is, and a longer one ends the call."""
-    trial = Trial([rejected()], patience=patience)
+@pytest.mark.parametrize(("max_wait", "tries"), [(0.0, 2), (0.99, 2), (1.0, 3), (3.99, 4), (4.0, 5)])
+async def test_a_429_is_not_waited_for_beyond_max_rate_limit_wait(max_wait: float, tries: int) -> None:
+    """A pause of 0 s or of exactly max_rate_limit_wait is waited for, and a longer one ends the call."""
+    trial = Trial([rejected()], max_wait=max_wait)
     assert isinstance(await trial.run(), Failure)
     assert trial.tries == tries
 
@@ -376,8 +417,7 @@ async def test_cancelling_the_sleep_ends_the_call() -> None:
         slept.set()
         await asyncio.Event().wait()
 
-    retries = Retries(POLICY, GET, RetryBudget(lambda: 0.0), lambda *_: None, sleep)
-    task = asyncio.ensure_future(retries.run(attempt))
+    task = asyncio.ensure_future(repeat_with(CallState(delay=1.0), sleep, lambda _: None)(attempt))
     await slept.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from support.calls import CALLS, ONCE, Connect
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS, leaks
-from support.replies import Exchange, any_answer, reply
+from support.replies import ReceivedRequest, any_answer, reply
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import APIError, InvalidArgumentError, TokensClient, TransportError
@@ -115,7 +115,7 @@ IDS = (
 
 
 def is_sendable(value: str) -> bool:
-    """Tell, in other words than the client's, whether an ID can be a segment of a path."""
+    """Return whether an ID can be a path segment, by other code than the client's."""
     odd = {"Cc", "Cs"} & {unicodedata.category(character) for character in value}
     return 0 < len(value) <= 256 and value not in {".", ".."} and not odd
 
@@ -138,7 +138,7 @@ def check_path(target: str, account: str, token_id: str | None) -> None:
 
 
 def test_any_id_is_refused_or_one_segment_of_the_path() -> None:
-    """Whatever text an ID is, each call refuses it before anything is sent, or the server sees just it in its place."""
+    """Each call refuses a text as an ID before anything is sent, or the server sees exactly that text."""
     with asyncio.Runner() as runner:
         server = RawServer()
         runner.run(server.start())
@@ -178,7 +178,7 @@ def test_any_id_is_refused_or_one_segment_of_the_path() -> None:
 async def test_no_call_follows_a_redirect(
     server: RawServer, start_server: StartServer, connect: Connect, call: Call, borrowed: bool
 ) -> None:
-    """Each kind of redirect is an error, told once to the caller, and the other host hears nothing."""
+    """Each kind of redirect is one error for the caller, and the other host gets no request."""
     elsewhere = await start_server()
     async with aiohttp.ClientSession() as session:
         client = connect(session=session) if borrowed else connect()
@@ -206,8 +206,8 @@ async def test_the_last_step_of_a_rotation_follows_no_redirect(
 # Borrowed sessions
 
 
-def comparable(exchange: Exchange) -> tuple[str, bytes, dict[str, str]]:
-    """Return all of a request that has to be the same whatever session it goes through."""
+def comparable(exchange: ReceivedRequest) -> tuple[str, bytes, dict[str, str]]:
+    """Return the parts of a request that must be the same through any session."""
     return exchange.line, exchange.body, exchange.headers
 
 
@@ -285,7 +285,7 @@ ODDITIES = list(somebody_elses())
 async def test_a_request_is_the_same_through_any_session(
     server: RawServer, call: Call, credentials: dict[str, str], oddity: str
 ) -> None:
-    """Whatever a borrowed session was made for, each call sends what it sends over a session of the client's own."""
+    """Over any borrowed session each call sends what it sends over a session of the client's own."""
     server.script(otherwise=any_answer(0.003 if oddity == "timeout" else 0))
     expected = await plain(server, call, credentials)
     with deprecated():
@@ -379,7 +379,7 @@ async def test_a_session_s_traces_see_no_key_before_the_headers_are_sent(
 @EACH_CALL
 @pytest.mark.parametrize("oddity", ["raise_for_status", "raise_for_status of its own", "base_url", "json", "auth"])
 async def test_errors_are_ours_through_any_session(server: RawServer, call: Call, oddity: str) -> None:
-    """An answer's status is the client's error with its status and words, whatever the session would make of it."""
+    """An error answer is the client's error with its status and words, even if the session would raise its own."""
     with deprecated():
         session = aiohttp.ClientSession(**somebody_elses(server.url)[oddity])
     async with session:
@@ -410,10 +410,10 @@ async def test_a_session_that_contradicts_itself_is_an_error(
 # Proxies
 
 
-def forward(seen: list[str]) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
+def forward(seen: list[str]) -> Callable[[ReceivedRequest], Coroutine[Any, Any, None]]:
     """Do as a proxy does: pass a request on to where its line says, or a whole connection (CONNECT)."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         seen.append(exchange.head.decode())
         method, target, _ = exchange.line.split(" ")
         tunnel = method == "CONNECT"
@@ -533,7 +533,7 @@ async def alone(url: str, **environ: str) -> str:
 async def test_no_environment_variable_switches_the_certificate_check_off(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    """With the variables that switch it off elsewhere, a certificate that nobody vouches for is still refused."""
+    """An untrusted certificate is refused, even with the variables set that switch the check off elsewhere."""
     authority, context = _authority("localhost")
     server = await start_server(context, "localhost")
     ours = str(tmp_path / "ca.pem")

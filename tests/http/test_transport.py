@@ -20,7 +20,7 @@ from support.cancelling import HANG
 from support.internals import expire_attempts, in_flight
 from support.keys import ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.payloads import resource
-from support.replies import Act, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
+from support.replies import Responder, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import (
@@ -87,10 +87,10 @@ async def test_the_keys_go_to_the_server_and_nowhere_else(server: RawServer, con
 async def test_a_body_that_is_too_large_is_refused_while_it_is_read(
     server: RawServer, connect: Connect, kind: str, as_error: bool
 ) -> None:
-    """A body over 10 MiB, once decompressed, is an error before it is whole, whatever the status; memory stays low."""
+    """A body of more than 10 MiB after decompression is refused while it is read, at any status; memory stays low."""
     status = 400 if as_error else 200
     chunk = bytes(64 * 1024)
-    acts: dict[str, Act] = {
+    acts: dict[str, Responder] = {
         "gzip bomb": raw(head(status, {"Content-Encoding": "gzip", "Content-Length": str(len(bomb()))}) + bomb()),
         "endless": endless(head(status, {"Connection": "close"}), chunk),
         "endless chunks": endless(head(status, {"Transfer-Encoding": "chunked"}), b"10000\r\n" + chunk + b"\r\n"),
@@ -120,8 +120,8 @@ async def test_a_large_body_within_the_cap_is_read(server: RawServer, connect: C
     assert len(token.name or "") == 9 * MEBIBYTE
 
 
-async def test_a_session_that_does_not_decompress_is_no_riddle(server: RawServer, connect: Connect) -> None:
-    """A lent session that was told not to decompress is refused at once: no answer would be readable."""
+async def test_a_session_that_does_not_decompress_is_an_error(server: RawServer, connect: Connect) -> None:
+    """A borrowed session that does not decompress is refused at once: no answer would be readable."""
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         with pytest.raises(ConfigurationError, match="decompress"):
             connect(session=session)
@@ -173,8 +173,8 @@ async def test_a_session_that_does_not_decompress_is_no_riddle(server: RawServer
         "endless headers",
     ],
 )
-async def test_no_usable_answer(server: RawServer, connect: Connect, act: Act, says: str) -> None:
-    """Whatever the server does to an answer, it is a `TransportError`, and the client works on afterwards."""
+async def test_no_usable_answer(server: RawServer, connect: Connect, act: Responder, says: str) -> None:
+    """Each kind of broken answer is a `TransportError`, and the client still works."""
     client = connect(retry=ONCE, timeout=3)
     server.script(otherwise=act)  # not once: aiohttp itself asks again where a connection was lost
     error = await failure(client)
@@ -187,7 +187,7 @@ async def test_no_usable_answer(server: RawServer, connect: Connect, act: Act, s
 
 
 async def test_a_refused_connection(connect: Connect, start_server: StartServer) -> None:
-    """Where nobody listens, the error says that there was no connection."""
+    """When the connection is refused, the error says that there was no connection."""
     gone = await start_server()
     await gone.stop()
     error = await failure(connect(base_url=gone.url, retry=ONCE))
@@ -205,7 +205,7 @@ async def test_a_refused_connection(connect: Connect, start_server: StartServer)
     ],
     ids=["no answer", "half the headers", "half the body", "everything slowly", "body slowly"],
 )
-async def test_the_timeout_covers_the_whole_answer(server: RawServer, connect: Connect, act: Act) -> None:
+async def test_the_timeout_covers_the_whole_answer(server: RawServer, connect: Connect, act: Responder) -> None:
     """An answer that is not there in time, to its last byte, is a `RequestTimeoutError`, a `TimeoutError` as well."""
     server.script(act)
     client = connect(retry=ONCE, timeout=0.1)
@@ -269,7 +269,7 @@ async def test_the_timeout_is_each_attempt_s_own(server: RawServer, connect: Con
     """With one timer for all, a request that began later still has its own deadline."""
     server.script(reply(), otherwise=stall())
     client = connect(timeout=0.2, retry=ONCE)
-    await client.get_token(ACCOUNT, "t1")  # opens the gate
+    await client.get_token(ACCOUNT, "t1")  # opens the rate limiter
 
     async def seconds(delay: float) -> float:
         await asyncio.sleep(delay)
@@ -324,7 +324,7 @@ async def test_a_cancelled_call_leaves_no_connection_behind(server: RawServer, c
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         client = connect(session=session, **options)
         tasks = [asyncio.create_task(client.get_token(ACCOUNT, "t1")) for _ in range(2 if moment == "pool" else 1)]
-        while not server.open:  # noqa: ASYNC110 - a list tells nobody but who asks
+        while not server.open:  # noqa: ASYNC110 - a set has no event
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         for task in reversed(tasks):
@@ -346,7 +346,7 @@ def _authority() -> tuple[trustme.CA, ssl.SSLContext]:
 
 
 async def test_an_untrusted_certificate_is_refused(start_server: StartServer, connect: Connect) -> None:
-    """A certificate that nobody vouches for is an error that says so, and no request is sent."""
+    """An untrusted certificate is an error that says so, and no request is sent."""
     _, context = _authority()
     server = await start_server(context, "localhost")
     error = await failure(connect(base_url=server.url, retry=ONCE))
@@ -417,7 +417,7 @@ async def test_https_spoken_to_a_plain_server(server: RawServer, connect: Connec
 async def test_an_id_is_one_segment_of_the_path(
     server: RawServer, connect: Connect, token_id: str, segment: str
 ) -> None:
-    """Any character of an ID, in either place, reaches the server inside its own segment of the raw request line."""
+    """Any character of either ID reaches the server inside its own segment of the raw request line."""
     client = connect()
     assert (await client.get_token(ACCOUNT, token_id)).id == token_id
     await client.get_token(token_id, "t1")
@@ -453,7 +453,7 @@ async def test_connections_are_reused(server: RawServer, connect: Connect) -> No
     assert server.connections == 1
 
 
-async def test_no_more_connections_than_places(server: RawServer, connect: Connect) -> None:
+async def test_no_more_connections_than_concurrency(server: RawServer, connect: Connect) -> None:
     """A bulk fetch opens at most `concurrency` connections and uses them all again."""
     client = connect(concurrency=4)
     result = await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(40)], strategy="get")
@@ -461,7 +461,7 @@ async def test_no_more_connections_than_places(server: RawServer, connect: Conne
     assert server.connections <= 4
 
 
-async def test_more_places_than_aiohttp_has_by_default(server: RawServer, connect: Connect) -> None:
+async def test_more_concurrency_than_aiohttp_has_by_default(server: RawServer, connect: Connect) -> None:
     """`concurrency` above aiohttp's hundred connections is really had."""
     everybody = asyncio.Event()
     server.script(reply(), otherwise=later(everybody, reply()))
@@ -521,7 +521,7 @@ async def test_a_borrowed_session_s_middlewares_and_traces_run(server: RawServer
 
 
 async def test_an_answer_that_has_no_end_gives_its_connection_up(server: RawServer, connect: Connect) -> None:
-    """A server that switches to another protocol keeps no connection busy, although somebody still has its answer."""
+    """An answer that switches protocols frees its connection, even while a reference to the answer is kept."""
     kept: list[aiohttp.ClientResponse] = []
 
     async def keep(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
@@ -575,7 +575,7 @@ async def test_closing_the_client_ends_its_calls(server: RawServer, moment: str)
     url = server.url.replace("http:", "https:") if server.silent else server.url
     client = TokensClient(base_url=url, concurrency=1, **KEYS)
     tasks = [asyncio.create_task(failure(client, ClientClosedError)) for _ in range(3 if moment == "queue" else 1)]
-    while not server.open:  # noqa: ASYNC110 - a list tells nobody but who asks
+    while not server.open:  # noqa: ASYNC110 - a set has no event
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     await client.close()

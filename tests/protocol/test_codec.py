@@ -7,10 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from dd_sa_tokens._codec import (
-    decode_errors,
-    decode_token,
-)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.documents import (
@@ -25,6 +21,8 @@ from support.documents import (
 from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, InvalidResponseError, converter
+from dd_sa_tokens._protocol.codec import decode_token
+from dd_sa_tokens._protocol.documents import decode_errors
 
 
 @pytest.mark.parametrize(("case", "token"), TOKENS.items())
@@ -237,7 +235,7 @@ def test_escaped_pairs_and_escaped_backslashes_are_text(raw: bytes, token_id: st
 )
 @pytest.mark.usefixtures("loads")
 def test_errors_without_words_give_none(raw: bytes, errors: tuple[str, ...]) -> None:
-    """Whatever an error's body is, decoding it never raises, and keeps what is text."""
+    """Decoding an error's body never raises, and keeps what is text."""
     assert decode_errors(raw) == errors
 
 
@@ -389,7 +387,7 @@ def test_dates_are_read_to_the_microsecond(
 
 @given(st.text() | st.from_regex(r"[0-9]{4}-?[0-9W]{2,3}-?[0-9]{0,2}.?[0-9:]{0,8}[.,]?[0-9]{0,9}[Z+-]?[0-9:.]{0,8}"))
 def test_any_text_as_a_date_is_an_aware_moment_or_refused(text: str) -> None:
-    """Whatever stands where a date should be, nothing but an aware datetime or our own error comes out."""
+    """Any text in place of a date gives an aware datetime or the package's own error."""
     result = outcome(lambda: decode_token(body({"id": "t", "attributes": {"expires_at": text}})))
     if isinstance(result, AccessToken):
         assert result.expires_at is not None

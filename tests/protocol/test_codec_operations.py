@@ -9,14 +9,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from dd_sa_tokens._codec import (
-    Page,
-    decode_created,
-    decode_nothing,
-    decode_page,
-    decode_token,
-    encode_token,
-)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.documents import (
@@ -35,6 +27,8 @@ from support.documents import (
 from support.internals import decode_with, json_loads_strictly
 
 from dd_sa_tokens import AccessToken, InvalidResponseError, converter
+from dd_sa_tokens._protocol.codec import decode_created, decode_token, decode_tokens, encode_token
+from dd_sa_tokens._protocol.documents import Page, decode_nothing
 
 # Lists
 
@@ -46,8 +40,8 @@ def page_of(*resources: object, **page: object) -> bytes:
 @pytest.mark.usefixtures("loads")
 def test_recorded_lists_decode() -> None:
     """A page gives its tokens in their order, and how many there are on all pages; a new account has none."""
-    assert decode_page(sample("list")) == Page((TOKENS["get"], TOKENS["get_updated"]), 2)
-    assert decode_page(sample("list_empty")) == Page((), 0)
+    assert decode_tokens(sample("list"), 0.0) == Page((TOKENS["get"], TOKENS["get_updated"]), 2)
+    assert decode_tokens(sample("list_empty"), 0.0) == Page((), 0)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +59,7 @@ def test_recorded_lists_decode() -> None:
 @pytest.mark.usefixtures("loads")
 def test_a_list_may_say_less_or_more(document: object, total: int | None) -> None:
     """A total that is missing is not known, which is not the same as none; unknown fields are let be."""
-    assert decode_page(json.dumps(document).encode()) == Page((), total)
+    assert decode_tokens(json.dumps(document).encode(), 0.0) == Page((), total)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +108,7 @@ def test_a_list_may_say_less_or_more(document: object, total: int | None) -> Non
 def test_what_is_no_list_is_refused_with_its_json_path(raw: bytes, path: str, reason: str) -> None:
     """The error says which token of the page, and what of it, is wrong, and quotes nothing of it."""
     with pytest.raises(InvalidResponseError, match=reason) as caught:
-        decode_page(raw)
+        decode_tokens(raw, 0.0)
     assert caught.value.path == path
     assert SECRET not in str(caught.value)
     assert caught.value.__context__ is None
@@ -125,7 +119,7 @@ def test_tokens_of_a_list_share_what_they_have_in_common() -> None:
     """Thousands of kept tokens hold the texts that are the same for all of them once."""
     owner = {"owned_by": {"data": {"id": ACCOUNT}}}
     resource = {"type": "service_access_tokens", "attributes": {"scopes": ["usage_read"]}, "relationships": owner}
-    first, second = decode_page(page_of(*({"id": token_id} | resource for token_id in ("t1", "t2")))).tokens
+    first, second = decode_tokens(page_of(*({"id": token_id} | resource for token_id in ("t1", "t2"))), 0.0).tokens
 
     assert first.service_account_id is second.service_account_id
     assert first.type is second.type
@@ -155,7 +149,7 @@ def test_any_json_is_a_page_or_one_error(document: object) -> None:
         for loads in (pytest.importorskip("orjson").loads, json_loads_strictly):
             decode_with(patch, loads)
             try:
-                results.append(decode_page(raw))
+                results.append(decode_tokens(raw, 0.0))
             except InvalidResponseError as error:
                 results.append((error.path, error.reason))
     assert results[0] == results[1]
@@ -215,7 +209,7 @@ def test_a_create_without_its_key_is_refused(resource: object, path: str, reason
 )
 @pytest.mark.usefixtures("loads")
 def test_a_create_that_cannot_be_read_names_its_token(resource: object, token_id: str | None) -> None:
-    """The error says which token somebody has to revoke, if the answer holds an ID, and nothing that is none."""
+    """The error names the token to revoke if the answer holds its ID, and nothing that is no ID."""
     with pytest.raises(InvalidResponseError) as caught:
         decode_created(body(resource))
     assert caught.value.token_id == token_id
@@ -223,7 +217,7 @@ def test_a_create_that_cannot_be_read_names_its_token(resource: object, token_id
 
 @given(documents)
 def test_any_json_is_a_created_token_or_one_error(document: object) -> None:
-    """Whatever answers a create, nothing but a token with a key or our own error comes out."""
+    """Any answer to a create gives a token with a key, or the package's own error."""
     with suppress(InvalidResponseError):
         created = decode_created(json.dumps(document).encode())
         assert type(created.token) is AccessToken
@@ -236,7 +230,7 @@ def test_any_json_is_a_created_token_or_one_error(document: object) -> None:
 @pytest.mark.parametrize("raw", [b"", b" ", b"\r\n", b"{}", b' {"data": null, "meta": 5}\n'])
 @pytest.mark.usefixtures("loads")
 def test_nothing_and_any_object_answer_a_revoke(raw: bytes) -> None:
-    """No body, a blank one and an object that nobody needs are all as good as nothing."""
+    """No body, a blank one and any object are accepted alike."""
     decode_nothing(raw)
 
 
@@ -268,7 +262,7 @@ def test_what_is_not_given_is_not_sent(given: dict[str, Any], sent: str) -> None
 
 @given(st.text(min_size=1), st.lists(st.text(min_size=1), min_size=1), st.text(min_size=1))
 def test_any_text_arrives_as_it_was_given(name: str, scopes: list[str], token_id: str) -> None:
-    """Whatever a name, scopes and an ID are made of, the server reads exactly that."""
+    """The server reads exactly the name, scopes and ID that were given, for any text."""
     sent = json.loads(encode_token(name=name, scopes=scopes, token_id=token_id))
     attributes = {"name": name, "scopes": scopes}
     assert sent == {"data": {"attributes": attributes, "id": token_id, "type": "service_access_tokens"}}

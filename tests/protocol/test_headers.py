@@ -7,25 +7,23 @@ import time
 from email.utils import formatdate
 
 import pytest
-from dd_sa_tokens._wire import (
-    Failure,
-    interpret,
-    parse_rate_limit,
-    parse_retry_after,
-)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.requests import (
     NOW,
     REQUEST,
     plain,
+    rate_limit_of,
     reply,
+    retry_after_of,
 )
 
 from dd_sa_tokens import (
     RateLimit,
     RateLimitError,
 )
+from dd_sa_tokens._protocol.interpret import interpret
+from dd_sa_tokens._protocol.responses import Failure
 
 DAY = 86_400
 
@@ -67,7 +65,7 @@ DAY = 86_400
 )
 def test_reset_is_read_with_care(raw: str, reset: float | None) -> None:
     """Zero, fractions and a header sent twice are values; junk, negatives and delays over a day are no header."""
-    rate = parse_rate_limit(reply(X_RateLimit_Limit="5", X_RateLimit_Reset=raw), plain)
+    rate = rate_limit_of(reply(X_RateLimit_Limit="5", X_RateLimit_Reset=raw))
     assert rate == RateLimit(limit=5, reset=reset)
 
 
@@ -88,7 +86,7 @@ def test_a_unix_time_is_read_against_the_answer_s_date(seconds: int, date: int |
     headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Reset": str(seconds)}
     if date is not None:
         headers["Date"] = formatdate(date, usegmt=True)
-    assert parse_rate_limit(reply(headers=headers), plain) == RateLimit(limit=5, reset=reset)
+    assert rate_limit_of(reply(headers=headers)) == RateLimit(limit=5, reset=reset)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +117,12 @@ def test_a_unix_time_is_read_against_the_answer_s_date(seconds: int, date: int |
 )
 def test_each_header_alone(name: str, raw: str, rate: RateLimit | None) -> None:
     """Each header counts by itself; the careful one of two; and where nothing usable was said, there is no limit."""
-    assert parse_rate_limit(reply(headers={f"x-ratelimit-{name.lower()}": raw}), plain) == rate
+    assert rate_limit_of(reply(headers={f"x-ratelimit-{name.lower()}": raw})) == rate
 
 
 def test_no_headers_are_no_rate_limit() -> None:
-    """An answer without rate-limit headers says nothing about a quota."""
-    assert parse_rate_limit(reply(Date="Mon, 01 Jun 2026 00:00:00 GMT", Retry_After="5"), plain) is None
+    """An answer without rate-limit headers gives no rate limit."""
+    assert rate_limit_of(reply(Date="Mon, 01 Jun 2026 00:00:00 GMT", Retry_After="5")) is None
 
 
 # Retry-After
@@ -154,29 +152,29 @@ SENT = 1_790_000_000
 def test_retry_after_is_seconds_or_a_date(raw: str, seconds: float | None) -> None:
     """A number or an HTTP date read against the answer's own; what is over or junk is no header."""
     answer = reply(503, Date=formatdate(SENT, usegmt=True), Retry_After=raw)
-    assert parse_retry_after(answer) == seconds
+    assert retry_after_of(answer) == seconds
 
 
 def test_retry_after_date_counts_from_the_local_clock_without_a_date() -> None:
     """Without `Date` the time of arrival stands in."""
-    assert parse_retry_after(reply(503, Retry_After=formatdate(SENT + 30, usegmt=True))) == SENT + 30 - NOW
+    assert retry_after_of(reply(503, Retry_After=formatdate(SENT + 30, usegmt=True))) == SENT + 30 - NOW
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "XXX-05:30"])
-def test_http_dates_are_utc_whatever_the_local_timezone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_dates_are_utc_in_any_local_timezone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The obsolete asctime form, which names no zone, is UTC by RFC 9110, and so is the usual one."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
         moment = time.gmtime(SENT + 30)
         for raw in (time.asctime(moment), formatdate(SENT + 30, usegmt=True)):
-            assert parse_retry_after(reply(503, Date=formatdate(SENT, usegmt=True), Retry_After=raw)) == 30.0
+            assert retry_after_of(reply(503, Date=formatdate(SENT, usegmt=True), Retry_After=raw)) == 30.0
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
-# Whatever a server sends
+# Random headers
 
 numberish = st.text(alphabet="0123456789.,-+ eE", max_size=12)
 dateish = st.from_regex(
@@ -200,7 +198,7 @@ NAMES = [
 def test_any_headers_give_values_in_range(headers: dict[str, str], status: int) -> None:
     """No text in any header raises, and what is read is finite, not negative, and no longer than a day."""
     answer = reply(status, headers=headers)
-    rate = parse_rate_limit(answer, plain)
+    rate = rate_limit_of(answer)
     assert rate != RateLimit()
     if rate is not None:
         assert rate.limit is None or rate.limit >= 1
@@ -208,7 +206,7 @@ def test_any_headers_give_values_in_range(headers: dict[str, str], status: int) 
         assert rate.period is None or 0 < rate.period <= DAY
         assert rate.reset is None or 0 <= rate.reset <= DAY
         assert rate.name is None or 0 < len(rate.name) <= 100
-    wait = parse_retry_after(answer)
+    wait = retry_after_of(answer)
     assert wait is None or (wait > 0 and math.isfinite(wait))
     outcome = interpret(REQUEST, answer, plain)
     assert isinstance(outcome, Failure)

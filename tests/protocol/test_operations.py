@@ -9,14 +9,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from dd_sa_tokens._wire import (
-    Request,
-    create_token,
-    get_token,
-    list_tokens,
-    revoke_token,
-    update_token,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requests import (
@@ -35,6 +27,14 @@ from yarl import URL
 
 from dd_sa_tokens import (
     InvalidArgumentError,
+)
+from dd_sa_tokens._protocol.operations import (
+    Request,
+    create_token,
+    get_token,
+    list_tokens,
+    revoke_token,
+    update_token,
 )
 from dd_sa_tokens._validation import check_id
 
@@ -250,7 +250,7 @@ def test_a_filter_and_a_sort_go_into_the_query() -> None:
 def test_the_server_reads_the_query_as_it_was_given(
     filter_: str | None, sort: str | None, size: int, number: int
 ) -> None:
-    """Whatever a filter is made of, two servers' ways of reading a query find exactly what was given."""
+    """Two servers' ways of reading a query find exactly the filter that was given, for any text."""
     path, _, query = list_tokens(ACCOUNT, filter_=filter_, sort=sort, size=size, number=number).path.partition("?")
     expected = {"page[size]": str(size), "page[number]": str(number), "sort": sort, "filter": filter_}
     given_ = {name: value for name, value in expected.items() if value is not None}

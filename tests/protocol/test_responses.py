@@ -7,30 +7,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dd_sa_tokens._wire import (
-    Failure,
-    Fate,
-    Request,
-    Response,
-    get_token,
-    interpret,
-    update_token,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requests import (
     ACCOUNT,
     CREATE,
+    FINAL,
     LIST,
+    NOT_PROCESSED,
     RECORDED_ID,
+    REFUSED,
     REQUEST,
     REQUESTS,
     REVOKE,
     TOKEN,
+    UNKNOWN,
     UPDATE,
     error,
     plain,
     reply,
+    verdict,
 )
 from support.samples import SAMPLES
 
@@ -50,6 +46,9 @@ from dd_sa_tokens import (
     UnauthorizedError,
 )
 from dd_sa_tokens._protocol.documents import Page
+from dd_sa_tokens._protocol.interpret import interpret
+from dd_sa_tokens._protocol.operations import Request, get_token, update_token
+from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens.config import read_credentials
 
 ALL = pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.operation.name)
@@ -108,7 +107,7 @@ def test_an_undecodable_success_may_have_been_one(request_: Request[Any], answer
     outcome = interpret(request_, answer, plain)
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, InvalidResponseError)
-    assert (outcome.error.path, outcome.fate) == (path, Fate.FINAL)
+    assert (outcome.error.path, verdict(outcome)) == (path, FINAL)
     assert outcome.error.__traceback__ is None
     assert "canary" not in f"{outcome} {outcome.error} {vars(outcome.error)} {answer}"
 
@@ -139,12 +138,12 @@ def test_only_a_repeated_revoke_takes_a_404_as_done(request_: Request[Any], repe
     else:
         assert isinstance(outcome, Failure)
         assert isinstance(outcome.error, NotFoundError)
-        assert outcome.fate is Fate.REFUSED
+        assert verdict(outcome) == REFUSED
 
 
 @pytest.mark.parametrize("body", [b"", b"404 page not found", b'{"errors": "none"}'])
 def test_a_404_to_a_repeated_revoke_needs_no_words(body: bytes) -> None:
-    """The status is what counts, whatever stands in the body."""
+    """The status decides, with any body."""
     assert interpret(REVOKE, reply(404, body), plain, repeated=True) is None
 
 
@@ -157,11 +156,11 @@ def test_a_repeated_revoke_takes_nothing_else_as_done(status: int) -> None:
 @ALL
 @pytest.mark.parametrize("status", [100, 301, 307, 308])
 def test_a_redirect_may_have_been_done(request_: Request[Any], status: int) -> None:
-    """Whoever redirects may have done it before; it is not followed and not tried again."""
+    """A redirect is neither followed nor tried again; the operation may have been applied before it."""
     outcome = interpret(request_, reply(status, Location="/elsewhere"), plain)
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, TransportError)
-    assert outcome.fate is Fate.FINAL
+    assert verdict(outcome) == FINAL
 
 
 def test_a_reply_does_not_show_its_body() -> None:
@@ -205,13 +204,13 @@ def test_success_with_another_body_is_a_final_failure(body: bytes, path: str) ->
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, InvalidResponseError)
     assert outcome.error.path == path
-    assert outcome.fate is Fate.FINAL
+    assert verdict(outcome) == FINAL
     assert outcome.error.__traceback__ is None
     assert outcome.error.__context__ is None
 
 
 def test_another_token_is_named_as_that() -> None:
-    """Somebody else's token is refused in words that say so."""
+    """An answer about another token is refused with words that say so."""
     outcome = interpret(REQUEST, reply(200, b'{"data": {"id": "c0ffee00"}}'), plain)
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, InvalidResponseError)
@@ -222,34 +221,34 @@ def test_another_token_is_named_as_that() -> None:
 @pytest.mark.parametrize(
     ("status", "cls", "fate"),
     [
-        (400, BadRequestError, Fate.REFUSED),
-        (401, UnauthorizedError, Fate.REFUSED),
-        (403, ForbiddenError, Fate.REFUSED),
-        (404, NotFoundError, Fate.REFUSED),
-        (405, APIError, Fate.REFUSED),
-        (408, APIError, Fate.UNKNOWN),
-        (409, ConflictError, Fate.REFUSED),
-        (422, APIError, Fate.REFUSED),
-        (429, RateLimitError, Fate.NOT_PROCESSED),
-        (500, ServerError, Fate.UNKNOWN),
-        (501, ServerError, Fate.FINAL),
-        (502, ServerError, Fate.UNKNOWN),
-        (503, ServerError, Fate.UNKNOWN),
-        (504, ServerError, Fate.UNKNOWN),
-        (505, ServerError, Fate.FINAL),
-        (512, ServerError, Fate.UNKNOWN),
-        (599, ServerError, Fate.UNKNOWN),
+        (400, BadRequestError, REFUSED),
+        (401, UnauthorizedError, REFUSED),
+        (403, ForbiddenError, REFUSED),
+        (404, NotFoundError, REFUSED),
+        (405, APIError, REFUSED),
+        (408, APIError, UNKNOWN),
+        (409, ConflictError, REFUSED),
+        (422, APIError, REFUSED),
+        (429, RateLimitError, NOT_PROCESSED),
+        (500, ServerError, UNKNOWN),
+        (501, ServerError, FINAL),
+        (502, ServerError, UNKNOWN),
+        (503, ServerError, UNKNOWN),
+        (504, ServerError, UNKNOWN),
+        (505, ServerError, FINAL),
+        (512, ServerError, UNKNOWN),
+        (599, ServerError, UNKNOWN),
     ],
 )
 def test_error_status_gives_class_and_fate(
-    request_: Request[Any], status: int, cls: type[APIError], fate: Fate
+    request_: Request[Any], status: int, cls: type[APIError], fate: tuple[Retry, bool]
 ) -> None:
     """Each status has its class, and says what became of the request, the same for every operation."""
     outcome = interpret(request_, reply(status, b"<html>a proxy's page</html>"), plain)
     assert isinstance(outcome, Failure)
     assert type(outcome.error) is cls
     assert outcome.error.status == status
-    assert outcome.fate is fate
+    assert verdict(outcome) == fate
 
 
 @pytest.mark.parametrize("status", [100, 300, 301, 302, 303, 304, 307, 308])
@@ -258,7 +257,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     outcome = interpret(REQUEST, reply(status, Location="https://evil.example/"), plain)
     assert isinstance(outcome, Failure)
     assert isinstance(outcome.error, TransportError)
-    assert outcome.fate is Fate.FINAL
+    assert verdict(outcome) == FINAL
     assert f"answered {status}, and redirects are not followed" in str(outcome.error)
 
 
@@ -396,7 +395,7 @@ def test_long_headers_are_cut() -> None:
 
 @given(st.sampled_from(REQUESTS), st.integers(100, 599), st.binary(), st.booleans())
 def test_any_reply_is_a_value_or_a_failure(request_: Request[Any], status: int, body: bytes, repeated: bool) -> None:
-    """Interpreting never raises, whatever operation, status and body."""
+    """Interpreting never raises, for any operation, status and body."""
     outcome = interpret(request_, reply(status, body), plain, repeated=repeated)
     assert isinstance(outcome, Failure) or outcome is None
     assert outcome is not None or request_ is REVOKE

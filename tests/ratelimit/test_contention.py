@@ -9,7 +9,7 @@ from support.windows import LIMIT, PERIOD, SOON, answer, passing, rate
 
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
-# Those who share the rate limit
+# Clients that share the limit
 
 
 def contended(others: int = 1, count: int = 20, concurrency: int = 0) -> RateLimitWindow:
@@ -48,12 +48,12 @@ def test_the_more_others_there_are_the_fewer_are_in_flight(others: int, most: in
 
 @pytest.mark.parametrize(("others", "count"), [(1, 3), (3, 2)])
 def test_others_are_noticed_soon(others: int, count: int) -> None:
-    """Two or three answers are enough to see that somebody else spends as much as this client, or more."""
+    """Two or three answers show that other clients spend as much as this one, or more."""
     assert len(passing(contended(others, count), 1.1)) < (LIMIT - count * (1 + others)) / 3
 
 
 def test_others_who_come_after_our_first_answer_are_noticed_with_the_second() -> None:
-    """Nobody else's requests before the first answer are no reason to overlook those that follow."""
+    """Clients that start after our first answer are noticed with the second one."""
     window = RateLimitWindow()
     answer(window, 1.0, 1.1, rate(99, 9))
     answer(window, 1.1, 1.2, rate(96, 9))
@@ -61,8 +61,8 @@ def test_others_who_come_after_our_first_answer_are_noticed_with_the_second() ->
 
 
 @pytest.mark.parametrize(("others", "ours", "share"), [(1, 10, 1), (2, 100, 1), (10, 100, 4)])
-def test_somebody_who_looks_up_a_thing_or_two_holds_nobody_back(others: int, ours: int, share: int) -> None:
-    """One request of others beside ten of ours, or two beside a hundred, are none to make room for; ten are."""
+def test_a_client_with_few_requests_holds_no_other_back(others: int, ours: int, share: int) -> None:
+    """One request of others beside ten of ours, or two beside a hundred, hold nothing back; ten do."""
     window = RateLimitWindow()
     answer(window, 1.0, 1.1, rate(999, 9, limit=1_000))
     for number in range(2, ours + 1):
@@ -85,9 +85,9 @@ def test_the_last_few_are_left_where_others_may_take_them() -> None:
 
 def next_windows(window: RateLimitWindow, first: int, last: int, others: int = 0) -> None:
     """Let windows pass in which half of the rate limit is used."""
-    for window_number in range(first, last + 1):
+    for at_window in range(first, last + 1):
         for number in range(1, 51 // (1 + others)):
-            at = window_number * PERIOD + 1
+            at = at_window * PERIOD + 1
             answer(window, at, at + 0.1, rate(LIMIT - number * (1 + others), 9))
 
 
@@ -106,7 +106,7 @@ def test_full_speed_returns_after_two_clean_windows() -> None:
 
 
 def test_a_request_that_opens_a_window_is_one_of_its_own() -> None:
-    """Sent before a window's begin and counted after it, it is nobody else's."""
+    """A request sent before a window's begin and counted after it is not taken for another client's."""
     window = RateLimitWindow()
     answer(window, 9.0, 9.01, rate(99, 1))
     permits = [window.acquire(9.99) for _ in range(5)]
@@ -117,7 +117,7 @@ def test_a_request_that_opens_a_window_is_one_of_its_own() -> None:
     assert window.contention.current == 1.0
 
 
-def test_what_was_used_before_we_came_is_nobodys_haste() -> None:
+def test_what_was_used_before_the_first_answer_says_nothing_about_others() -> None:
     """Others' use from before the first answer says nothing about how fast they go on."""
     window = RateLimitWindow()
     for number in range(1, 11):
@@ -147,7 +147,7 @@ def test_with_plenty_left_the_first_window_begins_at_full_speed(remaining: int, 
 
 
 @pytest.mark.parametrize(("count", "most"), [(60, 99), (25, 99), (24, 3)])
-def test_a_known_quiet_rate_limit_begins_at_full_speed(count: int, most: int) -> None:
+def test_a_limit_known_to_be_unshared_begins_at_full_speed(count: int, most: int) -> None:
     """After a window that was ours alone, and of which we used a quarter at least, the next one is not begun slowly,
     except for its first request.
     """
@@ -159,7 +159,7 @@ def test_a_known_quiet_rate_limit_begins_at_full_speed(count: int, most: int) ->
 
 @pytest.mark.parametrize("begin", [20.0, 90.0])
 def test_after_a_silence_nothing_is_known_of_others(begin: float) -> None:
-    """What a window was like does not count after one that nobody saw: others may have come."""
+    """After a window without requests, what was known of other clients is dropped: new ones may have come."""
     window = contended(others=0, count=60, concurrency=50)
     answer(window, begin + 5.0, begin + 5.1, rate(99, 5))
     assert len(passing(window, begin + 5.1)) == 3

@@ -20,7 +20,7 @@ from dd_sa_tokens._ratelimit import Permit, RateLimiter
 
 
 @virtual
-async def test_nobody_waits_without_a_reason() -> None:
+async def test_no_call_waits_without_a_reason() -> None:
     """With nothing known but a success, each request passes at once, without a turn of the loop."""
     limiter = make(concurrency=1000)
     assert limiter.rate_limit is None
@@ -33,7 +33,7 @@ async def test_nobody_waits_without_a_reason() -> None:
 
 @virtual
 async def test_first_come_first_served() -> None:
-    """Those who wait for a place get it in the order in which they came, over several operations too."""
+    """Calls that wait for concurrency are sent in the order in which they came, over several operations too."""
     limiter = make(concurrency=3)
     await opened(limiter)
     await opened(limiter, LIST)
@@ -56,8 +56,8 @@ async def test_first_come_first_served() -> None:
 
 
 @virtual
-async def test_nobody_overtakes_those_who_wait() -> None:
-    """Who comes when a place has just become free does not get in before those who were promised it."""
+async def test_no_call_overtakes_waiting_ones() -> None:
+    """A call that comes when concurrency has just become free is not sent before the calls that wait."""
     limiter = make(concurrency=1)
     await opened(limiter)
     permit = await enter(limiter)
@@ -77,8 +77,8 @@ async def test_nobody_overtakes_those_who_wait() -> None:
 
 
 @virtual
-async def test_rate_limit_is_each_operation_s_own() -> None:
-    """An operation whose rate limit is spent does not hold up another one that has some, even behind it in the queue."""
+async def test_each_operation_has_a_window_of_its_own() -> None:
+    """An operation whose limit is exhausted does not hold up another one, even one behind it in the queue."""
     limiter = make(concurrency=2)
     await opened(limiter, GET, rate(100, 0, 9))
     await opened(limiter, LIST, rate(100, 50, 9))
@@ -94,7 +94,7 @@ async def test_rate_limit_is_each_operation_s_own() -> None:
 
 @virtual
 async def test_the_window_is_waited_for_in_order() -> None:
-    """Those who wait for the next window pass in order: one alone, and after its answer as many as the limit allows."""
+    """Calls that wait for the next window pass in order: one probe, then as many as the limit allows."""
     limiter, server = make(concurrency=5), CountingServer(40)
     await opened(limiter, GET, rate(40, 0, 10))
     order: list[tuple[int, float]] = []
@@ -139,8 +139,8 @@ async def test_one_timer_for_all() -> None:
 
 
 @virtual
-async def test_the_nearer_of_two_limits_is_not_waited_for_longer() -> None:
-    """Whose window begins soonest passes then, though somebody else has waited before for a later one."""
+async def test_the_nearer_of_two_windows_is_not_waited_for_longer() -> None:
+    """The call whose window begins soonest passes first, even if a call for a later window has waited longer."""
     limiter = make()
     await opened(limiter, GET, rate(100, 0, 10))
     await opened(limiter, LIST, rate(100, 0, 5, 5))
@@ -153,7 +153,7 @@ async def test_the_nearer_of_two_limits_is_not_waited_for_longer() -> None:
 
 
 def test_waits_under_a_millisecond_with_uvloop() -> None:
-    """uvloop sets no timer for less than a millisecond, so its handle cannot tell when it rings; nobody asks it."""
+    """A uvloop handle for less than 1 ms has no `when()`; waits that short work all the same."""
     uvloop = pytest.importorskip("uvloop")
 
     async def calls() -> int:
@@ -213,7 +213,7 @@ async def test_one_goes_alone_and_then_as_many_as_may() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 @virtual
-async def test_a_success_without_headers_opens_the_gate(status: int) -> None:
+async def test_a_success_without_headers_lets_all_pass(status: int) -> None:
     """Where no limit is known, a 2xx without headers lets everybody in."""
     limiter = make()
     first = await enter(limiter)
@@ -257,12 +257,12 @@ async def test_a_first_request_that_fails_makes_way(leave: str) -> None:
     assert now() == 1000.0
 
 
-@pytest.mark.parametrize("window", ["first", "later"])
+@pytest.mark.parametrize("which", ["first", "later"])
 @virtual
-async def test_a_stalled_first_request_holds_nobody_for_more_than_a_second(window: str) -> None:
+async def test_a_stalled_probe_holds_the_others_for_a_second_at_most(which: str) -> None:
     """If the answer to the one that went alone does not come within a second, the others go, in either window."""
     limiter = make()
-    if window == "later":
+    if which == "later":
         await opened(limiter, GET, rate(100, 99, 10))
         await asyncio.sleep(12)
     begun = now()
@@ -277,7 +277,7 @@ async def test_a_stalled_first_request_holds_nobody_for_more_than_a_second(windo
 
 
 @virtual
-async def test_stalled_requests_one_after_the_other_hold_nobody_either() -> None:
+async def test_stalled_probes_one_after_the_other_hold_the_others_no_longer() -> None:
     """The second counts from the first request that went alone, not anew from each that is lost."""
     limiter = make()
     permits: list[Permit] = []
@@ -311,7 +311,7 @@ async def test_no_more_than_remaining_are_in_flight() -> None:
 
 
 @virtual
-async def test_out_of_order_answers_do_not_raise_the_rate_limit() -> None:
+async def test_out_of_order_answers_do_not_raise_what_remains() -> None:
     """Of two answers the lower count holds, whichever comes last."""
     limiter = make()
     await opened(limiter, GET, rate(1000, 999, 10))
@@ -333,8 +333,8 @@ async def test_an_answer_without_headers_takes_one() -> None:
 
 
 @virtual
-async def test_a_429_closes_the_gate_until_the_reset() -> None:
-    """After a 429 nobody passes before the window is over."""
+async def test_a_429_pauses_the_limiter_until_the_reset() -> None:
+    """After a 429 no call passes before the window ends."""
     limiter = make()
     await opened(limiter, GET, rate(100, 50, 10))
     permit = await enter(limiter)
@@ -346,7 +346,7 @@ async def test_a_429_closes_the_gate_until_the_reset() -> None:
 
 
 @virtual
-async def test_a_closed_gate_opens_for_one_and_then_all() -> None:
+async def test_after_a_pause_one_probe_goes_and_then_all() -> None:
     """After a pause without a known reset, one request goes alone."""
     limiter = make()
     await opened(limiter)
@@ -362,8 +362,8 @@ async def test_a_closed_gate_opens_for_one_and_then_all() -> None:
 
 
 @virtual
-async def test_the_time_spent_waiting_for_rate_limit_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """`waited` adds up what all calls waited for rate limit, each permit knows its own part, and one log record says so."""
+async def test_the_time_spent_waiting_for_the_rate_limit_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """`waited` sums the waits of all calls, each permit has its own part, and one log record says so."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
     limiter = make(concurrency=5)
     await opened(limiter, GET, RateLimit(100, 10.0, 0, 10, "tokens"))
@@ -378,8 +378,8 @@ async def test_the_time_spent_waiting_for_rate_limit_is_counted(caplog: pytest.L
 
 
 @virtual
-async def test_each_wait_for_rate_limit_is_counted_by_itself_and_short_ones_are_too() -> None:
-    """A call that waits for the next window is told its own wait, not those of calls before, even under a second."""
+async def test_each_wait_is_counted_by_itself_and_short_ones_are_too() -> None:
+    """The wait of each call for the next window is its own, without those of earlier calls, even under a second."""
     limiter = make()
     for seconds in (0.3, 0.6):
         await opened(limiter, GET, rate(100, 0, 10))
@@ -392,7 +392,7 @@ async def test_each_wait_for_rate_limit_is_counted_by_itself_and_short_ones_are_
 
 
 @virtual
-async def test_those_who_came_before_the_rate_limit_was_known_to_be_spent_count_too(
+async def test_calls_that_came_before_the_window_was_known_to_be_exhausted_count_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Calls that queued behind the very first request wait for rate limit, too, once that is what they wait for."""
@@ -410,10 +410,10 @@ async def test_those_who_came_before_the_rate_limit_was_known_to_be_spent_count_
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["no rate limit", "enough for both"])
+@pytest.mark.parametrize("known", [None, rate(100, 2, 10)], ids=["unknown", "enough for both"])
 @virtual
-async def test_waiting_for_a_place_is_not_waiting_for_rate_limit(known: RateLimit | None) -> None:
-    """Time spent waiting for one of the client's concurrency is not counted as a wait for rate limit."""
+async def test_waiting_for_concurrency_is_not_waiting_for_the_rate_limit(known: RateLimit | None) -> None:
+    """Time spent waiting for concurrency is not counted as a wait for the rate limit."""
     limiter = make(concurrency=1)
     await opened(limiter, GET, known)
     first = await enter(limiter)
@@ -429,7 +429,7 @@ async def test_waiting_for_a_place_is_not_waiting_for_rate_limit(known: RateLimi
 
 @virtual
 async def test_a_cancelled_waiter_leaves_no_trace() -> None:
-    """Who is cancelled while waiting is gone from the queue, and those behind move up."""
+    """A call that is cancelled while it waits leaves the queue, and those behind it move up."""
     limiter = make(concurrency=1)
     await opened(limiter)
     first = await enter(limiter)
@@ -452,8 +452,8 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("order", ["admitted, cancelled", "cancelled, admitted"])
 @virtual
-async def test_a_waiter_cancelled_in_the_moment_of_its_turn_gives_the_place_back(order: str) -> None:
-    """Cancelled in the same tick in which it is let in, a waiter passes its place and its rate limit on."""
+async def test_a_waiter_cancelled_as_it_is_admitted_gives_its_permit_back(order: str) -> None:
+    """A waiter that is cancelled in the tick in which it is admitted passes its permit on."""
     limiter = make(concurrency=1)
     await opened(limiter, GET, rate(100, 2, 10))
     first = await enter(limiter)
@@ -478,7 +478,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_its_turn_gives_the_place_back
 
 @virtual
 async def test_a_cancelled_first_request_makes_way() -> None:
-    """When all who wait for the one that went alone are cancelled, and it too, the limiter is as new."""
+    """When all who wait for the one that went alone are cancelled, and it too, the rate limiter is as new."""
     limiter = make()
     first = await enter(limiter)
     tasks = [asyncio.create_task(enter(limiter)) for _ in range(9)]
@@ -494,7 +494,7 @@ async def test_a_cancelled_first_request_makes_way() -> None:
 
 @virtual
 async def test_a_first_request_cancelled_in_the_moment_of_its_turn_makes_way() -> None:
-    """The next one goes alone in its place, at once."""
+    """The next request becomes the probe at once."""
     limiter = make()
     first = await enter(limiter)
     tasks = [asyncio.create_task(enter(limiter)) for _ in range(3)]
@@ -509,8 +509,8 @@ async def test_a_first_request_cancelled_in_the_moment_of_its_turn_makes_way() -
 
 
 @virtual
-async def test_shutting_ends_all_waits() -> None:
-    """All who wait, for rate limit or for a place, are told that the client was closed, each with its own error."""
+async def test_closing_ends_all_waits() -> None:
+    """All calls that wait for a permit fail with an error of their own: the client was closed."""
     limiter = make(concurrency=1)
     await opened(limiter, LIST, rate(100, 0, 3600, 3600))
     permit = await enter(limiter)
@@ -530,9 +530,9 @@ async def test_shutting_ends_all_waits() -> None:
 # Cost
 
 
-@pytest.mark.parametrize("patience", [None, 1e6], ids=["patient", "with a limit to their patience"])
+@pytest.mark.parametrize("max_wait", [None, 1e6], ids=["no deadline", "a deadline"])
 @virtual
-async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float | None) -> None:
+async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(max_wait: float | None) -> None:
     """A waiter costs as many function calls among 2,400, window after window, as among 600."""
 
     async def calls(count: int) -> float:
@@ -547,7 +547,7 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(patience: float
 
         async def call() -> None:
             await begin.wait()
-            permit = await enter(limiter, GET, patience)
+            permit = await enter(limiter, GET, max_wait)
             answer, status = server.spend()
             limiter.record_response(permit, answer, status)
 

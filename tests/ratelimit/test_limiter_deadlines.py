@@ -15,8 +15,8 @@ from dd_sa_tokens._ratelimit import Permit
 
 
 @virtual
-async def test_the_impatient_are_told_at_once() -> None:
-    """Who would have to wait longer than its patience is refused in the same moment, and told for how long."""
+async def test_calls_past_their_deadline_are_rejected_at_once() -> None:
+    """A call that would have to wait beyond its deadline is rejected at once, with the seconds."""
     limiter = make()
     await opened(limiter, GET, rate(100, 0, 8))
     refusal = await limiter.acquire(GET, 5.0)
@@ -33,7 +33,7 @@ async def test_the_impatient_are_told_at_once() -> None:
 
 
 @virtual
-async def test_the_place_in_the_queue_counts() -> None:
+async def test_the_position_in_the_queue_counts() -> None:
     """With two requests a window, the third in the queue waits a window longer, and is refused by that measure."""
     limiter = make()
     await opened(limiter, GET, rate(2, 0, 10))
@@ -53,11 +53,11 @@ async def test_the_place_in_the_queue_counts() -> None:
 
 
 @virtual
-async def test_patience_that_a_429_uses_up() -> None:
-    """When the rate limit is put off while they wait, those whose patience no longer suffices are told at once."""
+async def test_a_429_that_moves_the_window_beyond_the_deadline() -> None:
+    """When the window's end moves, waiting calls that are then past their deadline are rejected at once."""
     limiter = make()
     await opened(limiter, GET, rate(100, 0, 5))
-    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (6.0, 6.5, 60.0, None)]
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in (6.0, 6.5, 60.0, None)]
     await asyncio.sleep(5.02)
     first = calls[0].result()
     assert isinstance(first, Permit)
@@ -73,11 +73,11 @@ async def test_patience_that_a_429_uses_up() -> None:
 
 
 @virtual
-async def test_nobody_waits_longer_than_its_patience() -> None:
-    """Who is put off by a window, although the last in the queue is not, is refused when its patience ends."""
+async def test_no_call_waits_beyond_its_deadline() -> None:
+    """A waiter that slips by one window, while the last in the queue does not, is rejected at its own deadline."""
     limiter = make()
     await opened(limiter, GET, rate(2, 0, 10))
-    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (None, 15.0, None)]
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in (None, 15.0, None)]
     await asyncio.sleep(10.02)
     limiter.record_response(calls[0].result(), rate(2, 0, 10), 429)  # now the other two have to wait until 20
     refused = await calls[1]
@@ -88,7 +88,7 @@ async def test_nobody_waits_longer_than_its_patience() -> None:
 
 
 @virtual
-async def test_each_waiter_is_told_by_its_own_place_in_the_queue() -> None:
+async def test_each_waiter_is_rejected_by_its_own_position_in_the_queue() -> None:
     """When the rate limit is put off by a window, only those are refused who are behind what the next one holds."""
     limiter = make()
     await opened(limiter, GET, rate(2, 0, 10))
@@ -104,7 +104,7 @@ async def test_each_waiter_is_told_by_its_own_place_in_the_queue() -> None:
 
 
 @virtual
-async def test_patience_that_is_short_by_a_moment() -> None:
+async def test_a_deadline_that_is_short_by_a_moment() -> None:
     """Half a second more than a call is ready to wait is too long as well."""
     limiter = make()
     await opened(limiter, GET, rate(100, 0, 9))
@@ -117,11 +117,11 @@ async def test_patience_that_is_short_by_a_moment() -> None:
 
 
 @virtual
-async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
-    """A limiter that is closed for longer than somebody's patience tells so, whoever waits beside them or has left."""
+async def test_a_pause_rejects_the_calls_with_a_deadline_only() -> None:
+    """A pause that is longer than a call's deadline rejects that call, and no other, at once."""
     limiter = make()
     await opened(limiter, GET, rate(100, 0, 9))
-    calls = [asyncio.create_task(enter(limiter, GET, patience)) for patience in (12.0, None, None)]
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in (12.0, None, None)]
     await turns()
     calls[2].cancel()
     await turns()
@@ -133,8 +133,8 @@ async def test_a_closing_is_told_to_the_impatient_among_the_patient() -> None:
 
 
 @virtual
-async def test_patience_does_not_hurry_those_who_wait_for_a_place() -> None:
-    """Patience is about rate limit: who waits for a place only is not refused."""
+async def test_a_deadline_does_not_reject_calls_that_wait_for_concurrency() -> None:
+    """The deadline is about the rate limit: a call that waits for concurrency alone is not rejected."""
     limiter = make(concurrency=1)
     await opened(limiter)
     first = await enter(limiter)

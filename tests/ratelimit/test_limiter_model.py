@@ -74,7 +74,7 @@ async def test_a_reserve_is_left_to_the_others() -> None:
 
 @pytest.mark.parametrize("clients", [2, 3, 4])
 @virtual
-async def test_clients_that_share_a_rate_limit_seldom_collide(clients: int) -> None:
+async def test_clients_that_share_a_limit_seldom_meet_a_429(clients: int) -> None:
     """Two to four clients that do not know of each other meet 429s in under 3% of their requests."""
     server = CountingServer(100)
     await asyncio.gather(*(run(make(), server, 500) for _ in range(clients)))
@@ -95,7 +95,7 @@ class Sent:
     answer: tuple[RateLimit, int] | None = None
 
 
-class LimiterMachine(RuleBasedStateMachine):
+class GateMachine(RuleBasedStateMachine):
     """Calls come, are answered in any order, lost, cancelled, or wait: the server never has to refuse one."""
 
     def __init__(self) -> None:
@@ -229,5 +229,5 @@ class LimiterMachine(RuleBasedStateMachine):
         self.limiter.record_response(request.permit, *request.answer)
 
 
-TestLimiterMachine = LimiterMachine.TestCase
-TestLimiterMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+TestGateMachine = GateMachine.TestCase
+TestGateMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)

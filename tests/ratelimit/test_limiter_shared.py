@@ -18,7 +18,7 @@ def named(name: str | None, remaining: int, limit: int = 1000) -> RateLimit:
 
 
 @virtual
-async def test_operations_of_the_same_limit_share_a_ledger() -> None:
+async def test_operations_of_the_same_limit_share_a_window() -> None:
     """Once both have given the limit's name, what one has spent the other one cannot."""
     limiter = make()
     await opened(limiter, GET, named("tokens", 1))
@@ -47,7 +47,7 @@ async def test_operations_of_different_limits_do_not_share() -> None:
 
 
 @virtual
-async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
+async def test_waiting_calls_move_to_the_shared_window_in_order() -> None:
     """Requests that wait when their operation joins another's window are served with the others, oldest first."""
     limiter = make(concurrency=10)
     await opened(limiter, GET, named("tokens", 0))
@@ -73,7 +73,7 @@ async def test_those_who_wait_move_to_the_shared_ledger_in_order() -> None:
 
 
 @virtual
-async def test_what_is_in_flight_counts_on_the_shared_ledger() -> None:
+async def test_what_is_in_flight_counts_in_the_shared_window() -> None:
     """When an operation joins another's window, the other's requests without an answer yet are not forgotten."""
     limiter = make()
     await opened(limiter, GET, named("tokens", 10))
@@ -84,25 +84,25 @@ async def test_what_is_in_flight_counts_on_the_shared_ledger() -> None:
     assert limiter.try_acquire(LIST) is None
 
 
-@pytest.mark.parametrize("patience", [(12.0, None), (None, 12.0), (12.0, 12.0), (None, None)], ids=str)
+@pytest.mark.parametrize("max_wait", [(12.0, None), (None, 12.0), (12.0, 12.0), (None, None)], ids=str)
 @virtual
-async def test_those_who_moved_to_the_shared_ledger_keep_their_patience(
-    patience: tuple[float | None, float | None],
+async def test_calls_that_moved_to_the_shared_window_keep_their_deadline(
+    max_wait: tuple[float | None, float | None],
 ) -> None:
-    """When the shared rate limit is put off, the impatient of both operations are told, and nobody else."""
+    """When the shared window ends later, calls of both operations past their deadline are rejected, and no other."""
     limiter = make()
     await opened(limiter, GET, named("tokens", 0))
     first = limiter.try_acquire(LIST)
     assert first is not None
     calls = [
         asyncio.create_task(enter(limiter, operation, seconds))
-        for operation, seconds in zip((GET, LIST), patience, strict=True)
+        for operation, seconds in zip((GET, LIST), max_wait, strict=True)
     ]
     await turns()
     limiter.record_response(first, named("tokens", 0), 200)
     limiter.pause(LIST, 60.0)
     await turns()
-    assert [task.done() for task in calls] == [seconds is not None for seconds in patience]
+    assert [task.done() for task in calls] == [seconds is not None for seconds in max_wait]
     for task in calls:
         task.cancel()
     await asyncio.wait(calls)

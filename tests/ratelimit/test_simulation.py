@@ -1,4 +1,4 @@
-"""Many clients and windows in virtual time: the real window and limiter, and a server that they only know by headers."""
+"""Many clients and windows in virtual time: the real window and limiter, and a server known by headers only."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_little_left_when_we_come() -> None:
 
 
 def test_the_first_request_of_a_window_leaves_soon_after_it_begins() -> None:
-    """With clocks that agree, within a tenth of a second of the server's boundary, once there has been one."""
+    """With clocks that agree, within a tenth of a second of the server's end of the window, once there has been one."""
     server = server_of()
     play(server, {"todo": 700})
     late = [at % 3.0 for window, at in server.first.items() if window != min(server.first)]
@@ -75,7 +75,7 @@ def test_the_first_request_of_a_window_leaves_soon_after_it_begins() -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("latency", [0.02, 0.1])
 @pytest.mark.parametrize("clients", [2, 3, 4, 8])
-def test_clients_that_share_seldom_collide(clients: int, latency: float, seed: int) -> None:
+def test_clients_that_share_seldom_meet_a_429(clients: int, latency: float, seed: int) -> None:
     """Clients that only see headers meet 429s in under 3% of their requests, and waste little of a window."""
     server = server_of(seed=seed, latency=latency)
     play(server, *[{"todo": 448 // clients}] * clients)
@@ -97,7 +97,7 @@ def test_one_that_comes_late_with_half_the_work(seed: int) -> None:
 
 
 def test_clients_that_share_get_like_shares() -> None:
-    """Nobody is starved: equals are done at about the same time."""
+    """No client is starved: equal ones finish at about the same time."""
     server = server_of()
     done = [client.done for client in play(server, *[{"todo": 200}] * 3)]
     assert max(done) - min(done) <= 2 * 3.0
@@ -110,18 +110,18 @@ def test_the_reserve_is_left_to_others() -> None:
     assert [used for _, used in sorted(server.accepted.items())] == [80, 80, 80, 10]
 
 
-def test_simpler_gates_do_worse() -> None:
-    """What the window is for: without it, or with a limiter that only closes on a 429, a fifth of the requests is lost."""
+def test_simpler_limiters_do_worse() -> None:
+    """Without a window, or with a limiter that only pauses after a 429, a fifth of the requests is lost."""
     for limiter in GATES[:2]:
         server = server_of(period=10.0)
-        play(server, {"todo": 500, "limiter": limiter})
+        play(server, {"todo": 500, "gate": limiter})
         assert server.rejected > 0.2 * sum(server.requests.values())
 
 
 @pytest.mark.parametrize("before", [0.03, 0.05, 0.07])
 @pytest.mark.parametrize("limit", [10, 40, 100])
-def test_a_start_just_before_a_boundary(limit: int, before: float) -> None:
-    """What is in flight across the boundary is not taken for somebody else's: the windows after it are full."""
+def test_a_start_just_before_the_end_of_a_window(limit: int, before: float) -> None:
+    """Requests in flight across the end of a window are not counted as another client's: later windows are full."""
     server = server_of(limit)
     play(server, {"todo": limit * 5}, start=3.0 - before)
     assert server.rejected == 0
@@ -141,7 +141,7 @@ def test_a_start_just_before_a_boundary(limit: int, before: float) -> None:
 def test_a_client_alone_never_overspends(
     limit: int, period: float, todo: int, concurrency: int, latency: float, start: float, seed: int
 ) -> None:
-    """Whatever the limit, the latency and the moment: no window is asked for more than its limit, and all ends."""
+    """For any limit, latency and start: no window gets more requests than its limit, and the run ends."""
     server = server_of(limit, period, seed=seed, latency=latency)
     (client,) = play(server, {"todo": todo, "concurrency": concurrency}, start=start)
     assert server.rejected == 0

@@ -88,7 +88,7 @@ def test_a_first_request_without_an_answer_gives_way(end: str) -> None:
     assert len(passing(window, 0.2)) == 1
 
 
-def test_a_stalled_first_request_holds_nobody_twice() -> None:
+def test_a_stalled_probe_holds_the_others_once() -> None:
     """Once the second is over the others flow, and go on flowing when the stalled one is lost at last."""
     window = RateLimitWindow()
     stalled = window.acquire(0.0)
@@ -108,8 +108,8 @@ def test_headerless_success_opens_fully_while_no_limit_is_known() -> None:
 # Room
 
 
-def test_room_is_remaining_less_in_flight() -> None:
-    """Requests without an answer yet are counted as spent, whatever order answers come in."""
+def test_what_may_be_sent_is_remaining_less_in_flight() -> None:
+    """Requests in flight are counted as spent, in any order of the answers."""
     window = opened(remaining=10)
     permits = passing(window, 4.0)
     assert len(permits) == 10
@@ -122,7 +122,7 @@ def test_room_is_remaining_less_in_flight() -> None:
 
 @pytest.mark.parametrize("period", [PERIOD, None])
 def test_lowest_remaining_counts(period: float | None) -> None:
-    """An answer that was overtaken does not bring back rate limit that a later one saw spent."""
+    """An answer that was overtaken does not raise what a later one has lowered."""
     window = RateLimitWindow()
     answer(window, 9.1, 9.2, rate(50, 1, period=period))
     first, second = window.acquire(9.3), window.acquire(9.3)
@@ -132,7 +132,7 @@ def test_lowest_remaining_counts(period: float | None) -> None:
 
 
 def test_spent_by_others_counts() -> None:
-    """When others have spent the window, the headers say so and the limiter closes."""
+    """When others have spent the window, the headers say so and the rate limiter closes."""
     window = opened(remaining=50)
     answer(window, 4.0, 4.1, rate(0, 6))
     assert window.delay_until_admitted(4.1) == pytest.approx(5.9, abs=SOON)
@@ -189,7 +189,7 @@ def test_an_error_with_headers_counts() -> None:
 
 
 def test_a_429_closes_for_everyone_until_the_reset() -> None:
-    """Whatever was thought to be left, nothing goes before the window ends; even if the header claims more is left."""
+    """After a 429 nothing is sent before the window ends, even if the header says that more is left."""
     window = opened(remaining=50)
     others = [window.acquire(4.0) for _ in range(3)]
     answer(window, 4.0, 4.1, rate(50, 6), status=429)
@@ -273,8 +273,8 @@ def test_what_is_still_in_flight_may_be_counted_in_the_next_window(limit: int, m
     assert len(passing(window, 10.1)) == most
 
 
-def test_windows_that_nobody_used_pass() -> None:
-    """After an idle hour the boundary that was learnt still holds, to the phase."""
+def test_unused_windows_pass() -> None:
+    """After an idle hour the end of the window that was learnt still holds, to the phase."""
     window = opened(remaining=0)
     view = window.view(3606.0)
     assert view is not None
@@ -283,16 +283,16 @@ def test_windows_that_nobody_used_pass() -> None:
     assert len(passing(window, 3606.0)) == 1
 
 
-def test_the_wall_clock_tells_the_boundary_within_the_answers_interval() -> None:
-    """The reset is whole seconds; where the calendar's boundary fits it, nobody waits a second too long."""
+def test_the_wall_clock_gives_the_end_within_the_answers_interval() -> None:
+    """The reset has whole seconds; if a calendar-aligned end fits it, no call waits a second too long."""
     for skew, end in ((ALIGNED, 10.0), (ASTRAY, 10.9)):
         window = RateLimitWindow()
         answer(window, 3.4, 3.9, rate(0, 7), skew=skew)  # it ends in (9.4, 10.9]
         assert 3.9 + window.delay_until_admitted(3.9) == pytest.approx(end, abs=SOON)
 
 
-def test_a_request_that_was_early_leaves_the_boundary_as_well_known() -> None:
-    """Where the wall clock's guess was wrong, the window lasts until the end of the interval that its answers had told,
+def test_a_request_that_was_early_leaves_the_end_as_well_known() -> None:
+    """If the wall clock's estimate was wrong, the window lasts until the end of the interval that its answers gave,
     however slow the answer was that showed it.
     """
     window = RateLimitWindow()
@@ -303,7 +303,7 @@ def test_a_request_that_was_early_leaves_the_boundary_as_well_known() -> None:
     assert window.delay_until_admitted(10.4) == pytest.approx(0.07, abs=SOON / 2)
 
 
-def test_answers_narrow_the_boundary() -> None:
+def test_answers_narrow_the_end_of_the_window() -> None:
     """Where the wall clock is of no use, each answer narrows the interval, and its end is waited for."""
     window = opened(remaining=50, skew=ASTRAY)
     assert window.view(4.0).reset == pytest.approx(6.2, abs=SOON)
@@ -326,7 +326,7 @@ def test_stale_answers_change_nothing(remaining: int, status: int) -> None:
 
 @pytest.mark.parametrize("remaining", [0, 40])
 def test_a_stale_answer_does_not_confirm_the_new_window(remaining: int) -> None:
-    """Before the first answer of the new window, one of the old window lets nobody through."""
+    """Before the first answer of the new window, an answer of the old one lets no call pass."""
     window = opened(remaining=50)
     late = window.acquire(9.5)
     (probe,) = passing(window, 10.1)
@@ -361,7 +361,7 @@ def test_an_answer_of_the_old_window_to_a_request_of_the_confirmed_new_one_chang
     assert window.view(10.4) == before
 
 
-def test_an_answer_of_a_later_window_brings_what_was_known_of_the_boundary_along() -> None:
+def test_an_answer_of_a_later_window_keeps_what_was_known_of_the_end() -> None:
     """A slow answer that opens the next window leaves its end as well known as that of the window before."""
     window = RateLimitWindow()
     answer(window, 3.0, 3.6, rate(90, 7), skew=ASTRAY)  # it ends in (9.0, 10.6]
@@ -387,7 +387,7 @@ def test_without_a_count_a_window_that_a_late_answer_opens_is_not_overspent() ->
 
 
 def test_an_answer_of_a_later_window_opens_it() -> None:
-    """A request that was sent before the boundary and counted after it shows that the next window is there."""
+    """A request that was sent before the end of the window and counted after it shows that the next window is there."""
     window = opened(remaining=1, skew=ASTRAY)
     late = window.acquire(9.2)
     assert window.delay_until_admitted(9.4) > 0
@@ -416,7 +416,7 @@ def test_limit_and_period_follow_the_headers() -> None:
 
 
 def test_without_a_reset_the_window_ends_within_a_period() -> None:
-    """The calendar's boundary where there is one in reach, and a whole period at the most."""
+    """The calendar's end of the window where there is one in reach, and a whole period at the most."""
     window = RateLimitWindow()
     answer(window, 3.0, 3.2, rate(0, None))
     assert window.delay_until_admitted(3.2) == pytest.approx(6.8, abs=SOON)
@@ -501,7 +501,7 @@ def test_the_reserve_holds_in_later_windows() -> None:
 def test_shortage_counts_the_windows_until_a_position_s_turn(
     remaining: int, in_flight: int, reserve: float, ahead: int, windows: int
 ) -> None:
-    """A request learns at once for how long the rate limit is exhausted for it, with those that are before it in the queue."""
+    """A request learns at once how long the limit is exhausted for it, given its position in the queue."""
     window = opened(remaining=remaining, reserve=reserve)
     for _ in range(in_flight):
         window.acquire(3.5)
@@ -510,7 +510,7 @@ def test_shortage_counts_the_windows_until_a_position_s_turn(
 
 
 def test_shortage_is_none_while_nothing_is_known() -> None:
-    """Waiting for the first answer is no shortage of rate limit."""
+    """The wait for the first answer is not time in which the limit was exhausted."""
     window = RateLimitWindow()
     window.acquire(0.0)
     assert window.exhausted_for(0.1, 1_000) == 0
@@ -518,7 +518,7 @@ def test_shortage_is_none_while_nothing_is_known() -> None:
 
 @pytest.mark.parametrize(("until", "shortage"), [(5.0, 6.0), (30.0, 26.0)])
 def test_shortage_includes_a_closing(until: float, shortage: float) -> None:
-    """After a 429 that closed the limiter, the longer of that and the spent window counts."""
+    """After a 429 that closed the rate limiter, the longer of that and the spent window counts."""
     window = opened(remaining=0)
     window.pause(until)
     assert window.exhausted_for(4.0, 0) == pytest.approx(shortage, abs=SOON)
@@ -529,7 +529,7 @@ def test_shortage_includes_a_closing(until: float, shortage: float) -> None:
 
 @pytest.mark.parametrize(("limit", "period"), [(LIMIT, None), (None, PERIOD)])
 def test_shortage_without_limit_or_period_is_that_of_this_window(limit: int | None, period: float | None) -> None:
-    """What the next window holds is not known, so no position is told to wait for more than this one."""
+    """Without a limit or a period, no position has to wait for more than this window."""
     window = RateLimitWindow()
     answer(window, 3.0, 3.0, rate(5, 7, limit, period))
     assert window.exhausted_for(4.0, 4) == 0
@@ -537,7 +537,7 @@ def test_shortage_without_limit_or_period_is_that_of_this_window(limit: int | No
 
 
 def test_shortage_ends_with_the_window() -> None:
-    """In the next window there is rate limit again."""
+    """In the next window requests may be sent again."""
     window = opened(remaining=0)
     assert window.exhausted_for(9.5, 0) == pytest.approx(0.5, abs=SOON)
     assert window.exhausted_for(10.0 + SOON, 50) == 0
@@ -551,7 +551,7 @@ def test_view_is_none_while_nothing_is_known() -> None:
     assert window.view(0.1) is None
 
 
-def test_view_describes_the_window_as_the_ledger_sees_it() -> None:
+def test_view_describes_the_window_with_what_is_in_flight() -> None:
     """Limit, period and name as given; what is left after those in flight; the time until the end, counted down."""
     window = RateLimitWindow()
     answer(window, 3.0, 3.2, RateLimit(100, 10.0, 50, 7.0, "tokens"))

@@ -7,35 +7,35 @@ import pytest
 from dd_sa_tokens._ratelimit.window_end import WindowEnd
 
 
-def test_a_boundary_moves_as_a_whole() -> None:
+def test_a_window_end_moves_as_a_whole() -> None:
     """Turned to the next window, all that is known of the end lies a period later."""
-    boundary = WindowEnd(lo=107.0, hi=107.5, after=100.25, period=10.0)
-    boundary.move(1)
-    assert (boundary.lo, boundary.hi, boundary.after) == (117.0, 117.5, 110.25)
+    end = WindowEnd(lo=107.0, hi=107.5, after=100.25, period=10.0)
+    end.move(1)
+    assert (end.lo, end.hi, end.after) == (117.0, 117.5, 110.25)
 
 
 @pytest.mark.parametrize(("sent", "guessing"), [(107.25, False), (107.5, True), (108.0, True)])
 def test_only_a_request_before_the_interval_s_end_was_early(sent: float, guessing: bool) -> None:
     """The wall clock is no longer asked once a request went by it before the end, and still is after one behind it."""
-    boundary = WindowEnd(lo=107.0, hi=107.5, period=10.0)
-    boundary.record_early_send(sent)
-    assert boundary.trusts_wall_clock is guessing
+    end = WindowEnd(lo=107.0, hi=107.5, period=10.0)
+    end.record_early_send(sent)
+    assert end.trusts_wall_clock is guessing
 
 
 def test_a_rounding_that_is_found_out_shifts_the_interval() -> None:
     """A window that is still there after its end ends half a second later, or a whole one."""
-    boundary = WindowEnd(period=10.0, skew=2.0)  # the wall clock's boundary is at 108, 118, ...
-    boundary.observe(100.0, 100.25, 8.0)
-    assert (boundary.lo, boundary.hi, boundary.rounding_offset) == (107.0, 108.25, 0.0)
-    boundary.observe(108.25, 108.25, None)
-    assert boundary.rounding_offset == 1.0
-    assert (boundary.lo, boundary.hi) == (109.25, 109.25)
-    assert boundary.interval_of(110.0, 110.25, 8.0) == (118.0, 119.25)
+    end = WindowEnd(period=10.0, skew=2.0)  # the wall clock's end of the window is at 108, 118, ...
+    end.observe(100.0, 100.25, 8.0)
+    assert (end.lo, end.hi, end.rounding_offset) == (107.0, 108.25, 0.0)
+    end.observe(108.25, 108.25, None)
+    assert end.rounding_offset == 1.0
+    assert (end.lo, end.hi) == (109.25, 109.25)
+    assert end.interval_of(110.0, 110.25, 8.0) == (118.0, 119.25)
 
 
 def test_intervals_that_touch_meet() -> None:
     """An end that two answers agree upon to the moment is not thrown away."""
-    boundary = WindowEnd(lo=107.0, hi=107.5)
-    assert boundary.overlaps(107.5, 108.0)
-    assert boundary.overlaps(106.0, 107.0)
-    assert not boundary.overlaps(107.75, 108.0)
+    end = WindowEnd(lo=107.0, hi=107.5)
+    assert end.overlaps(107.5, 108.0)
+    assert end.overlaps(106.0, 107.0)
+    assert not end.overlaps(107.75, 108.0)

@@ -57,7 +57,7 @@ def with_plenty(kind: type[RateLimitWindow], at: float = 3.0) -> RateLimitWindow
     ids=str,
 )
 def test_an_answer_that_tells_something_new_is_taken_in(said: RateLimit, status: int) -> None:
-    """Whatever is other than before in an answer, or not there any more, is not overlooked for there being plenty."""
+    """Anything new or missing in an answer is recorded, even if much of the limit is left."""
     light, heavy = with_plenty(RateLimitWindow), with_plenty(Heavy)
     for window in (light, heavy):
         window.record_response(window.acquire(3.2), 3.3, 3.3, said, status)
@@ -138,12 +138,12 @@ def test_an_answer_that_tells_nothing_new_is_taken_in_as_if_it_did(
 ) -> None:
     """The short way of an answer leaves a window that says the same at every moment as one that knows no short way."""
     pair = RateLimitWindow(concurrency=concurrency), Heavy(concurrency=concurrency)
-    now, used, window = 1_000.0 + phase, 0, 0
+    now, used, current = 1_000.0 + phase, 0, 0
     in_flight: list[tuple[Permit, Permit, RateLimit]] = []
     for seconds, sends, answers, others, oldest in script:
         now += seconds
-        if (now + offset) // 10 != window:
-            window, used = (now + offset) // 10, 0
+        if (now + offset) // 10 != current:
+            current, used = (now + offset) // 10, 0
         used = min(used + others, limit)
         for _ in range(min(sends, concurrency - len(in_flight))):
             light, heavy = (window.can_send(now) for window in pair)

@@ -51,12 +51,12 @@ def simulate(
 
     def serve(arrived: float) -> tuple[RateLimit, int]:
         clock = arrived + skew + server_ahead
-        window = math.floor(clock / period)
-        left_of_it = (window + 1) * period - clock
+        number = math.floor(clock / period)
+        left_of_it = (number + 1) * period - clock
         reset = {"up": math.ceil(left_of_it), "down": math.floor(left_of_it), "nearest": round(left_of_it)}[rounding]
-        used = counts[window] = counts.get(window, 0) + 1
+        used = counts[number] = counts.get(number, 0) + 1
         if used > limit:
-            counts[window] = limit
+            counts[number] = limit
             return RateLimit(limit, period, 0, float(reset)), 429
         return RateLimit(limit, period, limit - used, float(reset)), 200
 
@@ -82,7 +82,7 @@ def simulate(
     start = (begin + skew + server_ahead) // period
     last = start + (requests - 1) // limit  # alone, and without a request lost to rounding, it needs no more windows
     late = now - max(last * period - skew - server_ahead, begin)
-    return Run(rejected, late, [counts[window] for window in windows[1:-1]])
+    return Run(rejected, late, [counts[number] for number in windows[1:-1]])
 
 
 BEGINS = [1234.5, 1236.9, 1239.25, 1241.877, 1057.294]

@@ -18,7 +18,7 @@ from dd_sa_tokens import (
 
 @pytest.fixture
 async def datadog() -> AsyncIterator[ScriptedDatadog]:
-    """A Datadog with three tokens that nobody touches."""
+    """A fake server with three tokens that no test changes."""
     async with ScriptedDatadog(tokens=3) as datadog:
         yield datadog
 

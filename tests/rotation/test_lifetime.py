@@ -63,7 +63,7 @@ def test_the_shortest_life_is_still_long_enough_when_the_request_arrives(seconds
 
 @pytest.mark.parametrize("created", [None, NOW, NOW + DAY], ids=["unknown", "no life at all", "backwards"])
 def test_a_life_that_is_not_known_has_no_successor(created: datetime | None) -> None:
-    """Of a token that ends, and nobody knows after how long, the successor's end cannot be told."""
+    """A token with an end and no known creation gives no end for its successor."""
     with pytest.raises(ValueError, match=r"^expires_at must be given"):
         successor_expiry(AccessToken(id="t", created_at=created, expires_at=NOW), NOW)
 
@@ -121,7 +121,7 @@ async def test_an_end_that_is_given_wins(
     ids=str,
 )
 async def test_what_cannot_be_copied_is_not_rotated(flaw: dict[str, Any], words: str) -> None:
-    """A token whose name, scopes or lifetime nobody knows is left alone, and the error says what is missing."""
+    """A token whose name, scopes or lifetime is unknown is not rotated, and the error says what is missing."""
     good = {"name": NAME, "scopes": SCOPES, "created_at": NOW - DAY, "expires_at": NOW + 9000 * DAY}
     async with ScriptedDatadog([AccessToken(id="old", **(good | flaw))]) as datadog, connect(datadog) as client:
         with pytest.raises(RotationError, match=words) as caught:
@@ -132,7 +132,7 @@ async def test_what_cannot_be_copied_is_not_rotated(flaw: dict[str, Any], words:
 
 
 async def test_a_life_that_is_not_known_can_be_given() -> None:
-    """Where the old token does not tell how long the new one is to live, `expires_at` does."""
+    """If the old token's lifetime is unknown, `expires_at` sets the new one's end."""
     ends = datetime.now(UTC).replace(microsecond=0) + 3 * DAY
     old = AccessToken(id="old", name=NAME, scopes=SCOPES, expires_at=ends)
     async with ScriptedDatadog([old]) as datadog, connect(datadog) as client:

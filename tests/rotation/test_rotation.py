@@ -89,7 +89,7 @@ async def test_the_new_key_works_and_the_old_one_does_not(
 
 @pytest.mark.parametrize("kind", ["plain", "future", "object", "none"])
 async def test_what_can_store(datadog: ScriptedDatadog, client: TokensClient, vault: Vault, kind: str) -> None:
-    """A plain function that has returned has stored the secret, whatever it returns; what is awaitable is awaited."""
+    """A plain function stores the secret by returning, with any value; an awaitable is awaited."""
     seen: list[CreatedToken] = []
 
     class Store:
@@ -112,7 +112,7 @@ async def test_what_can_store(datadog: ScriptedDatadog, client: TokensClient, va
 
 
 async def test_store_may_use_the_client(datadog: ScriptedDatadog, vault: Vault) -> None:
-    """While `store` runs, the rotation holds no place and no quota: the client's other calls go on."""
+    """While `store` runs, the rotation holds no permit: the client's other calls go on."""
     async with connect(datadog, concurrency=1) as narrow:
 
         async def store(created: CreatedToken) -> None:
@@ -217,14 +217,14 @@ async def test_the_create_is_refused(
 
 
 async def test_a_429_to_the_create_is_waited_for(datadog: ScriptedDatadog, client: TokensClient, vault: Vault) -> None:
-    """A create that was refused at the door is sent again; it makes one token."""
+    """A create that met a 429 is sent again; it makes one token."""
     datadog.fail("POST", 2, **LATER)
     await vault.rotate(client)
     assert datadog.asked == ["GET", "POST", "POST", "POST", "DELETE"]
     vault.check_replaced()
 
 
-# Nobody knows whether there is a new one
+# It is unknown whether there is a new token
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ async def test_the_create_is_not_answered(datadog: ScriptedDatadog, vault: Vault
     assert datadog.works(vault.old.id)
     made = [token for token in datadog.tokens if token.name == NAME and token.id != vault.old.id]
     assert len(made) == (0 if "status" in fault else 1)
-    # Whoever looks finds it as told.
+    # A look at the server finds what the error says.
     async with connect(datadog) as client:
         found = [token async for token in client.list_tokens(datadog.service_account_id, sort="-created_at")]
     assert [token for token in found if token.name == NAME and token.id != vault.old.id] == made
@@ -335,7 +335,7 @@ async def test_a_plain_store_raises(client: TokensClient, vault: Vault) -> None:
         ([{"status": 404}], False, 1),
         ([LONG_AFTER], True, 1),
     ],
-    ids=["403", "503 once", "a lost answer", "503 to the end", "404", "no quota"],
+    ids=["403", "503 once", "a lost answer", "503 to the end", "404", "429"],
 )
 async def test_the_new_one_cannot_be_revoked(
     datadog: ScriptedDatadog, vault: Vault, faults: list[dict[str, Any]], works: bool | None, tries: int
@@ -367,7 +367,7 @@ async def test_the_new_one_cannot_be_revoked(
 @pytest.mark.parametrize(
     ("faults", "works", "tries"),
     [([{"status": 403}], True, 1), ([{"status": 503}] * 3, None, 3), ([LONG_AFTER], True, 1)],
-    ids=["403", "503 to the end", "no quota"],
+    ids=["403", "503 to the end", "429"],
 )
 async def test_the_old_one_cannot_be_revoked(
     datadog: ScriptedDatadog, vault: Vault, faults: list[dict[str, Any]], works: bool | None, tries: int
@@ -398,10 +398,10 @@ async def test_the_old_one_goes_in_the_end(
     assert datadog.asked == ["GET", "POST", "DELETE"] + ["DELETE"] * (fault != {"status": 404})
 
 
-async def test_somebody_else_revoked_the_old_one(
+async def test_the_old_one_was_revoked_by_another_client(
     datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever revoked the old token meanwhile did the last step; since it may have been another rotation, a warning
+    """If the old token was revoked meanwhile, the last step is done; another rotation may have done it, so a warning
     names the token.
     """
 
@@ -418,7 +418,7 @@ async def test_somebody_else_revoked_the_old_one(
 
 
 async def test_an_expired_token_can_be_rotated_too() -> None:
-    """Its successor lives as long as it did; and where that fails nobody says that the old one works."""
+    """Its successor lives as long as it did; a failure does not claim that the old one works."""
     now = datetime.now(UTC)
     old = AccessToken(id="old", name=NAME, scopes=SCOPES, created_at=now - 9 * DAY, expires_at=now - 2 * DAY)
     async with ScriptedDatadog([old]) as datadog, connect(datadog) as client:

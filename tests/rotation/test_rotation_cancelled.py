@@ -1,4 +1,4 @@
-"""Rotations that are cancelled at each step: what holds then, and what the caller is told."""
+"""Rotations that are cancelled at each step: what holds then, and what the caller learns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("loop_errors")
 
 
 def check_what_holds(vault: Vault, ending: Ending, log: pytest.LogCaptureFixture) -> None:
-    """See that a working token is stored, and that whatever lives beside it is reported."""
+    """See that a working token is stored, and that each other living token is reported."""
     live, error = vault.live, ending.error
     assert any(vault.datadog.works(token_id) and vault.kept.get(token_id) for token_id in live)
     if error is None:
@@ -58,7 +58,7 @@ def check_what_holds(vault: Vault, ending: Ending, log: pytest.LogCaptureFixture
     if len(live) > 1:
         for text in said:
             lost = [token_id for token_id in known if token_id not in text]
-            # A token of a lost answer has no ID that we could know: it is told by its name and age.
+            # A token of a lost answer has no ID that we could know: its name and age identify it.
             assert not lost or (lost == [*live - {vault.old.id}] and f"or later and named {NAME!r}" in text)
     elif live != {vault.old.id}:
         assert next(iter(live)) in said[0]
@@ -96,7 +96,7 @@ async def cancel_everywhere(
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_it_can_be_cancelled_wherever_it_is_suspended(log: pytest.LogCaptureFixture, scenario: str) -> None:
-    """Whatever happens to a rotation, and wherever it is cancelled then, a working token is stored and nothing is
+    """With each fault, and cancelled at each suspension point, a working token is stored and nothing is
     left unreported, no task, connection or place stays taken, and no secret shows.
     """
     assert await cancel_everywhere(log, SCENARIOS[scenario]) > 5
@@ -162,7 +162,7 @@ async def test_a_create_in_flight_is_waited_for_until_its_timeout(
     assert datadog.works(vault.old.id)
 
 
-async def test_a_create_that_waits_for_quota_ends_at_once(
+async def test_a_create_that_waits_for_the_rate_limit_ends_at_once(
     datadog: ScriptedDatadog, client: TokensClient, vault: Vault, log: pytest.LogCaptureFixture
 ) -> None:
     """A create that waits for the next window, an hour long, was not carried out: there is nothing to wait for."""
@@ -213,7 +213,7 @@ async def test_undoing_does_not_take_for_ever(
     log: pytest.LogCaptureFixture,
     again: bool,
 ) -> None:
-    """Undoing that would have to wait for quota is given up after a while, or when the cancellation is repeated; the
+    """Undoing that would wait for the rate limit is given up after a while, or at a second cancellation; the
     token that lives then is named.
     """
     undo_within(monkeypatch, 60.0 if again else 0.05)
@@ -236,8 +236,8 @@ async def test_undoing_does_not_take_for_ever(
     assert warnings(log) == notes(caught.value)
 
 
-async def test_undoing_may_wait_for_quota(datadog: ScriptedDatadog, client: TokensClient, vault: Vault) -> None:
-    """A cancelled rotation has the time to wait for a quota that is back soon, and to revoke what it had made."""
+async def test_undoing_may_wait_for_the_limiter(datadog: ScriptedDatadog, client: TokensClient, vault: Vault) -> None:
+    """A cancelled rotation waits for a rate limit that ends soon, and revokes the token that it had made."""
     datadog.fail("POST", stall=0.05)
     datadog.fail("DELETE", status=429, headers={"Retry-After": "0.2"})
     task = asyncio.ensure_future(vault.rotate(client))
@@ -279,7 +279,7 @@ async def test_cancelled_where_the_secret_cannot_be_read(server: RawServer, conn
 async def test_only_a_cancelled_rotation_is_in_a_hurry_to_undo(
     monkeypatch: pytest.MonkeyPatch, server: RawServer, connect: Connect, cancel: bool
 ) -> None:
-    """A new token whose secret cannot be read is revoked as soon as the quota lets it, unless the call is cancelled:
+    """A new token whose secret cannot be read is revoked once the rate limit allows it, unless the call is cancelled:
     then it waits no longer than a while, and the token is named.
     """
     undo_within(monkeypatch, 0.02)
@@ -342,7 +342,7 @@ async def test_store_waits_for_something_that_is_cancelled(
 async def test_the_last_step_is_cancelled_while_it_waits(
     datadog: ScriptedDatadog, vault: Vault, log: pytest.LogCaptureFixture, fault: dict[str, Any]
 ) -> None:
-    """A revoke that waits for quota or for its next try is given up at once; the old token is named, with how it is."""
+    """A revoke that waits for the rate limit or a retry is given up at once; the note has the old token."""
     datadog.fail("DELETE", **fault)
     async with connect(datadog, retry=RetryPolicy()) as client:
         task = asyncio.ensure_future(vault.rotate(client))
@@ -378,7 +378,7 @@ async def test_it_is_cancelled_when_store_is_just_done(client: TokensClient, vau
 async def test_the_last_step_is_cancelled_in_flight(
     datadog: ScriptedDatadog, vault: Vault, log: pytest.LogCaptureFixture, fault: dict[str, Any]
 ) -> None:
-    """A revoke in flight is waited for, and so is its next try if that has begun; when it was the last step, the note
+    """A revoke in flight is waited for, and so is a retry that was sent already; when it was the last step, the note
     says that the rotation is complete, and there is nothing to warn of.
     """
     datadog.fail("DELETE", **fault)

@@ -190,6 +190,6 @@ async def test_the_error_can_be_pickled(client: TokensClient, vault: Vault) -> N
     """A RotationError is the same after a round trip through pickle."""
     vault.error = SomeError("no")
     error = await vault.fail(client)
-    twin = pickle.loads(pickle.dumps(error))
-    assert (str(twin), vars(twin)) == (str(error), vars(error))
-    assert type(twin) is RotationError
+    duplicate = pickle.loads(pickle.dumps(error))
+    assert (str(duplicate), vars(duplicate)) == (str(error), vars(error))
+    assert type(duplicate) is RotationError

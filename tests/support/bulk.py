@@ -94,13 +94,19 @@ def names(count: int) -> list[str]:
     return [f"t{number}" for number in range(count)]
 
 
+class Direct:
+    """A strategy that fetches each ID by itself."""
+
+    def __init__(self, fetch: Any) -> None:
+        self.fetch = fetch
+
+    async def prepare(self) -> None:
+        """Do nothing."""
+
+
 def plain(fetch: Any) -> Any:
-    """Plan to fetch each ID by itself."""
-
-    async def plan() -> Any:
-        return fetch
-
-    return plan
+    """Return what makes a strategy that fetches each ID by itself."""
+    return lambda _ids: Direct(fetch)
 
 
 async def gather(token_ids: Any, fetch: Any, width: int = WIDTH) -> BulkResult:
@@ -119,11 +125,11 @@ async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[To
                     results.append(item)  # noqa: PERF401 - the results before an error are wanted
         except TimeoutError:
             raise
-        except Exception as raised:  # noqa: BLE001 - whatever it is, the test looks at it
+        except Exception as raised:  # noqa: BLE001 - the test looks at it
             error = raised
     return results, error
 
 
 def others() -> set[asyncio.Task[Any]]:
-    """Give the tasks beside this one."""
+    """Return the other tasks."""
     return asyncio.all_tasks() - {asyncio.current_task()}

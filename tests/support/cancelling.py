@@ -32,14 +32,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def our_tasks() -> set[asyncio.Task[Any]]:
-    """Give the tasks beside this one, without those in which the servers accept and serve connections."""
+    """Return the other tasks, without those in which the servers accept and serve connections."""
     servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.", "RawServer.")
     others = asyncio.all_tasks() - {asyncio.current_task()}
     return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
 
 
 def check_nothing_left(client: TokensClient) -> None:
-    """See that no task, no ticket, no waiter, no attempt and no connection is left of a call."""
+    """See that no task, no permit, no waiter, no attempt and no connection is left of a call."""
     assert our_tasks() == set()
     assert in_flight(client) == 0
     assert waiting(client) == 0
@@ -156,12 +156,12 @@ async def how_it_ended(task: asyncio.Future[Any]) -> tuple[Any, BaseException | 
     try:
         async with asyncio.timeout(HANG):
             return await task, None
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it was
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller looks at it
         return None, error
 
 
 async def cancelled_when_suspended(coroutine: Coroutine[Any, Any, Any], at: int) -> bool:
-    """Cancel a coroutine at its nth suspension; tell whether it came to that."""
+    """Cancel a coroutine at its nth suspension; return whether it got there."""
     ending = await cancelled_at(coroutine, at)
     assert ending.error is None or isinstance(ending.error, asyncio.CancelledError)
     return ending.suspended >= at

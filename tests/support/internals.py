@@ -1,4 +1,4 @@
-"""What tests read or change inside the package: the one place of the tests that uses private names of it.
+"""What tests read or change inside the package: the only module of the tests that uses its private names.
 
 Each function says what a tester wants to know, so a rename in the package changes this file alone.
 """

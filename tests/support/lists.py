@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from support.calls import FAST
 from support.payloads import resource
-from support.replies import Act, Exchange, reply
+from support.replies import ReceivedRequest, Responder, reply
 
 from dd_sa_tokens import (
     TokensClient,
@@ -36,13 +36,13 @@ class Served:
         gets: The tokens that were asked for.
     """
 
-    def __init__(self, ids: list[str], before: Callable[[int], Act | None] = lambda _number: None) -> None:
+    def __init__(self, ids: list[str], before: Callable[[int], Responder | None] = lambda _number: None) -> None:
         self.ids = ids
         self.before = before
         self.pages: list[int] = []
         self.gets: list[str] = []
 
-    async def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: ReceivedRequest) -> None:
         """Answer a request."""
         parts = urlsplit(exchange.target)
         if not parts.path.endswith("/access_tokens"):

@@ -7,16 +7,17 @@ from typing import Any
 
 from dd_sa_tokens import AccessToken, DatadogError, TokenResult
 from dd_sa_tokens._bulk.fetcher import Fetcher
+from dd_sa_tokens._cancellation import Cancellation
 
 
 class ManualFetch:
-    """Answers when told to, and counts what it is asked and how often the inquiry says that something changed."""
+    """Answers when told to; records what it is asked for, and counts the reports of a change."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.changes = 0
         self.answers: dict[str, asyncio.Future[AccessToken]] = {}
-        self.inquiry = Fetcher(self._fetch, self._changed)
+        self.fetcher = Fetcher(self._fetch, self._changed)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -30,9 +31,7 @@ class ManualFetch:
         """Ask in a task of its own, and return once the question is out."""
 
         async def answer() -> TokenResult:
-            task = asyncio.current_task()
-            assert task is not None
-            return await self.inquiry.answer(task, token_id)
+            return await self.fetcher.fetch(Cancellation.of_current_task(), token_id)
 
         asking = asyncio.ensure_future(answer())
         await asyncio.sleep(0)

@@ -26,8 +26,9 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
-from dd_sa_tokens._bulk import collect
-from dd_sa_tokens._pagination import choose, list_all, read_pages
+from dd_sa_tokens._bulk import MakeStrategy, TokenRequests, collect, make_strategy
+from dd_sa_tokens._bulk.ids import is_rereadable
+from dd_sa_tokens._pagination import list_all, read_pages
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._validation import check_id
 
@@ -57,7 +58,7 @@ async def turns(count: int) -> None:
 
 
 def others() -> set[asyncio.Task[Any]]:
-    """Give the tasks beside this one."""
+    """Return the other tasks."""
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
@@ -65,7 +66,7 @@ def names(count: int, first: int = 0) -> list[str]:
     return [f"t{number}" for number in range(first, first + count)]
 
 
-def page(ids: Iterable[str], total: int | None) -> Page:
+def page(ids: Iterable[str], total: int | None) -> Page[AccessToken]:
     return Page(tuple(AccessToken(id=token_id) for token_id in ids), total)
 
 
@@ -98,7 +99,7 @@ class Account:
         """How many it has received."""
         return len(self.pages) + len(self.gets)
 
-    async def read(self, number: int) -> Page:
+    async def read(self, number: int) -> Page[AccessToken]:
         """Serve a page."""
         self.pages.append(number)
         self.in_flight += 1
@@ -121,22 +122,31 @@ class Account:
             raise NotFoundError(token_id=token_id)
         return AccessToken(id=token_id)
 
-    def choose(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> Any:
-        return choose(strategy, token_ids, self.get, self.read, width)
+    async def choose(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> Any:
+        """Prepare a strategy, and return what it fetches with."""
+        made = self.strategy(strategy, width)(token_ids if is_rereadable(token_ids) else None)
+        await made.prepare()
+        return made.fetch
+
+    def strategy(self, name: Any, width: int = WIDTH) -> MakeStrategy:
+        """Return what makes a strategy."""
+        return partial(make_strategy, name, TokenRequests(self.get, self.read, partial(self.read, 0), width))
 
     async def collect(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> BulkResult:
         async with asyncio.timeout(HANG):
-            return await collect(token_ids, partial(self.choose, strategy, token_ids, width), width)
+            return await collect(token_ids, self.strategy(strategy, width), width)
 
 
 async def read_all(account: Account, width: int = WIDTH) -> list[list[str]]:
     async with asyncio.timeout(HANG):
-        return [[token.id for token in page.tokens] async for page in read_pages(account.read, width)]
+        return [
+            [token.id for token in page.items] async for page, _ in read_pages(account.read, width, size=account.size)
+        ]
 
 
 async def listed(account: Account, width: int = WIDTH) -> list[str]:
     async with asyncio.timeout(HANG):
-        return [token.id async for token in list_all(account.read, width)]
+        return [token.id async for token in list_all(account.read, width, size=account.size)]
 
 
 @st.composite
@@ -167,7 +177,7 @@ class Shifting(Account):
         self.shifts = shifts
         return self
 
-    async def read(self, number: int) -> Page:
+    async def read(self, number: int) -> Page[AccessToken]:
         honest = await super().read(number)
         start = max(0, number * self.size + self.shifts[number % len(self.shifts)])
         return page(self.ids[start : start + self.size], honest.total)

@@ -25,7 +25,7 @@ def resource(token_id: str = "t1", **attributes: Any) -> dict[str, Any]:
     }
 
 
-def quota(limit: int, remaining: int, reset: object, period: object = 10, **more: str) -> dict[str, str]:
+def rate_limit_headers(limit: int, remaining: int, reset: object, period: object = 10, **more: str) -> dict[str, str]:
     """Return rate-limit headers."""
     return {
         "X-RateLimit-Limit": str(limit),

@@ -18,7 +18,7 @@ from .payloads import resource
 
 
 @attrs.frozen(eq=False)
-class Exchange:
+class ReceivedRequest:
     """A request that came, and the connection to answer it on.
 
     Attributes:
@@ -57,13 +57,13 @@ class Exchange:
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
 
 
-Act = Callable[[Exchange], Awaitable[None]]
+Responder = Callable[[ReceivedRequest], Awaitable[None]]
 
 
-def reply(status: int = 200, body: object = None, headers: Mapping[str, str] | None = None, **named: str) -> Act:
+def reply(status: int = 200, body: object = None, headers: Mapping[str, str] | None = None, **named: str) -> Responder:
     """Answer: by default with the token that was asked for, or with the documented shape of an error."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         if body is None and status == 200:
             content = json.dumps({"data": resource(exchange.token_id)}).encode()
         elif body is None:
@@ -82,30 +82,30 @@ def head(status: int, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def _send(exchange: Exchange, data: bytes) -> None:
+async def _send(exchange: ReceivedRequest, data: bytes) -> None:
     exchange.writer.write(data)
     await exchange.writer.drain()
 
 
-def raw(data: bytes) -> Act:
+def raw(data: bytes) -> Responder:
     """Write these bytes and close the connection."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         await _send(exchange, data)
         exchange.writer.close()
 
     return act
 
 
-def hang_up() -> Act:
+def hang_up() -> Responder:
     """Close the connection without an answer."""
     return raw(b"")
 
 
-def reset(data: bytes = b"") -> Act:
+def reset(data: bytes = b"") -> Responder:
     """Write these bytes and break the connection off (RST)."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         await _send(exchange, data)
         if data:
             await asyncio.sleep(0.02)  # a reset overtakes what the other side has not read yet
@@ -116,10 +116,10 @@ def reset(data: bytes = b"") -> Act:
     return act
 
 
-def stall(data: bytes = b"") -> Act:
+def stall(data: bytes = b"") -> Responder:
     """Write these bytes, and then nothing until the client has gone."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         await _send(exchange, data)
         await exchange.reader.read()
         exchange.writer.close()
@@ -127,10 +127,10 @@ def stall(data: bytes = b"") -> Act:
     return act
 
 
-def drip(data: bytes, every: float, step: int = 1) -> Act:
+def drip(data: bytes, every: float, step: int = 1) -> Responder:
     """Write a few bytes at a time, slowly."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         for start in range(0, len(data), step):
             await _send(exchange, data[start : start + step])
             await asyncio.sleep(every)
@@ -138,10 +138,10 @@ def drip(data: bytes, every: float, step: int = 1) -> Act:
     return act
 
 
-def endless(start: bytes, chunk: bytes) -> Act:
+def endless(start: bytes, chunk: bytes) -> Responder:
     """Write until the client has had enough."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         await _send(exchange, start)
         while not exchange.writer.is_closing():
             await _send(exchange, chunk)
@@ -150,10 +150,10 @@ def endless(start: bytes, chunk: bytes) -> Act:
     return act
 
 
-def later(event: asyncio.Event, act: Act) -> Act:
+def later(event: asyncio.Event, act: Responder) -> Responder:
     """Do something once the event has come."""
 
-    async def wait(exchange: Exchange) -> None:
+    async def wait(exchange: ReceivedRequest) -> None:
         await event.wait()
         await act(exchange)
 
@@ -166,10 +166,10 @@ def bomb(mebibytes: int = 64) -> bytes:
     return gzip.compress(bytes(mebibytes * 1024 * 1024), compresslevel=1)
 
 
-def any_answer(delay: float = 0.0) -> Act:
+def any_answer(delay: float = 0.0) -> Responder:
     """Answer each operation as the API does, after a while."""
 
-    async def act(exchange: Exchange) -> None:
+    async def act(exchange: ReceivedRequest) -> None:
         await asyncio.sleep(delay)
         if exchange.line.startswith("POST"):
             answer = reply(201, {"data": resource("new", key=CREATED_KEY)})

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from .replies import Act, Exchange, reply
+from .replies import ReceivedRequest, Responder, reply
 
 
 class RawServer:
@@ -28,19 +28,19 @@ class RawServer:
     """
 
     def __init__(self) -> None:
-        self.requests: list[Exchange] = []
+        self.requests: list[ReceivedRequest] = []
         self.connections = 0
         self.open: set[asyncio.StreamWriter] = set()
         self.silent = False
         self.greeting: bytes | None = None
         self.url = ""
         self.port = 0
-        self._script: deque[Act] = deque()
-        self._otherwise: Act = reply()
+        self._script: deque[Responder] = deque()
+        self._otherwise: Responder = reply()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._arrived = asyncio.Event()
 
-    def script(self, *acts: Act, otherwise: Act | None = None) -> None:
+    def script(self, *acts: Responder, otherwise: Responder | None = None) -> None:
         """Say what happens to the next requests, one each, and to those after them."""
         self._script.extend(acts)
         if otherwise is not None:
@@ -88,7 +88,7 @@ class RawServer:
                 writer.close()
             while not writer.is_closing():
                 received = await reader.readuntil(b"\r\n\r\n")
-                exchange = Exchange(received[:-4], number, time.monotonic(), reader, writer)
+                exchange = ReceivedRequest(received[:-4], number, time.monotonic(), reader, writer)
                 length = int(exchange.headers.get("content-length", 0))
                 exchange = attrs.evolve(exchange, body=await reader.readexactly(length))
                 self.requests.append(exchange)

@@ -28,14 +28,14 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            msg = "everybody waits, and nothing will ever happen"
+            msg = "all tasks wait, and no timer is set"
             raise AssertionError(msg)
         self.loop.now += max(timeout, 0)
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only when everybody waits."""
+    """An event loop in which time passes only when all tasks wait."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -79,18 +79,18 @@ def rate(limit: int, remaining: int, reset: float, period: float = 10.0) -> Rate
     return RateLimit(limit, period, remaining, reset, None)
 
 
-async def enter(limiter: RateLimiter, operation: str = GET, patience: float | None = None) -> Any:
-    return limiter.try_acquire(operation) or await limiter.acquire(operation, patience)
+async def enter(limiter: RateLimiter, operation: str = GET, max_wait: float | None = None) -> Any:
+    return limiter.try_acquire(operation) or await limiter.acquire(operation, max_wait)
 
 
 async def turns(count: int = 5) -> None:
-    """Let everybody who can run do so; no time passes."""
+    """Let each task that can run do so; no time passes."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def opened(limiter: RateLimiter, operation: str = GET, answer: RateLimit | None = None) -> None:
-    """Let one request through and answer it, so that the limiter knows what there is to know."""
+    """Let one request through and answer it, so that the rate limiter knows what there is to know."""
     permit = limiter.try_acquire(operation)
     assert permit is not None
     limiter.record_response(permit, answer, 200)

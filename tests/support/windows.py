@@ -5,7 +5,7 @@ from __future__ import annotations
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
 
-SOON = 0.05  # seconds for clocks and timers after a boundary
+SOON = 0.05  # seconds for clocks and timers after a end of the window
 
 
 LIMIT, PERIOD = 100, 10.0

@@ -123,7 +123,7 @@ async def rotated(client: TokensClient, at: datetime) -> None:
     await client.rotate_token("account", "token", store)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.rotate_token("account", "token", store=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.rotate_token("account", "token", store=store_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.rotate_token("account", "token", store=store_at_once)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.rotate_token("account", "token", store=store_at_once)
     await client.rotate_token("account", "token", store=store, expires_at=30)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
