@@ -141,7 +141,7 @@ def _neighbours(axes: list[Any], rows: list[Row]) -> None:
 def _rate_limit(axes: list[Any], rows: list[Row]) -> None:
     rows = [row | {"lost_share": 100 * row["lost"] / row["ids"]} for row in rows]
     _marks(axes[0], rows, value="lost_share", title="IDs lost, %")
-    _marks(axes[1], rows, value="above", title="seconds above the minimum (×: IDs lost)", crossed="lost")
+    _marks(axes[1], rows, value="above", title="seconds above the minimum", crossed="lost")
     _marks(axes[2], rows, value="rejected", title="429 responses")
 
 
@@ -197,12 +197,17 @@ _CHARTS: dict[str, tuple[int, float, str, Callable[[list[Any], list[Row]], None]
     "throughput": (2, 3.8, "Single gets from a server that is faster than any client. Longer is better.", _throughput),
     "lists": (2, 2.6, "A list of 20,000 tokens. Left, longer is better; right, shorter is.", _lists),
     "neighbours": (3, 3.0, "What another task on the event loop waits meanwhile. Shorter is better.", _neighbours),
-    "rate_limit": (3, 2.8, "A mark for each case. A cross is no fast case: the client gave IDs up.", _rate_limit),
+    "rate_limit": (
+        3,
+        2.8,
+        "A mark for each case. The time of a cross does not count: the client lost IDs.",
+        _rate_limit,
+    ),
     "sharing": (1, 3.8, "Requests that are wasted when clients share a rate limit. Shorter is better.", _sharing),
     "memory": (1, 4.6, "Memory by number of IDs. A level line means that memory does not grow.", _memory),
-    "decode": (1, 3.2, "From JSON to typed tokens. Further left is better; those without types do less.", _decode),
+    "decode": (1, 3.2, "From JSON to typed tokens. Further left is better. Grey makes no types.", _decode),
     "imports": (2, 3.0, "What an import costs when a program starts. Shorter is better.", _imports),
     "growth": (1, 3.8, "Cost of one ID or call. A level line means that the number does not matter.", _growth),
-    "soak": (1, 2.8, "100,000 IDs through faults of every kind. A level line means that nothing leaks.", _soak),
+    "soak": (1, 2.8, "100,000 IDs through faults of every kind. A level line means that memory does not grow.", _soak),
 }
 """The number of panels, the height in inches, what to see, and what fills the panels, by part."""

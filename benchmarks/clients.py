@@ -38,13 +38,13 @@ class Tally:
         self._may_lose = may_lose
         self.fetched = 0
 
-    def deliver(self, asked: str, answered: object) -> None:
+    def deliver(self, asked: str, received: object) -> None:
         """Take a response, which must be about the ID that was asked for, or an exception."""
-        if not isinstance(answered, Exception):
-            assert asked == answered
+        if not isinstance(received, Exception):
+            assert asked == received
             self.fetched += 1
         elif not self._may_lose:
-            raise answered
+            raise received
 
 
 @attrs.frozen
@@ -70,10 +70,10 @@ class Job:
         async def one(token_id: str) -> None:
             async with semaphore:
                 try:
-                    answered = await get(token_id)
+                    received = await get(token_id)
                 except Exception as error:  # noqa: BLE001 - delivered instead of the token
-                    answered = error
-            self.deliver(token_id, answered)
+                    received = error
+            self.deliver(token_id, received)
 
         await asyncio.gather(*map(one, self.token_ids))
 
@@ -202,8 +202,8 @@ async def official_sync(api: Any, job: Job) -> None:
 
 async def official_threads(get_all: Callable[..., Any], job: Job) -> None:
     """Datadog's client in a pool of threads."""
-    for asked, answered in zip(job.token_ids, get_all(job.token_ids), strict=True):
-        job.deliver(asked, answered)
+    for asked, received in zip(job.token_ids, get_all(job.token_ids), strict=True):
+        job.deliver(asked, received)
 
 
 async def official_async(api: Any, job: Job) -> None:

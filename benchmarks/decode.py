@@ -63,7 +63,7 @@ class Decoder:
 
 
 def json_only(module: str) -> Decoder:
-    """JSON to dictionaries: the least that every client pays."""
+    """JSON to dictionaries: the minimum that every client pays."""
     loads = __import__(module).loads
 
     def read(found: Any) -> tuple[str, ...]:

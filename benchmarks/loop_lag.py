@@ -73,6 +73,7 @@ class LoopLag:
 async def measured_lag() -> AsyncIterator[LoopLag]:
     """Measure while the context is open."""
     lag = LoopLag()
+    gc.collect()
     gc.callbacks.append(lag.on_collection)
     task: asyncio.Task[Any] = asyncio.create_task(lag.measure())
     await asyncio.sleep(2 * _INTERVAL)  # it runs before what is measured begins

@@ -60,6 +60,7 @@ def run(*, quick: bool) -> Report:
         Column("rejected", "429 responses", ",d"),
         Column("fewest", "emptiest full window"),
         Column("above", "time above the minimum", ".2f", " s"),
+        Column("lost", "IDs lost", ",d"),
     ]
     simulated = list(_simulated(quick=quick))
     shown = [Column("rejected", "429 responses,", ",d"), Column("last_done", "last done,", ".1f", " s")]
