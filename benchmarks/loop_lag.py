@@ -21,13 +21,13 @@ class LoopLag:
 
     Attributes:
         lags: Seconds of delay for each millisecond of the measurement, in order.
-        longest_hold: The longest time, in seconds, for which the loop did not run the task, without the pauses of
-            Python's garbage collector.
+        longest_hold: The most CPU time, in seconds, that the loop spent before it ran the task, without the pauses of
+            Python's garbage collector. Other processes on the machine do not lengthen it.
     """
 
     lags: list[float] = attrs.Factory(list)
     longest_hold: float = 0.0
-    _collecting: float = 0.0  # seconds spent in the garbage collector so far
+    _collecting: float = 0.0  # CPU time of the garbage collector so far
     _collection_start: float = 0.0
 
     @property
@@ -46,11 +46,11 @@ class LoopLag:
         return max(self.lags)
 
     def on_collection(self, phase: str, _info: Mapping[str, int]) -> None:
-        """Take the garbage collector's time."""
+        """Add the time of a collection."""
         if phase == "start":
-            self._collection_start = time.perf_counter()
+            self._collection_start = time.thread_time()
         else:
-            self._collecting += time.perf_counter() - self._collection_start
+            self._collecting += time.thread_time() - self._collection_start
 
     async def measure(self) -> None:
         """Run each millisecond until cancelled.
@@ -60,10 +60,11 @@ class LoopLag:
         """
         due = time.perf_counter() + _INTERVAL
         while True:
-            before = self._collecting
+            before = time.thread_time() - self._collecting
             await asyncio.sleep(max(due - time.perf_counter(), 0.0))
             now = time.perf_counter()
-            self.longest_hold = max(self.longest_hold, now - due - (self._collecting - before))
+            spent = time.thread_time() - self._collecting - before
+            self.longest_hold = max(self.longest_hold, min(spent, now - due))
             while due <= now:
                 self.lags.append(now - due)
                 due += _INTERVAL

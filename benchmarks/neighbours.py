@@ -10,7 +10,7 @@ from .fetching import CLIENT, CONCURRENCY, choose, watched_fetch
 from .report import Column, Report, Table
 from .timing import interleave, median
 
-_FIGURES = {"p50": "p50", "p99": "p99", "worst": "worst", "longest_hold": "worst without GC"}
+_FIGURES = {"p50": "p50", "p99": "p99", "worst": "worst", "longest_hold": "longest hold of the loop"}
 
 
 def run(*, quick: bool) -> Report:
