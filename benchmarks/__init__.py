@@ -1,1 +1,1 @@
-"""Measurements of dd_sa_tokens. Run them with `python -m benchmarks`; `--quick` only shows that they run."""
+"""Measurements of dd_sa_tokens. Run them with `python -m benchmarks`; README.md explains each part."""

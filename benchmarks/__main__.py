@@ -9,45 +9,34 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import charts, report, summary
-from .machine import Skipped
+import attrs
 
-PARTS = {
-    "throughput": "throughput",
-    "quota": "quota",
-    "sharing": "sharing",
-    "memory": "memory",
-    "decode": "decode",
-    "import": "imports",
-    "growth": "growth",
-    "soak": "soak",
-}
-"""The modules of the parts. Imported only when they run, so that one does not weigh on another's memory."""
+from . import charts, report
+
+PARTS = (
+    "throughput", "lists", "neighbours", "rate_limit", "sharing", "memory", "decode", "imports", "growth", "soak",
+)  # fmt: skip
+"""The parts, by module. Each is imported when it runs, so that it does not add to the memory of another."""
 
 
 def main() -> None:
     """Parse the command line and run."""
     options = _options()
     if options.draw:
-        documents = report.load(options.out)
-        for document in documents:
-            charts.draw(document, options.out)
-        print(summary.markdown(documents))
+        reports = report.load(report.RESULTS)
+        for one in reports:
+            charts.draw(one, report.RESULTS)
+        text = report.README.read_text(encoding="utf-8")
+        report.README.write_text(report.with_figures(text, reports), encoding="utf-8")
         return
-    logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())  # retries are what some of them provoke
-    wanted = report.Options(options.quick, options.largest)
+    logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())  # some parts provoke retries, which are logged
     for name in options.names or PARTS:
-        begun = time.monotonic()
-        try:
-            found = importlib.import_module(f".{PARTS[name]}", __package__).run(wanted)
-        except Skipped as reason:
-            report.say(f"{name}: skipped, {reason}")
-            continue
-        found.print()
-        document = found.document(quick=options.quick)
-        report.save(document, options.out)
-        charts.draw(document, options.out)
-        report.say(f"{name}: {time.monotonic() - begun:.0f} s, written to {options.out}\n")
+        begin = time.monotonic()
+        measured = importlib.import_module(f".{name}", __package__).run(quick=options.quick)
+        measured = attrs.evolve(measured, quick=options.quick)
+        measured.save(options.out)
+        charts.draw(measured, options.out)
+        print(f"\n{measured.markdown()}\n\n{name}: {time.monotonic() - begin:.0f} s, written to {options.out}")
 
 
 def _options() -> argparse.Namespace:
@@ -57,11 +46,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="folder for JSON and charts; benchmarks/results by default, a temporary one if --quick"
     )
-    parser.add_argument("--largest", type=int, default=1_000_000, help="most IDs in memory and growth; %(default)s")
     parser.add_argument(
         "--draw",
         action="store_true",
-        help="only draw the charts again, from the JSON in the folder, and print the README's tables",
+        help="measure nothing; draw the charts and write the tables of benchmarks/README.md from benchmarks/results",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(PARTS)

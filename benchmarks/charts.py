@@ -1,202 +1,213 @@
-"""Charts of the figures, as SVG: transparent, in colours that can be read on light and on dark."""
+"""Charts of the figures, as SVG: transparent, in colours that are readable on light and on dark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from . import machine
-from .machine import Skipped
-from .report import Row, say
+from .machine import installed
+from .report import Report, Row
 
-_INK = "#777777"  # 4.5 to 1 on white, 4.2 to 1 on GitHub's dark
-_OURS = "#2f81d7"
-_OTHERS = ("#c4691c", "#3f9142", "#a05fb4", "#b8860b", "#5f8a8b", "#c05070", "#8a7f6d")
-_STYLE = {
-    "axes.edgecolor": _INK,
+_INK = "#777777"  # contrast 4.5 to 1 on white, 4.2 to 1 on GitHub's dark
+_COLOURS = {
+    "dd_sa_tokens": "#2f81d7",
+    "aiohttp": "#3f9142",
+    "official client": "#c4691c",
+    "httpx": "#a05fb4",
+    "msgspec": "#5f8a8b",
+    "cattrs default": "#b8860b",
+}
+"""The colour of each client, in every chart; what is no client is grey."""
+_INKED = (
+    "axes.edgecolor",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "grid.color",
+    "text.color",
+    "xtick.color",
+    "ytick.color",
+)
+_STYLE: dict[Any, Any] = dict.fromkeys(_INKED, _INK) | {
     "axes.grid": True,
-    "axes.labelcolor": _INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
     "axes.titlesize": "medium",
     "font.size": 10,
     "grid.alpha": 0.25,
-    "grid.color": _INK,
-    "legend.frameon": False,
-    "legend.labelcolor": _INK,
     "savefig.transparent": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "benchmarks",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
 }
+_WIDTH = 11.0  # inches
+_PLAIN = "{x:,.10g}"  # numbers on an axis
 
 
-def draw(document: dict[str, Any], folder: Path) -> None:
-    """Draw a part's chart beside its JSON, if there is matplotlib."""
-    try:
-        machine.require("matplotlib")
-    except Skipped as reason:
-        say(f"{document['part']}: no chart, {reason}")
+def draw(report: Report, folder: Path) -> None:
+    """Draw the chart of a part beside its JSON, if matplotlib is installed."""
+    if not installed(["matplotlib"], lambda name: [name]):
         return
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     mpl.use("svg")
     with mpl.rc_context(_STYLE):
-        figure = _CHARTS[document["part"]](plt, document["tables"])
-        figure.tight_layout()
-        figure.savefig(folder / f"{document['part']}.svg", metadata={"Date": None})
+        figure = chart(report)
+        figure.savefig(folder / f"{report.part}.svg", metadata={"Date": None})
         plt.close(figure)
 
 
-def _colours(names: Iterable[str]) -> dict[str, str]:
-    """Give our own lines one colour, and each other one of its own."""
-    others = iter(_OTHERS * 2)
-    return {name: _OURS if "dd_sa_tokens" in name else next(others) for name in dict.fromkeys(names)}
+def chart(report: Report) -> Any:
+    """Return the chart of a part as a figure of matplotlib, under a line that says what to see in it."""
+    from matplotlib import pyplot as plt
+
+    panels, height, caption, fill = _CHARTS[report.part]
+    figure, axes = plt.subplots(1, panels, figsize=(_WIDTH, height), sharey=panels > 1, squeeze=False)
+    fill(list(axes[0]), report.data or report.tables[0].rows)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / height))
+    figure.text(0.01, 1 - 0.1 / height, caption, va="top", fontweight="bold")
+    return figure
 
 
-def _bars(
-    axes: Any,
-    rows: list[Row],
-    *,
-    name: str,
-    value: str,
-    title: str,
-    form: str = ",.0f",
-    by: str = "",
-    log: bool = False,
-) -> None:
-    """Draw horizontal bars, the first row at the top, each with its value behind it; those of one kind alike."""
-    names, values = [row[name] for row in rows], [row[value] or 0 for row in rows]
-    colours = _colours(row[by or name] for row in rows)
-    bars = axes.barh(names, values, color=[colours[row[by or name]] for row in rows], height=0.7)
-    axes.bar_label(bars, labels=[format(one, form) for one in values], padding=3)
-    axes.invert_yaxis()
+def _colour(name: str) -> str:
+    return _COLOURS.get(name.partition(",")[0], _INK)
+
+
+def _from_the_top(axes: Any, names: Sequence[str]) -> None:
+    """Put one name on each line, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_title(title, loc="left")
-    if log:
-        axes.set_xscale("log")
-    else:
-        axes.locator_params(axis="x", nbins=5)  # more would run into each other
+    axes.xaxis.set_major_formatter(_PLAIN)
+
+
+def _bars(axes: Any, rows: list[Row], *, name: str, value: str, title: str, form: str = ",.0f") -> None:
+    """Draw horizontal bars from 0, each with its value behind it."""
+    values = [row[value] or 0 for row in rows]
+    bars = axes.barh(range(len(rows)), values, color=[_colour(row[name]) for row in rows], height=0.7)
+    axes.bar_label(bars, labels=[format(one, form) for one in values], padding=3)
+    _from_the_top(axes, [row[name] for row in rows])
+    axes.set_title(title)
+    axes.locator_params(axis="x", nbins=5)  # more labels would overlap
     axes.margins(x=0.18)
 
 
+def _marks(axes: Any, rows: list[Row], *, value: str, title: str, crossed: str = "") -> None:
+    """Draw a dot for each case on the line of its client; a cross where the value under `crossed` is not 0."""
+    names = list(dict.fromkeys(row["client"] for row in rows))
+    for row in rows:
+        if row[value] is not None:
+            marker = "x" if row.get(crossed) else "o"
+            colour, line = _colour(row["client"]), names.index(row["client"])
+            axes.scatter(row[value], line, marker=marker, color=colour, alpha=0.7, s=45)
+    _from_the_top(axes, names)
+    axes.set_title(title)
+
+
 def _lines(axes: Any, rows: list[Row], *, name: str, across: str, value: str, title: str) -> None:
-    """Draw a line for each name."""
-    colours = _colours(row[name] for row in rows)
-    styles = iter(("-", "--", ":", "-."))
-    for one, colour in colours.items():
-        points = [(row[across], row[value]) for row in rows if row[name] == one]
-        style = next(styles) if colour == _OURS else "-"
-        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=colour, label=one)
+    """Draw a line for each name, with the name at its end; lines of one client differ in their dashes."""
+    styles = {colour: cycle(("-", "--", ":", "-.")) for colour in {*_COLOURS.values(), _INK}}
+    ends: list[tuple[float, float, str, str]] = []
+    for one in dict.fromkeys(row[name] for row in rows):
+        colour = _colour(one)
+        x, y = zip(*((row[across], row[value]) for row in rows if row[name] == one), strict=True)
+        axes.plot(x, y, next(styles[colour]), marker="o", markersize=4, color=colour)
+        ends.append((x[-1], y[-1], one, colour))
+    for x_end, y_end, one, colour in ends:
+        axes.annotate(one, (x_end, y_end), (8, 0), textcoords="offset points", va="center", color=colour)
     axes.set_xscale("log")
-    axes.set_title(title, loc="left")
+    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.set_title(title)
 
 
-def _dots(axes: Any, rows: list[Row], value: str, title: str) -> None:
-    """Draw a dot for each case, in a row for each client."""
-    colours = _colours(row["client"] for row in rows)
-    for client, colour in colours.items():
-        found = [row[value] for row in rows if row["client"] == client and row[value] is not None]
-        axes.scatter(found, [client] * len(found), color=colour, alpha=0.6, s=45)
-    axes.invert_yaxis()
-    axes.set_title(title, loc="left")
-    axes.set_xlim(left=min(0, *axes.get_xlim()))
+def _throughput(axes: list[Any], rows: list[Row]) -> None:
+    for place, setting in zip(axes, ("50, asyncio", "50, uvloop"), strict=True):
+        chosen = [row for row in rows if row["setting"] == setting]
+        _bars(place, chosen, name="client", value="per_second", title=f"tokens per second, concurrency {setting}")
 
 
-def _throughput(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = [row for table in tables for row in table["rows"]]
-    loops = list(dict.fromkeys(row["loop"] for row in rows))
-    widths = [row["width"] for row in rows]
-    width = 50 if 50 in widths else max(widths)
-    figure, axes = plt.subplots(1, len(loops), figsize=(11, 3.6), sharey=True, squeeze=False)
-    for place, loop in zip(axes[0], loops, strict=True):
-        chosen = [row for row in rows if row["loop"] == loop and row["width"] == width]
-        _bars(place, chosen, name="peer", value="per_second", title=f"tokens/s, {width} in flight, {loop}")
-    for place in axes[0][1:]:  # they share the axis, which each of them has turned around
-        place.set_ylim(len(chosen) - 0.4, -0.6)
-    return figure
+def _lists(axes: list[Any], rows: list[Row]) -> None:
+    _bars(axes[0], rows, name="client", value="per_second", title="tokens per second")
+    _bars(axes[1], rows, name="client", value="hold_ms", title="longest hold of the event loop, ms", form=",.1f")
 
 
-def _quota(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = tables[0]["rows"]
-    figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True)
-    _dots(axes[0], rows, "rejected", "429s provoked, a dot for each case")
-    _dots(axes[1], rows, "lost", "IDs lost")
-    _dots(axes[2], rows, "over", "seconds over the least possible")
-    axes[0].set_ylim(len(_colours(row["client"] for row in rows)) - 0.5, -0.5)
-    return figure
+def _neighbours(axes: list[Any], rows: list[Row]) -> None:
+    for place, key in zip(axes, ("p50", "p99", "worst"), strict=True):
+        _bars(place, rows, name="client", value=key, title=f"delay of another task, ms, {key}", form=",.1f")
 
 
-def _sharing(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = [
-        row | {"who": f"{row['gate']}, {row['clients']} client{'s' * (row['clients'] > 1)}"}
-        for row in tables[1]["rows"]
-    ]
-    figure, axes = plt.subplots(figsize=(11, 3.4))
-    title = tables[1]["title"].replace("Simulated: ", "429s, simulated: ")
-    _bars(axes, rows, name="who", value="rejected", title=title, by="gate")
-    return figure
+def _rate_limit(axes: list[Any], rows: list[Row]) -> None:
+    rows = [row | {"lost_share": 100 * row["lost"] / row["ids"]} for row in rows]
+    _marks(axes[0], rows, value="lost_share", title="IDs lost, %")
+    _marks(axes[1], rows, value="above", title="seconds above the minimum", crossed="lost")
+    _marks(axes[2], rows, value="rejected", title="429 responses")
 
 
-def _memory(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = [row | {"peak_mib": max(row["peak_mib"], 0.01)} for row in tables[0]["rows"]]
-    figure, axes = plt.subplots(figsize=(11, 3.6))
-    title = "growth of resident memory at its peak, MiB, by number of IDs"
-    _lines(axes, rows, name="way", across="ids", value="peak_mib", title=title)
-    axes.set_yscale("log")
-    axes.legend()
-    return figure
+def _sharing(axes: list[Any], rows: list[Row]) -> None:
+    rows = [row | {"label": f"{row['limiter']}, {row['clients']}"} for row in rows]
+    _bars(axes[0], rows, name="label", value="rejected", title="429 responses, simulated")
 
 
-def _decode(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = sorted(tables[0]["rows"], key=lambda row: row["one_us"])
-    figure, axes = plt.subplots(figsize=(11, 3.2))
-    title = "µs to decode one token, logarithmic"
-    _bars(axes, rows, name="decoder", value="one_us", title=title, form=",.1f", log=True)
-    return figure
-
-
-def _import(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = tables[0]["rows"]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 2.8), sharey=True)
-    _bars(axes[0], rows, name="what", value="ms", title="ms to import")
-    _bars(axes[1], rows, name="what", value="mib", title="MiB of memory", form=".1f")
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    return figure
-
-
-def _growth(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    rows = tables[0]["rows"]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
-    _lines(axes[0], rows, name="what", across="count", value="seconds", title="seconds in all, by number")
+def _memory(axes: list[Any], rows: list[Row]) -> None:
+    rows = [row | {"peak_mib": max(row["peak_mib"], 0.01)} for row in rows]
+    title = "growth of resident memory at its peak, MiB, by number of IDs (both logarithmic)"
+    _lines(axes[0], rows, name="client", across="ids", value="peak_mib", title=title)
     axes[0].set_yscale("log")
-    _lines(axes[1], rows, name="what", across="count", value="us_each", title="µs for each, by number")
-    axes[1].set_ylim(bottom=0)
-    axes[0].legend(fontsize="small")
-    return figure
+    axes[0].yaxis.set_major_formatter(_PLAIN)
+    axes[0].set_xlim(right=30 * max(row["ids"] for row in rows))
 
 
-def _soak(plt: Any, tables: list[dict[str, Any]]) -> Any:
-    figure, axes = plt.subplots(figsize=(11, 2.6))
-    title = "resident memory of the client, MiB, by IDs fetched"
-    _lines(axes, tables[1]["rows"], name="way", across="ids", value="mib", title=title)
-    axes.set_xscale("linear")
-    axes.set_ylim(0, 1.2 * max(row["mib"] for row in tables[1]["rows"]))
-    return figure
+def _decode(axes: list[Any], rows: list[Row]) -> None:
+    (place,) = axes
+    for line, row in enumerate(rows):
+        colour = _colour(row["decoder"])
+        place.plot(row["one_us"], line, "o", color=colour, markersize=8)
+        text = f"{row['one_us']:,.1f}"
+        place.annotate(text, (row["one_us"], line), (8, 0), textcoords="offset points", va="center", color=colour)
+    place.set_xscale("log")
+    _from_the_top(place, [row["decoder"] for row in rows])
+    place.margins(x=0.08)
+    place.set_title("µs to decode one token (logarithmic)")
 
 
-_CHARTS: dict[str, Callable[[Any, list[dict[str, Any]]], Any]] = {
-    "throughput": _throughput,
-    "quota": _quota,
-    "sharing": _sharing,
-    "memory": _memory,
-    "decode": _decode,
-    "import": _import,
-    "growth": _growth,
-    "soak": _soak,
+def _imports(axes: list[Any], rows: list[Row]) -> None:
+    _bars(axes[0], rows, name="import", value="ms", title="ms to import")
+    _bars(axes[1], rows, name="import", value="mib", title="MiB of memory", form=".1f")
+
+
+def _growth(axes: list[Any], rows: list[Row]) -> None:
+    rows = [row | {"case": f"dd_sa_tokens, {row['case']}"} for row in rows if row["count"] >= 10]
+    _lines(axes[0], rows, name="case", across="count", value="us_each", title="µs for each, by number (logarithmic)")
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_xlim(right=40 * max(row["count"] for row in rows))
+
+
+def _soak(axes: list[Any], rows: list[Row]) -> None:
+    _lines(axes[0], rows, name="client", across="ids", value="mib", title="resident memory of the client, MiB")
+    axes[0].set_xscale("linear")
+    axes[0].xaxis.set_major_formatter(_PLAIN)
+    axes[0].set_xlim(0, 1.35 * max(row["ids"] for row in rows))
+    axes[0].set_ylim(0, 1.2 * max(row["mib"] for row in rows))
+    axes[0].set_xlabel("IDs fetched")
+
+
+_CHARTS: dict[str, tuple[int, float, str, Callable[[list[Any], list[Row]], None]]] = {
+    "throughput": (2, 3.8, "Single gets from a server that is faster than any client. Longer is better.", _throughput),
+    "lists": (2, 2.6, "A list of 20,000 tokens. Left, longer is better; right, shorter is.", _lists),
+    "neighbours": (3, 3.0, "What another task on the event loop waits meanwhile. Shorter is better.", _neighbours),
+    "rate_limit": (
+        3,
+        2.8,
+        "A mark for each case. The time of a cross does not count: the client lost IDs.",
+        _rate_limit,
+    ),
+    "sharing": (1, 3.8, "Requests that are wasted when clients share a rate limit. Shorter is better.", _sharing),
+    "memory": (1, 4.6, "Memory by number of IDs. A level line means that memory does not grow.", _memory),
+    "decode": (1, 3.2, "From JSON to typed tokens. Further left is better. Grey makes no types.", _decode),
+    "imports": (2, 3.0, "What an import costs when a program starts. Shorter is better.", _imports),
+    "growth": (1, 3.8, "Cost of one ID or call. A level line means that the number does not matter.", _growth),
+    "soak": (1, 2.8, "100,000 IDs through faults of every kind. A level line means that memory does not grow.", _soak),
 }
+"""The number of panels, the height in inches, what to see, and what fills the panels, by part."""

@@ -1,38 +1,22 @@
-"""What it costs to import the package, beside aiohttp alone and other clients: time and memory, in fresh processes."""
+"""What importing the package costs, beside aiohttp and other clients: time and memory, in fresh processes."""
 
 from __future__ import annotations
 
 import json
-import random
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from . import machine
-from .machine import Skipped
-from .report import Column, Options, Report, Row, Table, say
+import attrs
 
-OURS, AIOHTTP = "dd_sa_tokens", "aiohttp"
-BEYOND = "dd_sa_tokens, aiohttp imported before"
+from .machine import installed
+from .processes import MIB
+from .report import Column, Report, Row, Table
+from .timing import interleave
+
 _TOP = Path(__file__).parent.parent
-_STATEMENTS = {
-    AIOHTTP: "import aiohttp",
-    OURS: "import dd_sa_tokens",
-    BEYOND: "import dd_sa_tokens",
-    "official client, what a call needs": (
-        "from datadog_api_client import ApiClient, Configuration; "
-        "from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi"
-    ),
-    "official client, async": (
-        "import aiosonic; from datadog_api_client import AsyncApiClient, Configuration; "
-        "from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi"
-    ),
-    "httpx": "import httpx",
-}
-_BEFORE = {BEYOND: "import aiohttp"}
-_NEEDS = {"httpx": ("httpx",), "official client, what a call needs": ("datadog_api_client",)}
-_NEEDS["official client, async"] = ("datadog_api_client", "aiosonic")
 _PROGRAM = """\
 import json, resource, time
 from pathlib import Path
@@ -42,61 +26,65 @@ def resident():
     except OSError:
         return None
 {before}
-memory, begun = resident(), time.perf_counter()
+memory, begin = resident(), time.perf_counter()
 {statement}
-seconds = time.perf_counter() - begun
+seconds = time.perf_counter() - begin
 print(json.dumps([seconds, None if memory is None else resident() - memory]))
 """
 
 
-def _once(name: str) -> tuple[float, int | None]:
-    program = _PROGRAM.format(before=_BEFORE.get(name, "pass"), statement=_STATEMENTS[name])
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=_TOP)
-    seconds, memory = json.loads(said.stdout)
+@attrs.frozen
+class Import:
+    """A statement to time, after another one, and the modules that must be installed."""
+
+    name: str
+    statement: str
+    needs: tuple[str, ...] = ()
+    before: str = "pass"
+
+
+_API = "from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi"
+IMPORTS = [
+    Import("aiohttp", "import aiohttp"),
+    Import("dd_sa_tokens", "import dd_sa_tokens"),
+    Import("dd_sa_tokens, after aiohttp", "import dd_sa_tokens", before="import aiohttp"),
+    Import(
+        "official client, what a call needs",
+        f"from datadog_api_client import ApiClient, Configuration; {_API}",
+        ("datadog_api_client",),
+    ),
+    Import(
+        "official client, async",
+        f"import aiosonic; from datadog_api_client import AsyncApiClient, Configuration; {_API}",
+        ("datadog_api_client", "aiosonic"),
+    ),
+    Import("httpx", "import httpx", ("httpx",)),
+]
+
+
+def _once(one: Import) -> tuple[float, int | None]:
+    """Return the seconds and bytes of an import in a fresh process."""
+    program = _PROGRAM.format(before=one.before, statement=one.statement)
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=_TOP).stdout
+    seconds, memory = json.loads(output)
     return seconds, memory
 
 
-def _present() -> list[str]:
-    found: list[str] = []
-    for name in _STATEMENTS:
-        try:
-            machine.require(*_NEEDS.get(name, ()))
-        except Skipped as reason:
-            say(f"without {name}: {reason}")
-        else:
-            found.append(name)
-    return found
-
-
-def run(options: Options, seed: int = 8) -> Report:
-    """Import each in many processes, one after the other, in random order."""
-    rounds, order = 2 if options.quick else 25, random.Random(seed)
-    names = _present()
-    samples: dict[str, list[tuple[float, int | None]]] = {name: [] for name in names}
-    for name in names:  # once for the bytecode and the disk
-        _once(name)
-    for _ in range(rounds):
-        for name in order.sample(names, len(names)):
-            samples[name].append(_once(name))
+def run(*, quick: bool) -> Report:
+    """Import each in many processes, in random order."""
+    rounds = 2 if quick else 25
+    chosen = installed(IMPORTS, lambda one: one.needs)
+    for one in chosen:  # once for the bytecode and the disk
+        _once(one)
     rows: list[Row] = []
-    for name, found in samples.items():
-        memory = [grown for _, grown in found if grown is not None]
-        rows.append(
-            {
-                "what": name,
-                "ms": statistics.median(seconds for seconds, _ in found) * 1e3,
-                "fastest_ms": min(seconds for seconds, _ in found) * 1e3,
-                "mib": statistics.median(memory) / 1024 / 1024 if memory else None,
-            }
-        )
+    for name, found in interleave({one.name: partial(_once, one) for one in chosen}, rounds).items():
+        seconds, memory = zip(*found, strict=True)
+        mib = None if None in memory else statistics.median(memory) / MIB
+        rows.append({"import": name, "ms": statistics.median(seconds) * 1e3, "mib": mib})
     columns = [
-        Column("what", "import of"),
-        Column("ms", "ms", ".0f"),
-        Column("fastest_ms", "fastest, ms", ".0f"),
-        Column("mib", "resident memory, MiB", ".1f"),
+        Column("import", "import"),
+        Column("ms", "time", ",.0f", " ms"),
+        Column("mib", "resident memory", ".1f", " MiB"),
     ]
-    conditions = [
-        f"Median of {rounds} fresh processes each, in random order (seed {seed}); bytecode compiled before.",
-        "Time and memory of the statement itself: starting Python is not counted.",
-    ]
-    return Report("import", conditions, [Table("Import", columns, rows)])
+    conditions = [f"Medians of {rounds} fresh processes each. Starting Python does not count."]
+    return Report("imports", conditions, [Table(columns, rows)])

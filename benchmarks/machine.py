@@ -1,37 +1,55 @@
-"""Where and with what the figures were made: the machine, the versions, and who runs on which core."""
+"""What the figures were measured on: the machine, the versions and the commit."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from .processes import cores
+
+T = TypeVar("T")
+Loop = Callable[[], asyncio.AbstractEventLoop]
 
 _PACKAGES = (
     "aiohttp", "aiosonic", "attrs", "cattrs", "datadog-api-client", "dd-sa-tokens", "httpx", "msgspec", "orjson",
-    "pyperf", "tenacity", "urllib3", "uvloop", "yarl",
+    "tenacity", "urllib3", "uvloop", "yarl",
 )  # fmt: skip
 
 
-class Skipped(Exception):  # noqa: N818 - it is no error
-    """A part, or a peer, cannot be measured here; the text says why."""
+def missing(modules: Iterable[str]) -> list[str]:
+    """Return the modules that are not installed."""
+    return [module for module in modules if find_spec(module) is None]
 
 
-def require(*modules: str) -> None:
-    """Skip what needs modules that are not installed.
+def installed(items: Iterable[T], needs: Callable[[T], Iterable[str]]) -> list[T]:
+    """Return the items whose modules are installed, and print which are left out."""
+    found: list[T] = []
+    for item in items:
+        absent = missing(needs(item))
+        if absent:
+            print(f"without {getattr(item, 'name', item)}: {', '.join(absent)} not installed")
+        else:
+            found.append(item)
+    return found
 
-    Raises:
-        Skipped: Some are missing.
-    """
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise Skipped(f"{', '.join(missing)} not installed")
+
+def event_loops() -> dict[str, Loop]:
+    """Return what makes each event loop that is installed."""
+    found: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
+    if installed(["uvloop"], lambda name: [name]):
+        import uvloop
+
+        found["uvloop"] = uvloop.new_event_loop
+    return found
 
 
 def describe() -> dict[str, Any]:
@@ -46,67 +64,26 @@ def describe() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Name the versions of all that is measured, where it is installed."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that are measured and installed."""
     found: dict[str, str] = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def cores() -> list[int]:
-    """Return the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-
-
-@contextmanager
-def one_core_apart() -> Iterator[int | None]:
-    """Keep this process off the last core, where there are two, and yield that one: it is the server's."""
-    ours = cores()
-    if len(ours) < 2:
-        yield None
-        return
-    os.sched_setaffinity(0, set(ours[:-1]))
-    try:
-        yield ours[-1]
-    finally:
-        os.sched_setaffinity(0, set(ours))
-
-
-def stay_on(core: int | None) -> None:
-    """Keep this process on a core, if one is named."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """Return the processor time that a process has used; `None` where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
-    """Name the commit, if this is a repository."""
     git = shutil.which("git")
     if git is None:
         return None
-    where = Path(__file__).parent
-    said = subprocess.run(
-        [git, "-C", where, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return said.stdout.strip() or None
+    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -1,124 +1,125 @@
-"""A part's figures: as tables on the terminal, and as JSON beside the machine and the versions that they came from."""
+"""The figures of a part: tables in Markdown, for the terminal and README.md, and JSON for the charts."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
+import cattrs
 
-from . import machine
+from .machine import describe, package_versions
 
 RESULTS = Path(__file__).parent / "results"
-_TERMINAL = Console(highlight=False)
-console = _TERMINAL if _TERMINAL.is_terminal else Console(highlight=False, width=140)
+README = Path(__file__).parent / "README.md"
+_BLOCK = re.compile(r"<!-- figures: (\w+) -->\n\n.*?\n\n<!-- end of figures -->", re.DOTALL)
+_SHOWN = ("aiohttp", "orjson", "datadog-api-client", "httpx", "uvloop")  # packages that README.md names
 
 Row = dict[str, Any]
 
 
 @attrs.frozen
-class Options:
-    """How much to measure.
-
-    Attributes:
-        quick: Whether it is only to show that it runs.
-        largest: Most IDs, where their number is what is varied.
-    """
-
-    quick: bool = False
-    largest: int = 1_000_000
-
-    def up_to_largest(self, counts: tuple[int, ...], *, quick: int) -> tuple[int, ...]:
-        """Choose among numbers of IDs: the first so many if quick, else those that are not too large."""
-        return counts[:quick] if self.quick else tuple(count for count in counts if count <= self.largest)
-
-
-@attrs.frozen
 class Column:
-    """A column: the key of the row's value, what stands above it, and how it is written."""
+    """A column: the key of its values, its heading, their format and unit; a column without a format is text."""
 
     key: str
     heading: str
     format: str = ""
+    unit: str = ""
 
-    def write(self, value: object) -> str:
-        """Write a value; a missing one as a dash."""
-        return "-" if value is None else format(value, self.format)
+    def write(self, row: Row) -> str:
+        """Format the value of a row; a dash where there is none."""
+        value = row.get(self.key)
+        return "-" if value is None else format(value, self.format) + self.unit
 
 
 @attrs.frozen
 class Table:
-    """Rows under a title; the columns without a format are text."""
+    """Rows under columns."""
 
-    title: str
     columns: list[Column]
     rows: list[Row]
 
-    def print(self) -> None:
-        """Print it."""
-        table = RichTable(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE)
-        for column in self.columns:
-            table.add_column(column.heading, justify="right" if column.format else "left", no_wrap=not column.format)
-        for row in self.rows:
-            table.add_row(*(column.write(row.get(column.key)) for column in self.columns))
-        console.print(table)
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [[column.heading for column in self.columns]]
+        lines += [[column.write(row) for column in self.columns] for row in self.rows]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        sides = [">" if column.format else "<" for column in self.columns]
+        rule = ["-" * (width - 1) + ":-"[side == "<"] for width, side in zip(widths, sides, strict=True)]
+        template = " | ".join(f"{{:{side}{width}}}" for width, side in zip(widths, sides, strict=True))
+        return "\n".join(f"| {template.format(*cells)} |" for cells in [lines[0], rule, *lines[1:]])
+
+
+def pivot(rows: list[Row], index: Column, across: str, values: list[Column]) -> Table:
+    """Return a table with a row for each value of `index`, and the columns `values` for each value of `across`."""
+    columns, lines = [index], dict[Any, Row]()
+    numbers = [row[across] for row in rows if isinstance(row[across], int)]
+    for head in dict.fromkeys(sorted(numbers) or [row[across] for row in rows]):
+        label = f"{head:,}" if numbers else head
+        for value in values:
+            key = f"{value.key} {label}"
+            columns.append(attrs.evolve(value, key=key, heading=f"{value.heading} {label}".strip()))
+            for row in rows:
+                if row[across] == head:
+                    lines.setdefault(row[index.key], {index.key: row[index.key]})[key] = row[value.key]
+    return Table(columns, list(lines.values()))
 
 
 @attrs.frozen
 class Report:
-    """What a part found.
+    """What a part measured.
 
     Attributes:
         part: Its name, as on the command line.
         conditions: How it was measured, in sentences.
-        tables: What it prints.
-        data: Single measurements, for who wants to look closer.
+        tables: The figures.
+        data: Further rows, for the charts and a closer look.
+        quick: Whether little was measured, only to show that it runs.
     """
 
     part: str
     conditions: list[str]
     tables: list[Table]
-    data: Any = None
+    data: list[Row] = attrs.Factory(list)
+    quick: bool = False
+    date: str = attrs.Factory(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    machine: dict[str, Any] = attrs.Factory(describe)
+    versions: dict[str, str] = attrs.Factory(package_versions)
 
-    def print(self) -> None:
-        """Print it."""
-        for table in self.tables:
-            table.print()
-        for condition in self.conditions:
-            console.print(f"  {condition}", style="dim", soft_wrap=True)
+    def markdown(self) -> str:
+        """Return the tables, the conditions, and what the figures were measured on."""
+        host = self.machine
+        packages = ", ".join(f"{name} {self.versions[name]}" for name in _SHOWN if name in self.versions)
+        origin = (
+            f"Measured on {self.date[:10]} at commit {host['commit']}: {host['cpu']}, {host['cores']} cores, "
+            f"load {host['load']} at the end, {host['python']}; {packages}."
+        )
+        tables = [table.markdown() for table in self.tables]
+        return "\n\n".join([*tables, "\n".join(f"- {line}" for line in [*self.conditions, origin])])
 
-    def document(self, *, quick: bool) -> dict[str, Any]:
-        """Return all of it as a JSON document."""
-        return {
-            "part": self.part,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "quick": quick,
-            "machine": machine.describe(),
-            "versions": machine.versions(),
-            "conditions": self.conditions,
-            "tables": [{"title": table.title, "rows": table.rows} for table in self.tables],
-            "data": self.data,
-        }
-
-
-def save(document: dict[str, Any], folder: Path) -> Path:
-    """Write a document to a folder, and return where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{document['part']}.json"
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    return path
+    def save(self, folder: Path) -> None:
+        """Write the report to a folder as JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(cattrs.unstructure(self), indent=1, ensure_ascii=False) + "\n"
+        (folder / f"{self.part}.json").write_text(text, encoding="utf-8")
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
-    """Read the documents of a folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def load(folder: Path) -> list[Report]:
+    """Return the reports of a folder."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))]
+    return [cattrs.structure(json.loads(text), Report) for text in texts]
 
 
-def say(text: str) -> None:
-    """Print a plain line."""
-    console.print(text, soft_wrap=True)
+def with_figures(text: str, reports: Iterable[Report]) -> str:
+    """Return the text of README.md with the figures of these reports in it."""
+    found = {report.part: report for report in reports}
+
+    def replace(block: re.Match[str]) -> str:
+        return f"<!-- figures: {block[1]} -->\n\n{found[block[1]].markdown()}\n\n<!-- end of figures -->"
+
+    return _BLOCK.sub(replace, text)

@@ -1,74 +1,41 @@
-"""The real gate under a virtual clock: clients that share a quota they only see in headers, in no real time.
+"""The real rate limiter on a virtual clock: clients that share a rate limit they only see in headers.
 
-The server's windows are the fake server's own arithmetic; nothing of the ledger or the gate is copied here.
+The windows are those of the fake Datadog server. Nothing of the limiter is copied here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import selectors
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import attrs
 
-from dd_sa_tokens._gate import Gate
-from dd_sa_tokens._ledger import Ticket
-from dd_sa_tokens._wire import Reply, parse_rate_limit
-from dd_sa_tokens.testing import Quota
+from .internals import FixedWindow, Limiter, Response, read_rate_limit
+from .virtual_loop import run_virtual, wall_clock
 
-_EPOCH = 1_800_000_000.0  # when the simulated wall clock begins
-
-
-class _Skipper(selectors.DefaultSelector):
-    """Waits by moving the clock."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            msg = "the simulation waits for something that never happens"
-            raise RuntimeError(msg)
-        if not ready and timeout:
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only while nothing can be done."""
-
-    def __init__(self) -> None:
-        self._skipper = _Skipper()
-        super().__init__(self._skipper)
-
-    def time(self) -> float:
-        return self._skipper.now
-
-
-def run(main: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a coroutine function to its end in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main())
+OURS = "dd_sa_tokens"
+EACH_WAITS = "none: each request waits after its own 429"
+ALL_WAIT = "shared: a 429 makes all requests wait"
+LIMITERS = (EACH_WAITS, ALL_WAIT, OURS)
 
 
 @attrs.define
 class Server:
-    """A quota seen from afar.
+    """A server with a rate limit, at the other end of a slow line.
 
     Attributes:
-        quota: Counts.
-        offset: Seconds by which its clock is ahead of the clients'.
-        latency: Mean seconds for a round trip; each half of it varies by half.
-        requests: Received, by window.
-        accepted: Those that were not rejected, by window.
-        first: When the first of a window came, in seconds since the epoch on the server's clock.
-        rejected: 429s given.
+        window: The rate limit.
+        offset: Seconds by which the server's clock is ahead of the clients'.
+        latency: Mean seconds of a round trip; each half of it varies by half.
+        requests: Requests received, by window.
+        accepted: Requests that were not rejected, by window.
+        first: When the first request of a window came, in seconds since the epoch on the server's clock.
+        rejected: 429 responses sent.
     """
 
-    quota: Quota
+    window: FixedWindow
     offset: float = 0.0
     latency: float = 0.02
     random: random.Random = attrs.Factory(lambda: random.Random(0))
@@ -77,100 +44,102 @@ class Server:
     first: dict[int, float] = attrs.Factory(dict)
     rejected: int = 0
 
-    def wall(self) -> float:
-        """Return the clients' wall clock."""
-        return _EPOCH + asyncio.get_running_loop().time()
+    @property
+    def full_windows(self) -> list[int]:
+        """Requests accepted in each window between the first and the last."""
+        return [count for _, count in sorted(self.accepted.items())][1:-1]
 
-    async def answer(self) -> Reply:
-        """Carry a request there and its answer back."""
+    async def respond(self) -> Response:
+        """Carry a request to the server and the response back."""
         await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
-        now = self.wall() + self.offset
-        admitted, headers = self.quota.spend(now)
-        window = int(now // self.quota.period)
-        self.requests[window] += 1
-        self.first.setdefault(window, now)
-        self.accepted[window] += admitted
+        now = wall_clock() + self.offset
+        admitted, headers = self.window.spend(now)
+        number = int(now // self.window.period)
+        self.requests[number] += 1
+        self.first.setdefault(number, now)
+        self.accepted[number] += admitted
         self.rejected += not admitted
         await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
-        return Reply(200 if admitted else 429, headers, b"", self.wall())
-
-
-GATES = ("none: each request by itself", "one that closes on a 429", "dd_sa_tokens")
+        return Response(200 if admitted else 429, headers, b"", wall_clock())
 
 
 @attrs.define
 class Client:
-    """One client: so many requests, so many at a time, all through one gate.
+    """A client that needs a number of responses, through one rate limiter.
 
     Attributes:
-        server: Whom it asks.
-        todo: Requests that must succeed.
-        places: Most in flight.
+        server: The server that it asks.
+        count: Requests that must succeed.
+        concurrency: Most requests in flight.
         start: Seconds before it begins.
         reserve: Share of each window that it leaves to others.
-        gate: Of `GATES`; the others are what clients commonly do.
-        rejected: 429s met.
-        done: When it had them all, on the loop's clock.
+        limiter: One of `LIMITERS`. The others are what clients commonly do.
+        rejected: 429 responses received.
+        done: When it had all responses, on the loop's clock.
     """
 
     server: Server
-    todo: int
-    places: int = 50
+    count: int
+    concurrency: int = 50
     start: float = 0.0
     reserve: float = 0.0
-    gate: str = GATES[-1]
+    limiter: str = OURS
     rejected: int = 0
     done: float = 0.0
-    _closed_until: float = 0.0
+    _paused_until: float = 0.0
 
     async def run(self) -> None:
-        """Do all of it."""
+        """Send requests until all have succeeded."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.start)
-        gate = Gate(self.places, reserve=self.reserve, clock=loop.time, wall=self.server.wall)
-        left = iter(range(self.todo))
-        ask = self._through(gate) if self.gate == GATES[-1] else self._by_itself
+        limiter = Limiter(self.concurrency, reserve=self.reserve, clock=loop.time, wall_clock=wall_clock)
+        remaining = iter(range(self.count))
+        send = self._with(limiter) if self.limiter == OURS else self._without
 
         async def work() -> None:
-            for _ in left:
-                while not await ask():
+            for _ in remaining:
+                while not await send():
                     pass
 
-        await asyncio.gather(*(work() for _ in range(min(self.places, self.todo))))
-        assert gate.in_flight == 0
+        await asyncio.gather(*(work() for _ in range(min(self.concurrency, self.count))))
+        assert limiter.in_flight == 0
         self.done = loop.time()
 
-    def _through(self, gate: Gate) -> Callable[[], Awaitable[bool]]:
-        async def ask() -> bool:
-            ticket = await gate.enter("get")
-            assert isinstance(ticket, Ticket)
-            reply = await self.server.answer()
-            gate.answered("get", ticket, parse_rate_limit(reply, str), reply.status)
-            self.rejected += reply.status == 429
-            return reply.status == 200
+    def _with(self, limiter: Limiter) -> Callable[[], Awaitable[bool]]:
+        async def send() -> bool:
+            permit = await limiter.acquire()
+            response = await self.server.respond()
+            limiter.record_response(permit, read_rate_limit(response, str), response.status)
+            self.rejected += response.status == 429
+            return response.status == 200
 
-        return ask
+        return send
 
-    async def _by_itself(self) -> bool:
-        """Wait for the reset after a 429: alone, or, with a gate that closes, together."""
+    async def _without(self) -> bool:
+        """Wait for the reset after a 429: this request alone, or all requests."""
         loop = asyncio.get_running_loop()
-        if self.gate == GATES[1] and loop.time() < self._closed_until:
-            await asyncio.sleep(self._closed_until - loop.time())
-        reply = await self.server.answer()
-        if reply.status == 429:
+        if self.limiter == ALL_WAIT and loop.time() < self._paused_until:
+            await asyncio.sleep(self._paused_until - loop.time())
+        response = await self.server.respond()
+        if response.status == 429:
             self.rejected += 1
-            reset = float(reply.headers["X-RateLimit-Reset"])
-            self._closed_until = loop.time() + reset
-            if self.gate == GATES[0]:
+            reset = float(response.headers["X-RateLimit-Reset"])
+            self._paused_until = loop.time() + reset
+            if self.limiter == EACH_WAITS:
                 await asyncio.sleep(reset)
-        return reply.status == 200
+        return response.status == 200
 
 
 def run_all(clients: list[Client], start: float = 0.0) -> None:
-    """Run clients beside one another, beginning so many seconds after a window's begin."""
+    """Run clients beside one another.
+
+    Args:
+        clients: The clients.
+        start: Seconds between the beginning of a window and theirs.
+    """
 
     async def main() -> None:
         await asyncio.sleep(start)
         await asyncio.gather(*(client.run() for client in clients))
 
-    run(main)
+    run_virtual(main())

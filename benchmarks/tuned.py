@@ -1,40 +1,47 @@
-"""Bare aiohttp as fast as it goes by hand, with its public API alone: no types, no quota, no retry and no timeout."""
+"""Bare aiohttp as fast as it gets by hand, with its public API alone: no types, rate limit, retry or timeout."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from yarl import URL
 
-from .answers import PATH, SIGNED
+from .payloads import Target
+
+if TYPE_CHECKING:
+    from .clients import Job
 
 try:
-    from orjson import loads
+    from orjson import loads as _loads
 except ImportError:
-    from json import loads
+    from json import loads as _loads  # type: ignore[assignment] # it takes more arguments
+
+loads: Callable[[bytes], Any] = _loads
 
 
-@asynccontextmanager
-async def tuned(url: str, width: int) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """Workers on one iterator; URLs made from their base, bodies that are there at once, no cookies, no timers."""
-    connector = aiohttp.TCPConnector(limit=width)
-    timeout = aiohttp.ClientTimeout(total=None)
-    jar, base = aiohttp.DummyCookieJar(), URL(url)
-    async with aiohttp.ClientSession(headers=SIGNED, connector=connector, timeout=timeout, cookie_jar=jar) as http:
+def tuned_session(target: Target, concurrency: int) -> aiohttp.ClientSession:
+    """Return a session without cookies and timers."""
+    return aiohttp.ClientSession(
+        headers=target.headers,
+        connector=aiohttp.TCPConnector(limit=concurrency),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
-        async def fetch(token_ids: Iterable[str], check: Callable[[str, str], None]) -> None:
-            todo = iter(token_ids)
 
-            async def work() -> None:
-                for token_id in todo:
-                    response = await http.get(base.with_path(PATH + token_id, encoded=True), allow_redirects=False)
-                    whole = response.content.is_eof()
-                    body = response.content.read_nowait() if whole else await response.read()
-                    check(token_id, loads(body)["data"]["id"])
+async def tuned(session: aiohttp.ClientSession, job: Job) -> None:
+    """Workers share one iterator; URLs are made from their base; a body that is complete is read without waiting."""
+    base, path, deliver = URL(job.target.url), job.target.path + "/", job.deliver
+    remaining = iter(job.token_ids)
 
-            await asyncio.gather(*(work() for _ in range(width)))
+    async def work() -> None:
+        for token_id in remaining:
+            response = await session.get(base.with_path(path + token_id, encoded=True), allow_redirects=False)
+            complete = response.content.is_eof()
+            body = response.content.read_nowait() if complete else await response.read()
+            deliver(token_id, loads(body)["data"]["id"])
 
-        yield fetch
+    await asyncio.gather(*(work() for _ in range(job.concurrency)))

@@ -1,0 +1,139 @@
+"""Everything private of dd_sa_tokens that the benchmarks use, under the names that they use it by.
+
+What a change of the package's private names breaks here is mended here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from dd_sa_tokens import RateLimit, TokensClient, _codec
+from dd_sa_tokens._gate import Gate
+from dd_sa_tokens._ledger import Ticket as Permit
+from dd_sa_tokens._wire import Reply as Response
+from dd_sa_tokens._wire import parse_rate_limit as read_rate_limit
+from dd_sa_tokens.testing import FakeDatadog
+from dd_sa_tokens.testing import Quota as FixedWindow
+
+__all__ = (
+    "FixedWindow", "Limiter", "ObservedDatadog", "Permit", "Response", "decode_page", "decode_token", "json_module",
+    "read_rate_limit", "replace_transport", "without_orjson",
+)  # fmt: skip
+
+_OPERATION = "get_token"
+
+decode_token = _codec.decode_token
+decode_page = _codec.decode_page
+
+
+def json_module() -> str:
+    """Return the name of the JSON library that the package has found: "orjson" or "json"."""
+    return "orjson" if _codec._loads.__module__.partition(".")[0] == "orjson" else "json"
+
+
+@contextmanager
+def without_orjson() -> Iterator[None]:
+    """Let the package decode with the standard library's JSON, as if orjson were not installed."""
+    found, _codec._loads = _codec._loads, _codec._loads_strictly
+    try:
+        yield
+    finally:
+        _codec._loads = found
+
+
+def replace_transport(client: TokensClient, transport: Any) -> None:
+    """Let a client send its requests through a transport without sockets."""
+    client._pipeline._transport = transport
+
+
+class Limiter:
+    """The package's own rate limiter, used for one operation."""
+
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        reserve: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._limiter = Gate(concurrency, reserve=reserve, clock=clock, wall=wall_clock)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of permits that are out."""
+        return self._limiter.in_flight
+
+    async def acquire(self, max_wait: float | None = None) -> Permit:
+        """Wait for a permit."""
+        permit = await self._limiter.enter(_OPERATION, max_wait)
+        assert isinstance(permit, Permit)
+        return permit
+
+    def record_response(self, permit: Permit, rate_limit: RateLimit | None, status: int) -> None:
+        """Record a response."""
+        self._limiter.answered(_OPERATION, permit, rate_limit, status)
+
+
+class _CountingWindow(FixedWindow):
+    """Counts the requests that it admits, and can leave the reset out."""
+
+    def __init__(self, window: FixedWindow, used: int, *, has_reset: bool) -> None:
+        super().__init__(window.limit, window.period, window.rounding, used)
+        self.admitted: Counter[float] = Counter()
+        self._has_reset = has_reset
+
+    def spend(self, now: float) -> tuple[bool, dict[str, str]]:
+        admitted, headers = super().spend(now)
+        self.admitted[now // self.period] += admitted
+        if not self._has_reset:
+            del headers["X-RateLimit-Reset"]
+        return admitted, headers
+
+
+class ObservedDatadog(FakeDatadog):
+    """A fake Datadog server that counts what it admits in each window, and what faults it injects.
+
+    Args:
+        used: Requests that others have spent of the first window.
+        has_reset: Whether responses have `X-RateLimit-Reset`.
+        failures: Requests that get a 503, from the first one on.
+        fault: Returns the fault for a request by its number, from 1, as a name and the arguments of `fail_next`.
+        options: The other arguments of `FakeDatadog`; `rate_limit` is required.
+    """
+
+    def __init__(
+        self,
+        *,
+        used: int = 0,
+        has_reset: bool = True,
+        failures: int = 0,
+        fault: Callable[[int], tuple[str, dict[str, Any]] | None] = lambda _: None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        assert self._quota is not None
+        self._quota = self._window = _CountingWindow(self._quota, used, has_reset=has_reset)
+        self._fault = fault
+        if failures:
+            self.fail_next(failures, status=503)
+        self.faults: Counter[str] = Counter()
+
+    @property
+    def admitted(self) -> list[int]:
+        """Requests admitted in each window, in order."""
+        return [count for _, count in sorted(self._window.admitted.items())]
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
+        fault = self._fault(self.requests)
+        if fault is not None:
+            name, options = fault
+            self.fail_next(**options)
+            self.faults[name] += 1
+        return await super()._serve(request)

@@ -1,0 +1,88 @@
+"""What another task on the event loop feels: how late a task runs that wants to run each millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import attrs
+
+_INTERVAL = 0.001  # seconds
+
+
+@attrs.define
+class LoopLag:
+    """How late the task ran.
+
+    Attributes:
+        lags: Seconds of delay for each millisecond of the measurement, in order.
+        longest_hold: The most CPU time, in seconds, that the loop spent before it ran the task, without the pauses of
+            Python's garbage collector. Other processes on the machine do not lengthen it.
+    """
+
+    lags: list[float] = attrs.Factory(list)
+    longest_hold: float = 0.0
+    _collecting: float = 0.0  # CPU time of the garbage collector so far
+    _collection_start: float = 0.0
+
+    @property
+    def p50(self) -> float:
+        """The median delay, in seconds."""
+        return statistics.median(self.lags)
+
+    @property
+    def p99(self) -> float:
+        """The delay, in seconds, that one in a hundred exceeds."""
+        return statistics.quantiles(self.lags, n=100)[98]
+
+    @property
+    def worst(self) -> float:
+        """The longest delay, in seconds."""
+        return max(self.lags)
+
+    def on_collection(self, phase: str, _info: Mapping[str, int]) -> None:
+        """Add the time of a collection."""
+        if phase == "start":
+            self._collection_start = time.thread_time()
+        else:
+            self._collecting += time.thread_time() - self._collection_start
+
+    async def measure(self) -> None:
+        """Run each millisecond until cancelled.
+
+        A delay of 5 ms also delays the four runs that were due meanwhile, and each counts: so the percentiles are
+        those of a request that arrives at a random time.
+        """
+        due = time.perf_counter() + _INTERVAL
+        while True:
+            before = time.thread_time() - self._collecting
+            await asyncio.sleep(max(due - time.perf_counter(), 0.0))
+            now = time.perf_counter()
+            spent = time.thread_time() - self._collecting - before
+            self.longest_hold = max(self.longest_hold, min(spent, now - due))
+            while due <= now:
+                self.lags.append(now - due)
+                due += _INTERVAL
+
+
+@asynccontextmanager
+async def measured_lag() -> AsyncIterator[LoopLag]:
+    """Measure while the context is open."""
+    lag = LoopLag()
+    gc.collect()
+    gc.callbacks.append(lag.on_collection)
+    task: asyncio.Task[Any] = asyncio.create_task(lag.measure())
+    await asyncio.sleep(2 * _INTERVAL)  # it runs before what is measured begins
+    try:
+        yield lag
+        await asyncio.sleep(2 * _INTERVAL)  # it runs after the last hold
+    finally:
+        gc.callbacks.remove(lag.on_collection)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
