@@ -15,7 +15,7 @@ async def test_survives_an_outage(datadog):
 
 from __future__ import annotations
 
-from ._fake import FakeDatadog
-from ._quota import Quota
+from ._fixed_window import FixedWindow
+from ._server import FakeDatadog
 
-__all__ = ["FakeDatadog", "Quota"]
+__all__ = ["FakeDatadog", "FixedWindow"]

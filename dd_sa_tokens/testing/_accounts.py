@@ -15,16 +15,16 @@ from dd_sa_tokens._codec import converter
 from dd_sa_tokens.models import AccessToken
 
 from ._answers import Answer, RefusedError
-from ._bodies import read_create, read_update
 from ._checks import check
-from ._made_up import made_up_key, uuid
+from ._request_bodies import read_create, read_update
+from ._sample_tokens import sample_key, uuid
 
 _LARGEST_PAGE = 100
 _SORTS = ("name", "created_at", "expires_at", "last_used_at")
 
 
 @attrs.define(eq=False)
-class _Held:
+class _Record:
     """A token, its resource object ready to be sent, its place among all tokens, and its key if it was made here."""
 
     token: AccessToken
@@ -46,8 +46,8 @@ class Accounts:
     def __init__(self, default: str, rng: random.Random) -> None:
         self._default = default
         self._rng = rng
-        self._accounts: dict[str, dict[str, _Held]] = {default: {}}
-        self._keyed: dict[str, _Held] = {}
+        self._accounts: dict[str, dict[str, _Record]] = {default: {}}
+        self._keyed: dict[str, _Record] = {}
         self._places = counter()
 
     def hold(self, token: AccessToken) -> None:
@@ -60,12 +60,12 @@ class Accounts:
         account = self._accounts.setdefault(owner, {})
         check("tokens", token.id not in account, "of different IDs within a service account", token.id)
         token = attrs.evolve(token, service_account_id=owner)
-        account[token.id] = _Held(token, _encoded(converter.unstructure(token)), next(self._places))
+        account[token.id] = _Record(token, _encoded(converter.unstructure(token)), next(self._places))
 
     def tokens(self) -> tuple[AccessToken, ...]:
         """Return the tokens of all accounts."""
-        held = [held for account in self._accounts.values() for held in account.values()]
-        return tuple(held.token for held in sorted(held, key=lambda held: held.place))
+        record = [record for account in self._accounts.values() for record in account.values()]
+        return tuple(record.token for record in sorted(record, key=lambda record: record.place))
 
     def token_ids(self) -> list[str]:
         """Name the tokens of the default account."""
@@ -73,8 +73,8 @@ class Accounts:
 
     def admits(self, key: str, now: float) -> bool:
         """Tell whether it is the key of a token that was made here, and neither revoked nor expired since."""
-        held = self._keyed.get(key)
-        return held is not None and not held.token.is_expired(_moment(now))
+        record = self._keyed.get(key)
+        return record is not None and not record.token.is_expired(_moment(now))
 
     def get(self, account_id: str, token_id: str) -> Answer:
         """Answer with a token.
@@ -93,7 +93,7 @@ class Accounts:
         account = self._find_account(account_id)
         created_at = _moment(now)
         attributes = read_create(body, created_at)
-        token_id, key = uuid(self._rng), made_up_key(self._rng)
+        token_id, key = uuid(self._rng), sample_key(self._rng)
         while token_id in account:  # the tokens at the start may come from another server of the same seed
             token_id = uuid(self._rng)
         self.hold(
@@ -105,10 +105,10 @@ class Accounts:
                 **attributes,
             )
         )
-        held = account[token_id]
-        held.key = key
-        self._keyed[key] = held
-        return 201, _encoded({"data": self._introduced(held.token, key)})
+        record = account[token_id]
+        record.key = key
+        self._keyed[key] = record
+        return 201, _encoded({"data": self._introduced(record.token, key)})
 
     def update(self, account_id: str, token_id: str, body: bytes, now: float) -> Answer:
         """Change a token, and answer with it.
@@ -116,9 +116,9 @@ class Accounts:
         Raises:
             RefusedError: There is no such token, or the body is not what the API documents.
         """
-        held = self._find(account_id, token_id)
-        held.token = attrs.evolve(held.token, modified_at=_moment(now), **read_update(body, token_id))
-        held.resource = _encoded(converter.unstructure(held.token))
+        record = self._find(account_id, token_id)
+        record.token = attrs.evolve(record.token, modified_at=_moment(now), **read_update(body, token_id))
+        record.resource = _encoded(converter.unstructure(record.token))
         return self.get(account_id, token_id)
 
     def revoke(self, account_id: str, token_id: str) -> Answer:
@@ -127,10 +127,10 @@ class Accounts:
         Raises:
             RefusedError: There is no such token.
         """
-        held = self._find(account_id, token_id)
+        record = self._find(account_id, token_id)
         del self._accounts[account_id][token_id]
-        if held.key is not None:
-            del self._keyed[held.key]
+        if record.key is not None:
+            del self._keyed[record.key]
         return 204, b""
 
     def list(self, account_id: str, query: Mapping[str, str]) -> Answer:
@@ -150,20 +150,20 @@ class Accounts:
             raise RefusedError(400, f"sort must be {', '.join(_SORTS)}, or one of them after a -")
         found = _filtered(account.values(), query.get("filter", ""))
         page = _sorted(found, sort)[number * size : (number + 1) * size]
-        resources = b",".join([held.resource for held in page])
+        resources = b",".join([record.resource for record in page])
         return 200, b'{"data":[%b],"meta":{"page":{"total_filtered_count":%d}}}' % (resources, len(found))
 
-    def _find_account(self, account_id: str) -> dict[str, _Held]:
+    def _find_account(self, account_id: str) -> dict[str, _Record]:
         account = self._accounts.get(account_id)
         if account is None:
             raise RefusedError(404)
         return account
 
-    def _find(self, account_id: str, token_id: str) -> _Held:
-        held = self._find_account(account_id).get(token_id)
-        if held is None:
+    def _find(self, account_id: str, token_id: str) -> _Record:
+        record = self._find_account(account_id).get(token_id)
+        if record is None:
             raise RefusedError(404)
-        return held
+        return record
 
     def _introduced(self, token: AccessToken, key: str) -> dict[str, Any]:
         """Describe a new token as only a create does: with its key, and to the nanosecond."""
@@ -189,16 +189,16 @@ def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _filtered(account: Iterable[_Held], text: str) -> list[_Held]:
+def _filtered(account: Iterable[_Record], text: str) -> list[_Record]:
     wanted = text.casefold()
-    return [held for held in account if not wanted or wanted in (held.token.name or "").casefold()]
+    return [record for record in account if not wanted or wanted in (record.token.name or "").casefold()]
 
 
-def _sorted(account: list[_Held], sort: str | None) -> list[_Held]:
+def _sorted(account: list[_Record], sort: str | None) -> list[_Record]:
     """Sort by an attribute, downwards after a `-`; tokens without it come last either way."""
     if sort is None:
         return account
     name = sort.removeprefix("-")
-    known = [held for held in account if getattr(held.token, name) is not None]
-    known.sort(key=lambda held: getattr(held.token, name), reverse=name != sort)
-    return known + [held for held in account if getattr(held.token, name) is None]
+    known = [record for record in account if getattr(record.token, name) is not None]
+    known.sort(key=lambda record: getattr(record.token, name), reverse=name != sort)
+    return known + [record for record in account if getattr(record.token, name) is None]

@@ -47,21 +47,21 @@ def _public_portion(rng: random.Random) -> str:
     return f"ddsat_{_word(rng, 22)}"
 
 
-def made_up_key(rng: random.Random) -> str:
+def sample_key(rng: random.Random) -> str:
     """Make the secret of a token up, which begins with its public portion."""
     return f"{_public_portion(rng)}_{_word(rng, 36)}"
 
 
-def make_up(number: int, rng: random.Random) -> list[AccessToken]:
+def sample_tokens(number: int, rng: random.Random) -> list[AccessToken]:
     check("tokens", is_whole(number), "a whole number of at least 0, or AccessTokens", number)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    tokens = [_make_up_one(place, rng, midnight) for place in range(number)]
+    tokens = [_sample_token(place, rng, midnight) for place in range(number)]
     for place in range(18, number, 20):
         tokens[place] = attrs.evolve(tokens[place], name=tokens[place - 7].name)
     return tokens
 
 
-def _make_up_one(place: int, rng: random.Random, midnight: datetime) -> AccessToken:
+def _sample_token(place: int, rng: random.Random, midnight: datetime) -> AccessToken:
     def moment(days: int) -> datetime:
         return midnight + timedelta(days=days, microseconds=rng.randrange(86_400_000_000))
 

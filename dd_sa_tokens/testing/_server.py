@@ -20,9 +20,9 @@ from ._accounts import Accounts
 from ._answers import Answer, error
 from ._checks import MOST_SECONDS, check, check_tokens, is_limit, is_seconds, is_whole
 from ._faults import Fault, check_fault
-from ._made_up import made_up_key, make_up, uuid
-from ._operations import carry_out
-from ._quota import Quota, Rounding
+from ._fixed_window import FixedWindow, Rounding
+from ._routes import carry_out
+from ._sample_tokens import sample_key, sample_tokens, uuid
 
 _ROUNDINGS = get_args(Rounding)
 _SHUTDOWN_TIMEOUT = 0.01  # not 0, which aiohttp takes for "as long as it takes"
@@ -52,7 +52,7 @@ class FakeDatadog:
         reset_rounding: How `X-RateLimit-Reset` becomes whole: `"up"` like the real API's, `"nearest"` or `"down"`.
         clock_offset: Seconds by which its clock is ahead of ours. It moves the windows, the `Date` header, and the
             dates of tokens that are created or updated.
-        quota_used: Requests that others have spent of the window that is current at the start.
+        rate_limit_used: Requests that others have spent of the window that is current at the start.
 
     Attributes:
         api_key: Good together with `app_key`.
@@ -75,12 +75,12 @@ class FakeDatadog:
         seed: int = 0,
         reset_rounding: Rounding = "up",
         clock_offset: float = 0.0,
-        quota_used: int = 0,
+        rate_limit_used: int = 0,
     ) -> None:
         a_limit = "None, or requests (at least 1) and seconds (at least 0.001)"
         check("rate_limit", is_limit(rate_limit), a_limit, rate_limit)
         check("reset_rounding", reset_rounding in _ROUNDINGS, f"one of {', '.join(_ROUNDINGS)}", reset_rounding)
-        check("quota_used", is_whole(quota_used), "a whole number of at least 0", quota_used)
+        check("rate_limit_used", is_whole(rate_limit_used), "a whole number of at least 0", rate_limit_used)
         check("latency", is_seconds(latency), "seconds, at least 0", latency)
         check("seed", is_whole(seed), "a whole number of at least 0", seed)
         check("clock_offset", is_seconds(clock_offset, -MOST_SECONDS), "seconds, at most 1e9", clock_offset)
@@ -88,14 +88,14 @@ class FakeDatadog:
         made_up_account = uuid(rng)
         self.api_key = f"{rng.getrandbits(128):032x}"
         self.app_key = f"{rng.getrandbits(160):040x}"
-        self.access_token = made_up_key(rng)
-        held = check_tokens(tokens) if not isinstance(tokens, int) else make_up(tokens, rng)
+        self.access_token = sample_key(rng)
+        held = check_tokens(tokens) if not isinstance(tokens, int) else sample_tokens(tokens, rng)
         self.service_account_id = (held[0].service_account_id if held else None) or made_up_account
         self.requests = 0
         self.rejected = 0
         self._latency = latency
         self._clock_offset = clock_offset
-        self._quota = None if rate_limit is None else Quota(*rate_limit, reset_rounding, quota_used)
+        self._window = None if rate_limit is None else FixedWindow(*rate_limit, reset_rounding, rate_limit_used)
         self._faults: deque[Fault] = deque()
         self._pausing: set[asyncio.Task[Any]] = set()
         self._runner: web.ServerRunner | None = None
@@ -169,8 +169,8 @@ class FakeDatadog:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
         self._runner = runner
-        if self._quota is not None:
-            self._quota.advance(self._now())
+        if self._window is not None:
+            self._window.advance(self._now())
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -206,8 +206,8 @@ class FakeDatadog:
             return _respond(error(401), headers)
         if self._faults and self._faults[0].status is not None:
             return self._replace(self._faults.popleft(), headers)
-        if self._quota is not None:
-            admitted, limits = self._quota.spend(now)
+        if self._window is not None:
+            admitted, limits = self._window.spend(now)
             headers |= limits
             if not admitted:
                 self.rejected += 1
@@ -215,7 +215,7 @@ class FakeDatadog:
         # The fault is this request's from here on: others may come while its body is read.
         fault = self._faults.popleft() if self._faults else None
         answer = await carry_out(self._accounts, request, now)
-        return _respond(answer, headers) if fault is None else await self._spoil(fault, request, answer, headers)
+        return _respond(answer, headers) if fault is None else await self._apply_fault(fault, request, answer, headers)
 
     def _knows(self, headers: Mapping[str, str], now: float) -> bool:
         bearer = headers.get("Authorization")
@@ -241,7 +241,7 @@ class FakeDatadog:
         response.headers.update(fault.headers)
         return response
 
-    async def _spoil(
+    async def _apply_fault(
         self, fault: Fault, request: web.BaseRequest, answer: Answer, headers: dict[str, str]
     ) -> web.Response:
         """Keep the answer back, or send less of it."""

@@ -291,7 +291,7 @@ async def test_a_bad_request(connect: Connect) -> None:
 
 async def test_429s_without_retry(connect: Connect) -> None:
     """A 429 is its `ApiException`, whose headers say how long to wait."""
-    async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0), quota_used=1) as datadog:
+    async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0), rate_limit_used=1) as datadog:
         with pytest.raises(ApiException) as caught:
             await connect(datadog)("list_service_account_access_tokens", datadog.service_account_id)
 
@@ -304,7 +304,7 @@ async def test_429s_without_retry(connect: Connect) -> None:
 async def test_429s_with_retry(connect: Connect) -> None:
     """With its retry on, it waits as the headers say, and has its answer in the next window, a create's as well."""
     begun = time.time() % 1.0  # so that the server starts at the beginning of a window
-    async with FakeDatadog(tokens=1, rate_limit=(5, 1.0), quota_used=5, clock_offset=-begun) as datadog:
+    async with FakeDatadog(tokens=1, rate_limit=(5, 1.0), rate_limit_used=5, clock_offset=-begun) as datadog:
         call = connect(datadog, enable_retry=True)
         answer = await call("create_service_account_access_token", datadog.service_account_id, creation("new", ["a"]))
 

@@ -8,7 +8,7 @@ from typing import Literal
 Rounding = Literal["up", "nearest", "down"]
 
 
-class Quota:
+class FixedWindow:
     """A calendar-aligned rate limit. It has no clock: the server's time comes in as seconds since the epoch.
 
     Windows begin at whole multiples of the period. Its time never runs backwards, though clocks do.
