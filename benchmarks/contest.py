@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from dd_sa_tokens.testing import FakeDatadog, Quota
+from dd_sa_tokens.testing import FakeDatadog, FixedWindow
 
 from . import parties
 from .parties import Where
@@ -78,11 +78,13 @@ class Outcome:
     worst: int | None
 
 
-class _Counting(Quota):
+class _Counting(FixedWindow):
     """Counts what it admits by window, and can leave the reset out."""
 
     def __init__(self, case: Case) -> None:
-        super().__init__(case.limit, case.period, case.fake.get("reset_rounding", "up"), case.fake.get("quota_used", 0))
+        super().__init__(
+            case.limit, case.period, case.fake.get("reset_rounding", "up"), case.fake.get("rate_limit_used", 0)
+        )
         self.windows: Counter[float] = Counter()
         self._resets = case.resets
 
@@ -100,7 +102,7 @@ def _serve(pipe: Connection, case: Case, count: int) -> None:
     async def run() -> None:
         rate_limit = (case.limit, case.period)
         async with FakeDatadog(tokens=count, latency=LATENCY, rate_limit=rate_limit, **case.fake) as datadog:
-            datadog._quota = quota = _Counting(case)
+            datadog._windows["service_account_access_tokens"] = quota = _Counting(case)
             if case.failures:
                 datadog.fail_next(case.failures, status=503)
             keys = {"api_key": datadog.api_key, "app_key": datadog.app_key}
@@ -156,5 +158,5 @@ def _least(case: Case, begun: float) -> float:
     total = sum(party.count for party in case.parties)
     pages = math.ceil(total / _PAGE)
     least = sum(pages if party.client.endswith("auto") else party.count for party in case.parties)
-    more = max(math.ceil((least - (case.limit - case.fake.get("quota_used", 0))) / case.limit), 0)
+    more = max(math.ceil((least - (case.limit - case.fake.get("rate_limit_used", 0))) / case.limit), 0)
     return (begun // case.period + more) * case.period - begun if more else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from dd_sa_tokens.testing import Quota
+from dd_sa_tokens.testing import FixedWindow
 
 from . import simulation
 from .contest import LATENCY, Case, Party, play
@@ -24,7 +24,7 @@ CASES = [
     Case("alone, server clock 0.43 s ahead", _ALONE, fake={"clock_offset": 0.43}, aim=_NEARLY),
     Case("alone, server clock 0.43 s behind", _ALONE, fake={"clock_offset": -0.43}, aim=_NEARLY),
     Case("alone, 390 IDs, 300 in flight", [Party(390, 300)], aim="0 429s"),
-    Case("alone, 3 of 50 left when it comes", [Party(120)], limit=50, fake={"quota_used": 47}, aim="0 429s"),
+    Case("alone, 3 of 50 left when it comes", [Party(120)], limit=50, fake={"rate_limit_used": 47}, aim="0 429s"),
     Case("2 that share, 448 IDs", [Party(224)] * 2, aim=_SHARED),
     Case("4 that share, 448 IDs", [Party(112)] * 4, aim=_SHARED),
     Case("2, one a second late with half the work", [Party(300), Party(150, start=1.0)], aim=_SHARED),
@@ -57,7 +57,7 @@ def _on_sockets(*, quick: bool) -> Iterator[Row]:
 def _simulated(*, quick: bool) -> Iterator[Row]:
     for gate in simulation.GATES:
         for clients in (1, 2, 4):
-            server = simulation.Server(Quota(100, 10.0), random=random.Random(1))
+            server = simulation.Server(FixedWindow(100, 10.0), random=random.Random(1))
             shared = [simulation.Client(server, 100 if quick else 500, gate=gate) for _ in range(clients)]
             simulation.run_all(shared, start=3.0)
             sent = sum(server.requests.values())

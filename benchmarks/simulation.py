@@ -17,7 +17,7 @@ import attrs
 from dd_sa_tokens._gate import Gate
 from dd_sa_tokens._ledger import Ticket
 from dd_sa_tokens._wire import Reply, parse_rate_limit
-from dd_sa_tokens.testing import Quota
+from dd_sa_tokens.testing import FixedWindow
 
 _EPOCH = 1_800_000_000.0  # when the simulated wall clock begins
 
@@ -68,7 +68,7 @@ class Server:
         rejected: 429s given.
     """
 
-    quota: Quota
+    quota: FixedWindow
     offset: float = 0.0
     latency: float = 0.02
     random: random.Random = attrs.Factory(lambda: random.Random(0))

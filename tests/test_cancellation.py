@@ -349,7 +349,7 @@ async def test_a_timeout_around_a_call(datadog: FakeDatadog, call: Call) -> None
 
 async def test_a_timeout_around_a_wait_for_quota() -> None:
     """`asyncio.timeout` ends a wait for quota at its own time, not at the window's."""
-    async with FakeDatadog(tokens=3, rate_limit=(3, 60.0), quota_used=2) as datadog, connect(datadog) as client:
+    async with FakeDatadog(tokens=3, rate_limit=(3, 60.0), rate_limit_used=2) as datadog, connect(datadog) as client:
         await fetch_one(client, datadog)
         loop = asyncio.get_running_loop()
         begun = loop.time()
