@@ -102,7 +102,7 @@ def _serve(pipe: Connection, case: Case, count: int) -> None:
     async def run() -> None:
         rate_limit = (case.limit, case.period)
         async with FakeDatadog(tokens=count, latency=LATENCY, rate_limit=rate_limit, **case.fake) as datadog:
-            datadog._windows["service_account_access_tokens"] = quota = _Counting(case)
+            datadog._service.windows["service_account_access_tokens"] = quota = _Counting(case)
             if case.failures:
                 datadog.fail_next(case.failures, status=503)
             keys = {"api_key": datadog.api_key, "app_key": datadog.app_key}

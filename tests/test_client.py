@@ -883,6 +883,6 @@ async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
             assert {type(error) for error in result.errors.values()} == {ServerError}
             assert len(result) == len(result.errors) == 1000
             assert 1000 < datadog.requests <= 2000
-            datadog._faults.clear()
+            datadog.clear_faults()
             result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             assert len(result.tokens) == 1000

@@ -1,129 +1,184 @@
-"""The server: credentials, quota and faults around what the accounts answer."""
+"""`FakeDatadog`: credentials, rate limits and faults around what the organization answers."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections import deque
-from collections.abc import Iterable, Mapping
-from email.utils import formatdate
-from functools import lru_cache
-from itertools import repeat
-from typing import Any, Self, get_args
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Self
 
 from aiohttp import web
 
-from dd_sa_tokens.models import AccessToken
+from dd_sa_tokens.client import TokensClient
+from dd_sa_tokens.models import AccessToken, Leak
 
-from ._accounts import Accounts
-from ._answers import Answer, error
-from ._checks import MOST_SECONDS, check, check_tokens, is_limit, is_seconds, is_whole
+from ._checks import check, is_whole
 from ._faults import Fault, check_fault
-from ._fixed_window import FixedWindow, Rounding
-from ._routes import carry_out
-from ._sample_tokens import sample_key, sample_tokens, uuid
+from ._fixed_window import Rounding
+from ._http_server import HttpServer, ServerThread
+from ._received import Received
+from ._routes import PERMISSIONS
+from ._service import Service
+from ._setup import Settings, make_organization
 
-_ROUNDINGS = get_args(Rounding)
-_SHUTDOWN_TIMEOUT = 0.01  # not 0, which aiohttp takes for "as long as it takes"
+_after_fork: dict[int, Callable[[], None]] = {}
+"""What a child process calls for each server that runs in its parent."""
 
 
 class FakeDatadog:
-    """A Datadog that holds service access tokens in memory, and serves them over HTTP while its context is open.
+    """A fake Datadog server: an organization with service accounts, in memory, served over HTTP on a loopback port.
 
-    It answers get, list, create, update and revoke. Every request is counted, waits for `latency`, needs good
-    credentials (else 401), meets the next scripted fault if there is one, spends quota (else 429), and is carried out.
-    The key of a token that was created is good like `access_token`, until the token is revoked or expires; no key
-    lacks permissions, and using one leaves `last_used_at` as it is.
+    Use it with `async with`, in the running event loop, or with `with`, in a thread and an event loop of its own. The
+    latter works in synchronous tests, in fixtures of any scope, and for clients of any event loop. All attributes and
+    methods may be used from any thread. After its end it can be started again; what it holds stays.
 
-    Made-up tokens are as varied as those of real accounts: some have expired, are about to, or never will; some are
-    never used or were not for long; a few share a name, have administrators' scopes, or names that are long or not
-    ASCII. Their dates are relative to today's midnight (UTC) and at least a day off multiples of 5 and 7 days, the
-    usual thresholds, so that an audit of the same seed finds the same things on any day, at any hour.
+    It answers the five operations on the tokens of a service account, the organization's list of tokens, the users'
+    list and single users. Each request is recorded, waits for `latency`, needs valid credentials (else 401), meets
+    the first scripted fault that is meant for it, spends a rate limit (else 429), needs a permission (else 403), and
+    is carried out. The token operations, the organization's list and the users have a rate limit each; unknown paths
+    spend that of the token operations. The key of a created token is as valid as `access_token` until the token is
+    revoked or expires. Using a key leaves `last_used_at` as it is.
+
+    Sample tokens are as varied as those of real accounts: some have expired, expire soon, or never expire; some were
+    never used, or not for long; a few are leaked, share a name, have scopes of administrators, or have names that are
+    long or not ASCII. Their dates are relative to today's midnight in UTC, and at least a day off multiples of 5 and 7
+    days, which are the usual thresholds. So an audit of the same seed finds the same on any day, at any hour.
+
+    Lists keep the order of creation. Of rows that are equal in the attribute to sort by, the older comes first, and
+    rows without it come last, in both directions. `sort=leaked` puts the leaked tokens last, `sort=-leaked` first.
+    Three of the `users` have a personal token, which only the organization's list shows.
 
     Args:
-        tokens: How many to make up, or the tokens to hold. Those without a `service_account_id` belong to the default
-            service account.
-        rate_limit: Requests allowed in a period, and its length in seconds; by default more than most tests need.
-            `None` means no limit and no headers.
+        tokens: How many sample tokens each service account has, or the tokens to hold. A given token without a
+            `service_account_id` belongs to the default service account. One of type `personal_access_tokens` belongs
+            to a user.
+        accounts: How many service accounts there are. With given tokens, at least as many as the tokens name.
+        users: How many users there are beside the service accounts.
+        permissions: The permissions of all keys: `service_account_write`, `org_app_keys_read`, `org_app_keys_write`,
+            `user_app_keys`, `user_access_read`. All by default. With `user_app_keys` alone, the organization's list
+            shows one user's personal token.
+        rate_limit: Requests allowed in a period, and the length of the period in seconds. The default is more than
+            most tests need. `None` for no limit and no rate-limit headers.
+        rate_limit_used: Requests that other clients have spent of the windows that are current at the start.
         latency: Seconds before each answer.
-        seed: The same seed gives the same keys, and on the same day the same tokens. Creates in the same order are
-            given the same IDs and keys.
-        reset_rounding: How `X-RateLimit-Reset` becomes whole: `"up"` like the real API's, `"nearest"` or `"down"`.
-        clock_offset: Seconds by which its clock is ahead of ours. It moves the windows, the `Date` header, and the
-            dates of tokens that are created or updated.
-        rate_limit_used: Requests that others have spent of the window that is current at the start.
+        seed: The same seed gives the same keys and, on the same day, the same tokens. The same creates in the same
+            order are given the same IDs and keys.
+        reset_rounding: How `X-RateLimit-Reset` becomes a whole number: `"up"` as in the real API, `"nearest"` or
+            `"down"`.
+        clock_offset: Seconds by which the server's clock is ahead of the machine's. It moves the windows, the `Date`
+            header, and the dates of tokens that are created or updated.
+        port: The port to listen on; 0 for a free one.
 
     Attributes:
-        api_key: Good together with `app_key`.
-        app_key: Good together with `api_key`.
-        access_token: Good as a Bearer token, or alone in `DD-APPLICATION-KEY`. It is the key of none of the `tokens`.
-        service_account_id: The default service account: the first given token's, else a made-up one.
-        requests: Requests received, every one.
-        rejected: 429s given, scripted ones included.
+        api_key: Valid together with `app_key`.
+        app_key: Valid together with `api_key`.
+        access_token: Valid as a Bearer token, or alone in `DD-APPLICATION-KEY`. It belongs to none of the `tokens`.
+        service_account_id: The default service account: that of the first given token, else a sample one.
 
     Raises:
-        InvalidArgumentError: An argument is out of range, or an account would have two tokens of the same ID.
+        InvalidArgumentError: An argument is out of range, or a service account has two tokens of the same ID.
     """
 
     def __init__(
         self,
         tokens: int | Iterable[AccessToken] = 100,
         *,
+        accounts: int = 1,
+        users: int = 5,
+        permissions: Collection[str] = PERMISSIONS,
         rate_limit: tuple[int, float] | None = (100_000, 10.0),
+        rate_limit_used: int = 0,
         latency: float = 0.0,
         seed: int = 0,
         reset_rounding: Rounding = "up",
         clock_offset: float = 0.0,
-        rate_limit_used: int = 0,
+        port: int = 0,
     ) -> None:
-        a_limit = "None, or requests (at least 1) and seconds (at least 0.001)"
-        check("rate_limit", is_limit(rate_limit), a_limit, rate_limit)
-        check("reset_rounding", reset_rounding in _ROUNDINGS, f"one of {', '.join(_ROUNDINGS)}", reset_rounding)
-        check("rate_limit_used", is_whole(rate_limit_used), "a whole number of at least 0", rate_limit_used)
-        check("latency", is_seconds(latency), "seconds, at least 0", latency)
-        check("seed", is_whole(seed), "a whole number of at least 0", seed)
-        check("clock_offset", is_seconds(clock_offset, -MOST_SECONDS), "seconds, at most 1e9", clock_offset)
-        rng = random.Random(seed)  # noqa: S311 - made-up data
-        made_up_account = uuid(rng)
-        self.api_key = f"{rng.getrandbits(128):032x}"
-        self.app_key = f"{rng.getrandbits(160):040x}"
-        self.access_token = sample_key(rng)
-        held = check_tokens(tokens) if not isinstance(tokens, int) else sample_tokens(tokens, rng)
-        self.service_account_id = (held[0].service_account_id if held else None) or made_up_account
-        self.requests = 0
-        self.rejected = 0
-        self._latency = latency
-        self._clock_offset = clock_offset
-        self._window = None if rate_limit is None else FixedWindow(*rate_limit, reset_rounding, rate_limit_used)
-        self._faults: deque[Fault] = deque()
-        self._pausing: set[asyncio.Task[Any]] = set()
-        self._runner: web.ServerRunner | None = None
-        self._accounts = Accounts(self.service_account_id, rng)
-        for token in held:
-            self._accounts.hold(token)
+        settings = Settings(
+            accounts=accounts,
+            users=users,
+            permissions=permissions,
+            rate_limit=rate_limit,
+            rate_limit_used=rate_limit_used,
+            latency=latency,
+            seed=seed,
+            reset_rounding=reset_rounding,
+            clock_offset=clock_offset,
+            port=port,
+        )
+        keys, organization = make_organization(tokens, settings)
+        self.api_key = keys.api_key
+        self.app_key = keys.app_key
+        self.access_token = keys.access_token
+        self.service_account_id = organization.accounts.account_ids[0]
+        self._accounts = organization.accounts
+        self._service = Service(organization, keys, settings)
+        self._port = port
+        self._http: HttpServer | None = None
+        self._thread: ServerThread | None = None
+
+    # ---- What it holds
 
     @property
     def url(self) -> str:
-        """Where it is, without a trailing slash, such as `http://127.0.0.1:43210`.
+        """The address, without a trailing slash, such as `http://127.0.0.1:43210`.
 
         Raises:
-            RuntimeError: It is not running.
+            RuntimeError: The server is not running.
         """
-        if self._runner is None:
-            msg = "FakeDatadog has a URL only while it runs: use it with `async with`"
+        if self._http is None:
+            msg = "FakeDatadog has a URL only while it runs: use it with `async with` or `with`"
             raise RuntimeError(msg)
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self._http.url
+
+    @property
+    def service_account_ids(self) -> list[str]:
+        """The IDs of all service accounts, the default one first."""
+        with self._service.lock:
+            return self._accounts.account_ids
 
     @property
     def tokens(self) -> tuple[AccessToken, ...]:
-        """The tokens that it holds now, of all service accounts, in the order in which they were given or made."""
-        return self._accounts.tokens()
+        """The tokens of all service accounts now, in the order of creation. `leaks` has what is known of leaks."""
+        with self._service.lock:
+            return self._accounts.tokens()
 
     @property
     def token_ids(self) -> list[str]:
-        """The IDs of the tokens that `service_account_id` has now, in the same order."""
-        return self._accounts.token_ids()
+        """The IDs of the tokens of `service_account_id` now, in the order of creation."""
+        with self._service.lock:
+            return self._accounts.token_ids()
+
+    @property
+    def leaks(self) -> dict[str, Leak]:
+        """The leaks of the `tokens` now, by the IDs of the tokens."""
+        with self._service.lock:
+            return self._accounts.leaks()
+
+    # ---- What it has received
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been received."""
+        return self._service.requests
+
+    @property
+    def rejected(self) -> int:
+        """How many 429s have been sent, scripted ones included."""
+        return self._service.rejected
+
+    @property
+    def received(self) -> tuple[Received, ...]:
+        """The requests in the order in which they came; of more than 100,000, the last 100,000."""
+        with self._service.lock:
+            return self._service.log.received()
+
+    @property
+    def pending_faults(self) -> int:
+        """How many scripted faults have met no request yet."""
+        with self._service.lock:
+            return len(self._service.faults)
+
+    # ---- What it is to do
 
     def fail_next(
         self,
@@ -135,135 +190,113 @@ class FakeDatadog:
         drop: bool = False,
         truncate: bool = False,
         stall: float | None = None,
+        operation: str | None = None,
+        token_id: str | None = None,
     ) -> None:
-        """Script a fault for the next requests, after the faults that are scripted already. Exactly one kind is given.
+        """Script a fault for the next requests. Exactly one of `status`, `drop`, `truncate` and `stall` is given.
 
-        It meets requests with good credentials.
+        A request with valid credentials meets the first of the scripted faults that is meant for it.
 
         Args:
-            count: How many requests.
-            status: Answer this (200 to 599) as a proxy in front would: without rate-limit headers, without spending
-                quota, and without carrying the request out. With the other kinds quota is spent and the request is
-                carried out, and only its answer suffers.
-            headers: To go with `status`, such as `Retry-After`.
-            body: To go with `status` instead of `{"errors": [...]}`; `text/html` unless `headers` say otherwise.
+            count: How many requests meet the fault, one after another.
+            status: Answer with this status (200 to 599), as a proxy in front of the API would: without rate-limit
+                headers, without spending a rate limit, and without carrying the request out. With the other kinds of
+                fault the request spends a rate limit and is carried out, and only its answer suffers.
+            headers: Headers for `status`, such as `Retry-After`.
+            body: A body for `status` instead of `{"errors": [...]}`. Its type is `text/html` unless `headers` say
+                otherwise.
             drop: Close the connection without an answer.
             truncate: Send the headers with the whole length, but half of the body, and close the connection. An answer
-                without a body (a revoke's) is dropped.
+                without a body (that of a revoke) is dropped.
             stall: Seconds to wait before the answer.
+            operation: Only requests for this operation meet the fault; see `Received.operation`.
+            token_id: Only requests whose path has this token meet the fault.
 
         Raises:
             InvalidArgumentError: Not exactly one kind is given, or a value is out of range.
         """
         check("count", is_whole(count, 1), "a whole number of at least 1", count)
-        fault = Fault(status, headers or {}, body, drop, truncate, stall)
+        fault = Fault(status, headers or {}, body, drop, truncate, stall, operation, token_id)
         check_fault(fault)
-        self._faults.extend(repeat(fault, count))
+        with self._service.lock:
+            self._service.faults.add(fault, count)
+
+    def clear_faults(self) -> None:
+        """Forget the scripted faults that have met no request yet."""
+        with self._service.lock:
+            self._service.faults.clear()
+
+    def client(self, **options: Any) -> TokensClient:
+        """Return a client of this server.
+
+        Args:
+            **options: Options of `TokensClient`. `access_token` replaces the pair of keys.
+
+        Returns:
+            A client with the server's URL and keys, to be used with `async with`.
+
+        Raises:
+            RuntimeError: The server is not running.
+            ConfigurationError: An option is invalid.
+        """
+        own: dict[str, Any] = {"base_url": self.url}
+        if options.get("access_token") is None:
+            own |= {"api_key": self.api_key, "app_key": self.app_key}
+        return TokensClient(**(own | options))
+
+    # ---- Start and end
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
-            msg = "this FakeDatadog is running already"
-            raise RuntimeError(msg)
-        # No router: aiohttp's does not find IDs with braces in them, and takes its time.
-        runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=_SHUTDOWN_TIMEOUT)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-        self._runner = runner
-        if self._window is not None:
-            self._window.advance(self._now())
+        await self._open().start()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        runner, self._runner = self._runner, None
-        pausing = set(self._pausing)
-        for task in pausing:
-            task.cancel()
-        if pausing:
-            await asyncio.wait(pausing)
-        assert runner is not None
-        await runner.cleanup()
+        http = self._close()
+        if http is not None:
+            await http.stop()
 
-    def _now(self) -> float:
-        return time.time() + self._clock_offset
+    def __enter__(self) -> Self:
+        self._thread = ServerThread(self._open())
+        self._thread.start()
+        return self
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; the end of the server ends it, too."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._pausing.add(task)
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self._pausing.discard(task)
+    def __exit__(self, *_exc: object) -> None:
+        thread, self._thread = self._thread, None
+        self._close()
+        if thread is not None:
+            thread.stop()
+
+    def _open(self) -> HttpServer:
+        with self._service.lock:
+            if self._http is not None:
+                msg = "this FakeDatadog is running already"
+                raise RuntimeError(msg)
+            self._http = HttpServer(self._serve, self._service.pauses, self._port)
+            self._service.begin()
+            _after_fork[id(self)] = self._leave_to_parent
+        return self._http
+
+    def _close(self) -> HttpServer | None:
+        with self._service.lock:
+            http, self._http = self._http, None
+            _after_fork.pop(id(self), None)
+        return http
+
+    def _leave_to_parent(self) -> None:
+        """Leave the server to the parent process. The child may ask it, but not end it."""
+        self._service.renew_lock()
+        self._thread = None
+        if self._http is not None:
+            self._http.disown()
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
-        self.requests += 1
-        if self._latency:
-            await self._pause(self._latency)
-        now = self._now()
-        headers = {"Content-Type": "application/vnd.api+json", "Date": _http_date(int(now))}
-        if not self._knows(request.headers, now):
-            return _respond(error(401), headers)
-        if self._faults and self._faults[0].status is not None:
-            return self._replace(self._faults.popleft(), headers)
-        if self._window is not None:
-            admitted, limits = self._window.spend(now)
-            headers |= limits
-            if not admitted:
-                self.rejected += 1
-                return _respond(error(429), headers)
-        # The fault is this request's from here on: others may come while its body is read.
-        fault = self._faults.popleft() if self._faults else None
-        answer = await carry_out(self._accounts, request, now)
-        return _respond(answer, headers) if fault is None else await self._apply_fault(fault, request, answer, headers)
-
-    def _knows(self, headers: Mapping[str, str], now: float) -> bool:
-        bearer = headers.get("Authorization")
-        if bearer is not None:
-            return bearer.startswith("Bearer ") and self._admits(bearer.removeprefix("Bearer "), now)
-        app_key = headers.get("DD-APPLICATION-KEY", "")
-        if app_key == self.app_key:
-            return headers.get("DD-API-KEY") == self.api_key
-        # A service access token stands alone: the API key beside it is not looked at.
-        return self._admits(app_key, now)
-
-    def _admits(self, key: str, now: float) -> bool:
-        return key == self.access_token or self._accounts.admits(key, now)
-
-    def _replace(self, fault: Fault, headers: dict[str, str]) -> web.Response:
-        """Answer as a proxy in front would, which neither counts requests nor speaks of limits."""
-        assert fault.status is not None
-        self.rejected += fault.status == 429
-        if fault.body is None:
-            response = _respond(error(fault.status), headers)
-        else:
-            response = _respond((fault.status, fault.body), headers | {"Content-Type": "text/html"})
-        response.headers.update(fault.headers)
-        return response
-
-    async def _apply_fault(
-        self, fault: Fault, request: web.BaseRequest, answer: Answer, headers: dict[str, str]
-    ) -> web.Response:
-        """Keep the answer back, or send less of it."""
-        status, body = answer
-        if fault.stall is not None:
-            await self._pause(fault.stall)
-        if (fault.drop or (fault.truncate and not body)) and request.transport is not None:
-            request.transport.close()  # what is returned goes nowhere
-        if not fault.truncate:
-            return _respond(answer, headers)
-        response = _respond((status, body[: len(body) // 2]), headers | {"Content-Length": str(len(body))})
-        response.force_close()
-        return response
+        return await self._service.handle(request)
 
 
-def _respond(answer: Answer, headers: Mapping[str, str]) -> web.Response:
-    response = web.Response(status=answer[0], body=answer[1], headers=headers)
-    if answer[0] == 204:
-        del response.headers["Content-Type"]
-    return response
+def _in_child() -> None:
+    for leave_to_parent in _after_fork.values():
+        leave_to_parent()
 
 
-@lru_cache(maxsize=8)
-def _http_date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_in_child)

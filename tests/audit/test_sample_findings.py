@@ -45,7 +45,7 @@ def test_made_up_tokens_give_findings_of_each_kind(now: datetime, seed: int, mon
     """A hundred of FakeDatadog's tokens have something for each rule, and the same on any day and at any hour."""
     monkeypatch.setattr(Calendar, "today", now, raising=False)
     monkeypatch.setattr(_sample_tokens, "datetime", Calendar)
-    tokens = _sample_tokens.sample_tokens(100, random.Random(seed))
+    tokens = _sample_tokens.sample_tokens(100, random.Random(seed), random.Random(seed))
     findings = audit_tokens(tokens, now=now)
     kinds = Counter(finding.rule.id for finding in findings)
     midnight = audit_tokens(tokens, now=now.replace(hour=0, minute=0, second=0, microsecond=0))

@@ -35,7 +35,7 @@ class ScriptedDatadog(FakeDatadog):
     def calm_down(self) -> None:
         """Forget the faults that have not come yet."""
         self._planned.clear()
-        self._faults.clear()
+        self.clear_faults()
 
     def works(self, token_id: str) -> bool:
         """Tell whether a token that was made here can be used."""
@@ -57,4 +57,4 @@ class ScriptedDatadog(FakeDatadog):
         try:
             return await super()._serve(request)
         finally:
-            self.keys |= {held.token.id: key for key, held in self._accounts._keyed.items()}
+            self.keys |= {record.token.id: key for key, record in self._accounts._keyed.items()}

@@ -132,7 +132,7 @@ async def test_a_fault_belongs_to_who_came_first(session: aiohttp.ClientSession)
         datadog.fail_next(status=503)
         reader, writer = await asyncio.open_connection("127.0.0.1", URL(datadog.url).port)
         writer.write(head(datadog, path, "POST", len(body)) + body[:9])
-        await until(lambda: len(datadog._faults) == 1)
+        await until(lambda: datadog.pending_faults == 1)
 
         assert (await get(session, datadog)).status == 503
         assert not carried_out(datadog, "POST")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.fake_internals import texts_of
 from support.plain_client import (
     address,
     ask,
@@ -107,7 +108,7 @@ async def test_it_does_not_show_keys(session: aiohttp.ClientSession, caplog: pyt
     async with FakeDatadog(tokens=1) as datadog:
         key = (await create(session, datadog))["attributes"]["key"]
         await get(session, datadog, headers={"Authorization": f"Bearer {key}"})
-        held = [held for account in datadog._accounts._accounts.values() for held in account.values()]
+        texts = texts_of(datadog)
 
-    assert key not in f"{datadog!r} {datadog._accounts!r} {held!r} {datadog.tokens!r}"
+    assert not [secret for secret in (key, datadog.api_key, datadog.app_key, datadog.access_token) if secret in texts]
     assert key not in caplog.text

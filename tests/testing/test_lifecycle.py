@@ -37,7 +37,7 @@ async def test_its_end_waits_for_nobody(
     async with FakeDatadog(tokens=1, **options) as datadog:
         datadog.fail_next(5, stall=60.0)
         stalled = [asyncio.create_task(get(session, datadog)) for _ in range(5)]
-        await until(lambda: len(datadog._pausing) == 5)
+        await until(lambda: datadog.requests == 5)
         if not client_stays:
             for task in stalled:
                 task.cancel()
