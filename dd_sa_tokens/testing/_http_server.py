@@ -69,20 +69,23 @@ class HttpServer:
             self._socket.close()
             raise
         self.url = f"http://{_HOST}:{self._socket.getsockname()[1]}"
-        # Without a router: aiohttp's does not find IDs with braces in them, and costs time.
-        self._server = web.Server(handler, access_log=None)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=_SHUTDOWN_TIMEOUT)
+        self._handler = handler
         self._pauses = pauses
+        self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
         """Accept connections."""
+        # Without a router: aiohttp's does not find IDs with braces in them, and costs time.
+        server = web.Server(self._handler, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
         """Stop accepting, end all requests and close all connections."""
         await self._pauses.end()
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
         self._socket.close()
 
     def disown(self) -> None:
@@ -91,7 +94,8 @@ class HttpServer:
         Otherwise connections would stay open, and the port taken, for as long as the child lives. The file descriptors
         are redirected instead of closed: Python's socket objects still own the numbers.
         """
-        transports = [connection.transport for connection in self._server.connections]
+        server = self._runner.server if self._runner is not None else None
+        transports = [connection.transport for connection in server.connections] if server is not None else []
         sockets = [self._socket, *(transport.get_extra_info("socket") for transport in transports if transport)]
         nowhere = os.open(os.devnull, os.O_RDWR)
         for each in sockets:

@@ -17,7 +17,7 @@ from ._organization import Organization
 from ._records import PERSONAL_TYPE
 from ._routes import LIMITS, PERMISSIONS
 from ._sample_tokens import sample_key, sample_tokens, uuid
-from ._sample_users import sample_personal_tokens, sample_users
+from ._sample_users import sample_personal_tokens, sample_roles, sample_users
 from ._users import Users
 
 _ROUNDINGS = get_args(Rounding)
@@ -103,7 +103,7 @@ def make_organization(tokens: int | Iterable[AccessToken], settings: Settings) -
     accounts = Accounts(account_ids, rng)
     for token in _mixed(held, sample_personal_tokens(people, personal)):
         accounts.add(token)
-    users = Users(*sample_users(people, account_ids, user_rng))
+    users = Users(sample_users(people, account_ids, user_rng), sample_roles(user_rng), uuid(user_rng))
     return keys, Organization(accounts, users, people, frozenset(settings.permissions))
 
 
