@@ -116,9 +116,8 @@ def _generators(seed: int) -> tuple[random.Random, ...]:
 def _account_ids(held: Iterable[AccessToken], first_id: str, more_ids: Iterable[str], number: int) -> list[str]:
     """Return the accounts' IDs: those that the tokens name in their order, then sample ones up to the number."""
     owners = [token.service_account_id for token in held if token.type != PERSONAL_TYPE]
-    named = dict.fromkeys(owner or first_id for owner in owners) or {first_id: None}
-    if owners and owners[0] is not None:
-        named = dict.fromkeys(owner or owners[0] for owner in owners)
+    default_id = (owners[0] if owners else None) or first_id
+    named = dict.fromkeys([default_id, *(owner or default_id for owner in owners)])
     for account_id in more_ids:
         if len(named) < number:
             named[account_id] = None
@@ -130,5 +129,5 @@ def _mixed(held: list[AccessToken], personal: list[AccessToken]) -> list[AccessT
     mixed = list(held)
     step = len(held) // (len(personal) + 1)
     for place, token in enumerate(personal, 1):
-        mixed.insert(place * (step + 1) - 1 if step else len(mixed), token)
+        mixed.insert(place * (step + 1) - 1, token)
     return mixed

@@ -21,6 +21,7 @@ from dd_sa_tokens.audit import (
     each,
     rules_with,
 )
+from dd_sa_tokens.models import Leak
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -106,9 +107,9 @@ def test_impossible_thresholds(name: str, value: object) -> None:
 
 def test_levels_compare() -> None:
     """Levels have an order, so that a program can ask for one and everything above it."""
-    assert sorted({*Level}) == [Level.INFO, Level.LOW, Level.MEDIUM, Level.HIGH]
-    assert max(Level) is Level.HIGH
-    assert Level.HIGH >= Level.HIGH > Level.MEDIUM >= Level.LOW
+    assert sorted({*Level}) == [Level.INFO, Level.LOW, Level.MEDIUM, Level.HIGH, Level.CRITICAL]
+    assert max(Level) is Level.CRITICAL
+    assert Level.CRITICAL > Level.HIGH >= Level.HIGH > Level.MEDIUM >= Level.LOW
     assert Level("high") is Level.HIGH
     assert f"{Level.HIGH}" == str(Level.HIGH) == "high"
     with pytest.raises(TypeError):
@@ -120,6 +121,7 @@ def test_the_default_rules() -> None:
     levels = [rule.level for rule in DEFAULT_RULES]
 
     assert {rule.id: str(rule.level) for rule in DEFAULT_RULES} == {
+        "leaked": "critical",
         "admin-scopes": "high",
         "many-scopes": "medium",
         "expires-soon": "medium",
@@ -142,9 +144,11 @@ def test_the_worst_comes_first() -> None:
         token("a", expires_at=NOW),
         token("b", expires_at=None, created_at=NOW - 400 * DAY, service_account_id="another"),
         token("c", scopes=("org_management",), expires_at=None),
+        token("d", leak=Leak("l")),
     ]
 
     assert [(item.token.id, item.rule.id) for item in audit_tokens(tokens, now=NOW)] == [
+        ("d", "leaked"),
         ("c", "admin-scopes"),
         ("b", "never-expires"),
         ("b", "not-rotated"),
@@ -180,7 +184,7 @@ def test_a_rule_of_ones_own() -> None:
         id="no-team",
         title="No team in its name",
         level=Level.LOW,
-        reason="Nobody knows whom to ask before it is revoked.",
+        reason="It is not known whom to ask before it is revoked.",
         advice="Rename it to team/purpose.",
         judge=each(lambda token, now: None if "/" in (token.name or "") else "it has no slash"),
     )
@@ -239,10 +243,15 @@ tokens_of_any_kind = st.builds(
     last_used_at=st.none() | moments,
     expires_at=st.none() | moments,
     service_account_id=st.sampled_from([None, "sa", "another"]),
+    leak=st.none() | st.builds(Leak, st.just("l"), st.none() | moments, st.none() | st.text(max_size=5)),
 )
 
 
-@given(tokens=st.lists(tokens_of_any_kind, max_size=8), now=moments, chosen=st.sets(st.sampled_from(range(10))))
+@given(
+    tokens=st.lists(tokens_of_any_kind, max_size=8),
+    now=moments,
+    chosen=st.sets(st.sampled_from(range(len(DEFAULT_RULES)))),
+)
 def test_any_tokens_can_be_audited(tokens: list[AccessToken], now: datetime, chosen: set[int]) -> None:
     """Whatever the tokens, the same input gives the same findings, and fewer rules find what they find among all."""
     findings = audit_tokens(tokens, now=now)

@@ -10,11 +10,13 @@ import pytest
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import (
+    Level,
     administers,
     audit_tokens,
     rules_with,
     writes,
 )
+from dd_sa_tokens.models import Leak
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -98,7 +100,7 @@ def test_unused(since: timedelta, rules: list[str]) -> None:
     [(364 * DAY, []), (365 * DAY, []), (365 * DAY + MICROSECOND, ["not-rotated"]), (366 * DAY, ["not-rotated"])],
 )
 def test_not_rotated(age: timedelta, rules: list[str]) -> None:
-    """A token that was made more than a year ago has an old key, however lately it was updated."""
+    """A token that was created more than a year ago has an old key, even if it was updated since."""
     assert found(token(created_at=NOW - age)) == rules
     assert found(token(created_at=NOW - age, modified_at=NOW - DAY)) == rules
 
@@ -135,9 +137,9 @@ def test_time_zones_do_not_matter(hours: float) -> None:
         (
             {"last_used_at": None, "created_at": NOW - 8 * DAY},
             "never-used",
-            "made 8 days ago, on 2026-05-24, and not used since",
+            "created 8 days ago, on 2026-05-24, and not used since",
         ),
-        ({"created_at": NOW - 366 * DAY}, "not-rotated", "made 366 days ago, on 2025-05-31"),
+        ({"created_at": NOW - 366 * DAY}, "not-rotated", "created 366 days ago, on 2025-05-31"),
         ({"expires_at": None}, "never-expires", "it has no expiry"),
         ({"scopes": READS * 11}, "many-scopes", "11 scopes"),
         (
@@ -153,6 +155,25 @@ def test_a_finding_says_what_it_is(fields: dict[str, Any], rule_id: str, words: 
     assert detail(token(**fields), rule_id) == words
 
 
+@pytest.mark.parametrize(
+    ("leak", "words"),
+    [
+        (Leak("l"), "its key was found in public"),
+        (Leak("l", source="a gist"), "its key was found at a gist"),
+        (Leak("l", NOW - 3 * DAY), "its key was found in public 3 days ago, on 2026-05-29"),
+        (Leak("l", NOW - 3 * DAY, "a gist"), "its key was found at a gist 3 days ago, on 2026-05-29"),
+        (Leak("l", NOW + DAY, "a gist"), "its key was found at a gist less than a day ago, on 2026-06-02"),
+    ],
+)
+def test_leaked(leak: Leak, words: str) -> None:
+    """A leaked token is found, and the finding says where and when its key was seen, as far as that is known."""
+    (finding,) = audit_tokens([token(leak=leak)], now=NOW)
+
+    assert (finding.rule.id, finding.level, finding.detail) == ("leaked", Level.CRITICAL, words)
+    assert finding.rule.advice.startswith("Rotate it now")
+    assert "then revoke it" in finding.rule.advice
+
+
 def test_an_expired_token_has_one_finding() -> None:
     """What can do nothing any more is only found to be there still, whatever else was wrong with it."""
     wreck = token(
@@ -164,6 +185,7 @@ def test_an_expired_token_has_one_finding() -> None:
 
     assert found(wreck) == ["expired"]
     assert found(attrs.evolve(wreck, last_used_at=None)) == ["expired"]
+    assert found(attrs.evolve(wreck, leak=Leak("l"))) == ["expired"]
 
 
 @pytest.mark.parametrize(("number", "rules"), [(9, []), (10, []), (11, ["many-scopes"])])

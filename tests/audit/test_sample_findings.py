@@ -41,7 +41,7 @@ class Calendar(datetime):
     ],
     ids=str,
 )
-def test_made_up_tokens_give_findings_of_each_kind(now: datetime, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_tokens_give_findings_of_each_kind(now: datetime, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred of FakeDatadog's tokens have something for each rule, and the same on any day and at any hour."""
     monkeypatch.setattr(Calendar, "today", now, raising=False)
     monkeypatch.setattr(_sample_tokens, "datetime", Calendar)
