@@ -30,16 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    try:
+        datadog = FakeDatadog(**vars(options))
+    except InvalidArgumentError as error:
+        parser.error(error.message)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with FakeDatadog(**vars(options)) as datadog:
+        with datadog:
             print(_text(datadog, options), flush=True)  # noqa: T201 - what the command is for
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return 0
-    except InvalidArgumentError as error:
-        parser.error(error.message)
     except OSError as error:
         print(f"port {options.port} cannot be used: {error.strerror}", file=sys.stderr)  # noqa: T201 - for a person
         return 1

@@ -26,10 +26,14 @@ from dd_sa_tokens.testing import FakeDatadog
         ("reset_rounding", ["", "UP", None, 1]),
         ("clock_offset", [math.nan, math.inf, -math.inf, "1", None, 2e9]),
         ("rate_limit_used", [-1, 1.5, "1", None, True]),
+        ("accounts", [0, -1, 1.5, "1", None, True]),
+        ("users", [-1, 1.5, "1", None, True]),
+        ("permissions", ["user_access_read", ["admin"], [1], None, 5, b"x"]),
+        ("port", [-1, 65536, 1.5, "80", None, True]),
     ],
 )
 def test_bad_arguments(name: str, values: list[Any]) -> None:
-    """An argument that cannot be right is refused at once, by its name."""
+    """An invalid argument is refused at once, by its name."""
     for value in values:
         with pytest.raises(InvalidArgumentError, match=rf"\b{name} must be"):
             FakeDatadog(**{name: value})
@@ -51,11 +55,15 @@ def test_bad_arguments(name: str, values: list[Any]) -> None:
         ("stall", {"stall": math.nan}),
         ("headers and body", {"drop": True, "headers": {"Retry-After": "1"}}),
         ("headers and body", {"stall": 1.0, "body": b""}),
+        ("operation", {"drop": True, "operation": "get"}),
+        ("operation", {"drop": True, "operation": 5}),
+        ("token_id", {"drop": True, "token_id": 5}),
     ],
 )
 async def test_bad_faults(session: aiohttp.ClientSession, name: str, arguments: dict[str, Any]) -> None:
-    """A fault that makes no sense is refused, and nothing fails."""
+    """An invalid fault is refused, and no request fails."""
     async with FakeDatadog(tokens=1) as datadog:
         with pytest.raises(InvalidArgumentError, match=name):
             datadog.fail_next(**arguments)
+        assert datadog.pending_faults == 0
         assert (await get(session, datadog)).status == 200
