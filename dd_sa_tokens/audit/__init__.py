@@ -46,7 +46,8 @@ from datetime import datetime
 from dd_sa_tokens.errors import InvalidArgumentError, shown
 from dd_sa_tokens.models import AccessToken
 
-from ._rules import DEFAULT_RULES, administers, rules_with, writes
+from ._rules import DEFAULT_RULES, rules_with
+from ._scopes import administers, writes
 from ._values import Finding, Judge, Level, Rule, each, utc_day
 
 __all__ = [

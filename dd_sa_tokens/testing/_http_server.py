@@ -132,7 +132,7 @@ class ServerThread:
         self._thread.join()
 
     def _run(self) -> None:
-        # A plain loop, whatever policy the program has set: the server behaves the same everywhere.
+        # A plain loop also where the program has set another policy, so that the server behaves the same.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(self._serve())
 
@@ -142,6 +142,7 @@ class ServerThread:
             await self._server.start()
         except Exception as error:  # noqa: BLE001 - start() raises it in the caller's thread
             self._started.set_exception(error)
+            await self._server.stop()
             return
         self._started.set_result(None)
         await self._end.wait()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Self
 
 from aiohttp import web
@@ -14,14 +13,12 @@ from dd_sa_tokens.models import AccessToken, Leak
 from ._checks import check, is_whole
 from ._faults import Fault, check_fault
 from ._fixed_window import Rounding
+from ._forks import call_in_child, forget
 from ._http_server import HttpServer, ServerThread
 from ._received import Received
 from ._routes import PERMISSIONS
 from ._service import Service
 from ._setup import Settings, make_organization
-
-_after_fork: dict[int, Callable[[], None]] = {}
-"""What a child process calls for each server that runs in its parent."""
 
 
 class FakeDatadog:
@@ -247,7 +244,12 @@ class FakeDatadog:
     # ---- Start and end
 
     async def __aenter__(self) -> Self:
-        await self._open().start()
+        http = self._open()
+        try:
+            await http.start()
+        except BaseException:  # a cancellation, too
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -256,8 +258,13 @@ class FakeDatadog:
             await http.stop()
 
     def __enter__(self) -> Self:
-        self._thread = ServerThread(self._open())
-        self._thread.start()
+        thread = ServerThread(self._open())
+        try:
+            thread.start()
+        except BaseException:  # Ctrl-C, too
+            self._close()
+            raise
+        self._thread = thread
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -273,13 +280,13 @@ class FakeDatadog:
                 raise RuntimeError(msg)
             self._http = HttpServer(self._serve, self._service.pauses, self._port)
             self._service.begin()
-            _after_fork[id(self)] = self._leave_to_parent
+            call_in_child(self, self._leave_to_parent)
         return self._http
 
     def _close(self) -> HttpServer | None:
         with self._service.lock:
             http, self._http = self._http, None
-            _after_fork.pop(id(self), None)
+            forget(self)
         return http
 
     def _leave_to_parent(self) -> None:
@@ -291,12 +298,3 @@ class FakeDatadog:
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         return await self._service.handle(request)
-
-
-def _in_child() -> None:
-    for leave_to_parent in _after_fork.values():
-        leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_in_child)

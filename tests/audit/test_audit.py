@@ -253,7 +253,7 @@ tokens_of_any_kind = st.builds(
     chosen=st.sets(st.sampled_from(range(len(DEFAULT_RULES)))),
 )
 def test_any_tokens_can_be_audited(tokens: list[AccessToken], now: datetime, chosen: set[int]) -> None:
-    """Whatever the tokens, the same input gives the same findings, and fewer rules find what they find among all."""
+    """For any tokens the same input gives the same findings, and each rule finds the same alone and among others."""
     findings = audit_tokens(tokens, now=now)
     rules = [DEFAULT_RULES[place] for place in sorted(chosen)]
 

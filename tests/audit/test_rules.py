@@ -175,7 +175,7 @@ def test_leaked(leak: Leak, words: str) -> None:
 
 
 def test_an_expired_token_has_one_finding() -> None:
-    """What can do nothing any more is only found to be there still, whatever else was wrong with it."""
+    """An expired token is only found to be still there, although more was wrong with it."""
     wreck = token(
         scopes=("org_management", "a_write") * 6,
         created_at=NOW - 1000 * DAY,
@@ -190,7 +190,7 @@ def test_an_expired_token_has_one_finding() -> None:
 
 @pytest.mark.parametrize(("number", "rules"), [(9, []), (10, []), (11, ["many-scopes"])])
 def test_many_scopes(number: int, rules: list[str]) -> None:
-    """Ten scopes are enough for anybody; more are found."""
+    """More than ten scopes are found."""
     assert found(token(scopes=tuple(f"thing{place}_read" for place in range(number)))) == rules
 
 

@@ -111,5 +111,5 @@ def head(datadog: FakeDatadog, target: str, method: str, length: int) -> bytes:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the server tells nobody
+        while not condition():  # noqa: ASYNC110 - the server has no event to wait for
             await asyncio.sleep(0.001)

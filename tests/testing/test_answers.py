@@ -75,7 +75,7 @@ async def test_what_is_not_there(session: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])
 async def test_other_methods_on_a_token(method: str) -> None:
-    """What nobody can do to a token is answered with 404."""
+    """A method that tokens do not have is answered with 404."""
     async with FakeDatadog(tokens=1) as datadog:
         answer = await raw(datadog, address(datadog, datadog.token_ids[0]).raw_path, method)
 
@@ -84,7 +84,7 @@ async def test_other_methods_on_a_token(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE"])
 async def test_other_methods_on_a_list(method: str) -> None:
-    """What nobody can do to all tokens of an account is answered with 404, and does nothing."""
+    """A method that lists do not have is answered with 404, and changes nothing."""
     async with FakeDatadog(tokens=1) as datadog:
         answer = await raw(datadog, address(datadog).raw_path, method)
 
@@ -114,7 +114,7 @@ SPECIAL_IDS = [
 
 @pytest.mark.parametrize("token_id", SPECIAL_IDS)
 async def test_ids_are_one_segment(session: aiohttp.ClientSession, token_id: str) -> None:
-    """An ID is matched as what one percent-encoded segment of the path says, whatever characters it holds."""
+    """An ID is one percent-encoded segment of the path, with any characters in it."""
     tokens = [AccessToken(id=token_id, service_account_id=token_id), AccessToken(id="another")]
     async with FakeDatadog(tokens=tokens) as datadog:
         # Written to the socket as it is, so that no client's idea of a URL comes between.
@@ -203,7 +203,7 @@ async def test_good_credentials(session: aiohttp.ClientSession) -> None:
 
 
 async def test_bad_credentials(session: aiohttp.ClientSession) -> None:
-    """Missing, half, mixed-up and wrong keys are answered with 401; they spend no quota and learn nothing of it."""
+    """Missing, incomplete, swapped and wrong keys get a 401 without rate-limit headers, and spend no rate limit."""
     async with FakeDatadog(tokens=1, rate_limit=(5, 3600.0)) as datadog:
         api, app, own = datadog.api_key, datadog.app_key, datadog.access_token
         refused: list[dict[str, str]] = [

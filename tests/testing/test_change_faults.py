@@ -25,8 +25,8 @@ from yarl import URL
 from dd_sa_tokens.testing import FakeDatadog
 
 
-async def test_all_operations_spend_quota(session: aiohttp.ClientSession) -> None:
-    """The five operations spend one quota, under one name, carried out or not; one without quota is not carried out."""
+async def test_all_token_operations_spend_one_rate_limit(session: aiohttp.ClientSession) -> None:
+    """The five operations spend one rate limit, also if they fail; a request beyond the limit is not carried out."""
     async with FakeDatadog(tokens=1, rate_limit=(8, 3600.0)) as datadog:
         token_id = datadog.token_ids[0]
         url = address(datadog, token_id)
@@ -64,7 +64,7 @@ def operation(datadog: FakeDatadog, method: str) -> tuple[str, bytes]:
 
 
 def carried_out(datadog: FakeDatadog, method: str) -> bool:
-    """Tell whether that operation has been carried out on a server with one token."""
+    """Return whether that operation has been carried out on a server with one token."""
     names = [token.name for token in datadog.tokens]
     return {"POST": len(names) == 2, "PATCH": names == ["new"], "DELETE": names == []}[method]
 

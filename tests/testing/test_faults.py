@@ -13,7 +13,7 @@ from dd_sa_tokens.testing import FakeDatadog
 
 
 async def test_a_status(session: aiohttp.ClientSession) -> None:
-    """A scripted status is answered as often as asked, without rate-limit headers and without spending quota."""
+    """A scripted status is answered as often as asked, without rate-limit headers, and spends no rate limit."""
     async with FakeDatadog(tokens=1, rate_limit=(9, 3600.0)) as datadog:
         datadog.fail_next(2, status=503)
         answers = [await get(session, datadog) for _ in range(3)]
@@ -83,7 +83,7 @@ async def test_a_truncated_answer(session: aiohttp.ClientSession) -> None:
 
 
 async def test_a_stall(session: aiohttp.ClientSession) -> None:
-    """A stalled request is answered as usual, only later, and holds up nobody else."""
+    """A stalled request is answered as usual, only later, and delays no other request."""
     async with FakeDatadog(tokens=1) as datadog:
         datadog.fail_next(stall=0.2)
         start = time.monotonic()
@@ -106,7 +106,7 @@ async def test_faults_queue_up(session: aiohttp.ClientSession) -> None:
 
 
 async def test_faults_wait_for_good_requests(session: aiohttp.ClientSession) -> None:
-    """Requests without credentials or quota get their 401 or 429, and leave a spoilt answer to others."""
+    """Requests with wrong keys or beyond the limit get their 401 or 429, and leave the fault to later requests."""
     async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0)) as datadog:
         assert (await get(session, datadog)).status == 200
         datadog.fail_next(drop=True)

@@ -13,7 +13,7 @@ from dd_sa_tokens.testing import FakeDatadog
 
 
 async def test_it_is_gone_after_its_end(session: aiohttp.ClientSession) -> None:
-    """After the end nobody listens, and no task is left."""
+    """After the end the port is closed, and no task is left."""
     before = asyncio.all_tasks()
     async with FakeDatadog(tokens=1) as datadog:
         assert datadog.url.startswith("http://127.0.0.1:")
@@ -29,10 +29,10 @@ async def test_it_is_gone_after_its_end(session: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("options", [{"latency": 60.0}, {}], ids=["latency", "stall"])
 @pytest.mark.parametrize("client_stays", [True, False])
-async def test_its_end_waits_for_nobody(
+async def test_its_end_waits_for_no_request(
     session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture, options: dict[str, float], client_stays: bool
 ) -> None:
-    """The end comes at once, cleanly and in silence while requests stall, whether their clients still wait or not."""
+    """The end takes no time and logs nothing while requests stall, with and without clients that still wait."""
     before = asyncio.all_tasks()
     async with FakeDatadog(tokens=1, **options) as datadog:
         datadog.fail_next(5, stall=60.0)

@@ -146,7 +146,7 @@ def read(resource: Any) -> AccessToken:
 
 
 async def test_get(connect: Connect) -> None:
-    """Each made-up token arrives as one of its model classes, with all that we hold."""
+    """Each sample token arrives as one of its model classes, with everything that the server holds."""
     async with FakeDatadog(tokens=30) as datadog:
         call = connect(datadog)
         for token in datadog.tokens:

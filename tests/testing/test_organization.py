@@ -137,7 +137,7 @@ async def test_owners(session: aiohttp.ClientSession) -> None:
         got = await get(session, datadog, url, **{"page[size]": "100"})
         both = [token.id for token in datadog.tokens if token.service_account_id != two]
         assert (ids(got), total(got)) == (both, 10)
-        assert total(await get(session, datadog, organization(datadog), **{"filter[owned_by]": "nobody"})) == 0
+        assert total(await get(session, datadog, organization(datadog), **{"filter[owned_by]": "unknown"})) == 0
 
 
 @pytest.mark.parametrize("path", ["account", "organization"])

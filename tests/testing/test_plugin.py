@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aioresponses import aioresponses
 from support.nested_pytest import run_pytest
 
+from dd_sa_tokens.testing import FakeDatadog
+
+pytest_plugins = ["dd_sa_tokens.testing.plugin"]
 PLUGIN = 'pytest_plugins = ["dd_sa_tokens.testing.plugin"]\n'
 
 
@@ -147,3 +152,13 @@ def test_unknown_unless_asked_for(tmp_path: Path) -> None:
 
     assert "fixture 'fake_datadog' not found" in printed
     assert "2 errors" in printed
+
+
+async def test_fixtures_beside_an_event_loop(fake_datadog: FakeDatadog, aioresponses_for_aiohttp: None) -> None:
+    """Both fixtures serve one test: aioresponses answers for one address, the fake for its own."""
+    with aioresponses(passthrough=[fake_datadog.url]) as mocked:
+        mocked.get("http://example.com/", payload={"a": 1})
+        async with aiohttp.ClientSession() as session, session.get("http://example.com/") as answer:
+            assert await answer.json() == {"a": 1}
+        async with fake_datadog.client() as client:
+            assert len((await client.get_tokens(fake_datadog.service_account_id, fake_datadog.token_ids)).tokens) == 100

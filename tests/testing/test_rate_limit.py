@@ -1,4 +1,4 @@
-"""The fake server's quota, over real sockets and with virtual times."""
+"""The fake server's rate limit, over real sockets and with virtual time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def date(got: Got) -> float:
 
 
 async def test_token_operations_share_the_rate_limit(session: aiohttp.ClientSession) -> None:
-    """Gets, lists and what fails all spend the same quota, under the same name."""
+    """Gets, lists and requests that fail spend the same rate limit, under the same name."""
     async with FakeDatadog(tokens=1, rate_limit=(10, 3600.0)) as datadog:
         urls = [address(datadog), address(datadog, datadog.token_ids[0]), address(datadog, "x"), URL(datadog.url)]
         answers = [await get(session, datadog, url) for url in urls]
@@ -106,17 +106,17 @@ times = st.floats(EPOCH, EPOCH + 100.0).map(lambda at: round(at, 6))
 
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 7), st.lists(times, max_size=60))
 def test_never_more_than_the_limit(limit: int, period: int, used: int, moments: list[float]) -> None:
-    """Whatever comes when, each window admits exactly as many as the limit has room for."""
-    quota = FixedWindow(limit, period, "up", used)
+    """Each window admits exactly as many requests as the limit allows, at any times."""
+    window = FixedWindow(limit, period, "up", used)
     moments.sort()
     admitted: Counter[float] = Counter()
     for at in moments:
-        allowed, headers = quota.spend(at)
-        window = at // period
-        first = window == moments[0] // period
-        room = limit - admitted[window] - (used if first else 0)
+        allowed, headers = window.spend(at)
+        number = at // period
+        first = number == moments[0] // period
+        room = limit - admitted[number] - (used if first else 0)
         assert allowed == (room > 0)
-        admitted[window] += allowed
+        admitted[number] += allowed
         assert headers["X-RateLimit-Remaining"] == str(max(0, room - 1))
         assert set(headers) == LIMIT_HEADERS
 
@@ -148,15 +148,15 @@ def test_the_period_as_a_header(period: float, header: str) -> None:
 
 
 def test_a_clock_that_goes_backwards() -> None:
-    """A clock that is set back does not give a window's quota again."""
-    quota = FixedWindow(1, 10)
+    """A clock that is set back does not give a window's requests again."""
+    window = FixedWindow(1, 10)
 
-    assert [quota.spend(at)[0] for at in (EPOCH + 10, EPOCH + 9, EPOCH + 11, EPOCH + 20)] == [True, False, False, True]
+    assert [window.spend(at)[0] for at in (EPOCH + 10, EPOCH + 9, EPOCH + 11, EPOCH + 20)] == [True, False, False, True]
 
 
 def test_used_belongs_to_the_first_window_heard_of() -> None:
     """What is used already counts from the first `advance` or `spend` on, and is forgotten with its window."""
-    quota = FixedWindow(5, 10, "up", 3)
-    quota.advance(EPOCH)
-    assert quota.spend(EPOCH + 9)[1]["X-RateLimit-Remaining"] == "1"
-    assert quota.spend(EPOCH + 10)[1]["X-RateLimit-Remaining"] == "4"
+    window = FixedWindow(5, 10, "up", 3)
+    window.advance(EPOCH)
+    assert window.spend(EPOCH + 9)[1]["X-RateLimit-Remaining"] == "1"
+    assert window.spend(EPOCH + 10)[1]["X-RateLimit-Remaining"] == "4"

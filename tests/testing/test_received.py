@@ -1,4 +1,4 @@
-"""What the fake remembers of requests, whom a fault meets, and clients of the fake, over real sockets."""
+"""What the fake remembers of requests, which requests meet a fault, and clients of the fake, over real sockets."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_only_the_last_hundred_thousand() -> None:
     assert log.received()[0].service_account_id == "5"
 
 
-# ---- Whom a fault meets
+# ---- Which requests meet a fault
 
 
 async def test_a_fault_for_an_operation(session: aiohttp.ClientSession) -> None:
@@ -113,7 +113,7 @@ async def test_a_fault_for_a_token(session: aiohttp.ClientSession) -> None:
 
 
 async def test_the_first_fault_that_fits(session: aiohttp.ClientSession) -> None:
-    """A request meets the first fault that is meant for it, whatever stands before; a later one stays."""
+    """A request meets the first fault that is meant for it; faults for other requests stay where they are."""
     async with FakeDatadog(tokens=1, rate_limit=(9, 3600.0)) as datadog:
         datadog.fail_next(drop=True, operation="create_token")
         datadog.fail_next(status=500)

@@ -31,7 +31,7 @@ async def test_the_same_seed_makes_the_same() -> None:
 
 
 def test_variety() -> None:
-    """Already fifty made-up tokens show what an auditor looks for."""
+    """Fifty sample tokens are enough to show what an auditor looks for."""
     tokens = FakeDatadog(tokens=50).tokens
     now = datetime.now(UTC)
     names = Counter(token.name for token in tokens)
@@ -53,7 +53,7 @@ def test_variety() -> None:
     assert all(token.public_portion and len(token.public_portion) == len("ddsat_") + 22 for token in tokens)
 
 
-def test_made_up_tokens_make_sense() -> None:
+def test_sample_tokens_make_sense() -> None:
     """Each has been made before it was changed, used and expired, with scopes that differ."""
     now = datetime.now(UTC)
     for token in FakeDatadog(tokens=2_000).tokens:
@@ -66,7 +66,7 @@ def test_made_up_tokens_make_sense() -> None:
 
 @pytest.mark.parametrize("threshold", [7, 14, 30, 60, 90, 180, 365])
 def test_an_audit_finds_the_same_at_any_hour(threshold: int) -> None:
-    """No date of a made-up token passes a usual threshold in the course of today."""
+    """No date of a sample token passes a usual threshold in the course of today."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     span = timedelta(days=threshold)
 
@@ -109,8 +109,8 @@ async def test_given_tokens_of_several_accounts(session: aiohttp.ClientSession) 
     assert [item["id"] for item in other.json["data"]] == ["b"]
 
 
-def test_the_default_account_is_made_up_where_the_first_token_has_none() -> None:
-    """A first token without an account belongs to a made-up one, which others do not join."""
+def test_a_sample_account_for_a_first_token_without_one() -> None:
+    """A first token without an account belongs to a sample account, and tokens that name another do not."""
     datadog = FakeDatadog(tokens=[AccessToken(id="a"), AccessToken(id="b", service_account_id=ACCOUNT)])
 
     assert datadog.service_account_id == FakeDatadog(tokens=0).service_account_id

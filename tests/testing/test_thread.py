@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from support.plain_client import keys
 from yarl import URL
 
@@ -121,6 +123,28 @@ def test_a_port_in_use() -> None:
         assert status(first) == 200
     with second:
         assert status(second) == 200
+
+
+def test_a_start_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that cannot start says why in the thread that starts it, leaves nothing, and can be started later."""
+
+    async def fail(_site: web.SockSite) -> None:
+        raise OSError(errno.ENOBUFS, "no buffers")
+
+    async def start() -> None:
+        with pytest.raises(OSError, match="no buffers"):
+            await datadog.__aenter__()
+
+    before = threading.active_count()
+    datadog = FakeDatadog(tokens=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(web.SockSite, "start", fail)
+        with pytest.raises(OSError, match="no buffers"):
+            datadog.__enter__()
+        asyncio.run(start())
+    until(lambda: threading.active_count() == before)
+    with datadog:
+        assert status(datadog) == 200
 
 
 @pytest.mark.parametrize("kind", ["stall", "latency", "body", "idle"])

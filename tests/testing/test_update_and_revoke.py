@@ -149,7 +149,7 @@ async def test_only_in_the_account_of_the_path(session: aiohttp.ClientSession) -
 
 @pytest.mark.parametrize("token_id", ["a/b", "%2F", "?", "#", "監視", "..", "a+b", "two words"])
 async def test_ids_are_one_segment_in_changes_too(token_id: str) -> None:
-    """An ID is one segment of the path, whatever characters it holds, when a token is changed or revoked."""
+    """When a token is changed or revoked, its ID is one segment of the path, with any characters in it."""
     async with FakeDatadog(tokens=[AccessToken(id=token_id), AccessToken(id="another")]) as datadog:
         path = address(datadog, token_id).raw_path
         body = json.dumps(change(token_id, name="new")).encode()
