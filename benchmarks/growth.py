@@ -15,7 +15,7 @@ from dd_sa_tokens import RateLimit, TokensClient
 
 from .clients import ours
 from .fetching import CONCURRENCY
-from .internals import Limiter, Response, replace_transport
+from .internals import Limiter, Response, make_response, replace_transport
 from .payloads import RATE_LIMIT_HEADERS, SERVICE_ACCOUNT_ID, Target, reset, token_body, token_id
 from .report import Column, Report, Row, pivot
 from .timing import Sample, Stopwatch, interleave, median
@@ -28,7 +28,7 @@ _LEAST_ITEMS = 2_000  # in one sample: a small number is repeated
 class _Transport:
     """Takes the place of the transport, and responds to every request after one pass of the loop."""
 
-    connections = CONCURRENCY
+    concurrency = CONCURRENCY
 
     def open(self) -> None:
         """Do nothing."""
@@ -36,12 +36,12 @@ class _Transport:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def send(self, request: Any) -> Response:
+    async def send(self, request: Any, _timeout: float) -> Response:
         """Return the token that was asked for."""
         await asyncio.sleep(0)
         now = time.time()
         headers = RATE_LIMIT_HEADERS | {"X-RateLimit-Reset": str(reset(now))}
-        return Response(200, headers, token_body(request.token_id or ""), now)
+        return make_response(200, headers, token_body(request.token_id or ""), now)
 
 
 def _client() -> TokensClient:

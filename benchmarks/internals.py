@@ -7,49 +7,58 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
 
-from dd_sa_tokens import RateLimit, TokensClient, _codec
-from dd_sa_tokens._gate import Gate
-from dd_sa_tokens._ledger import Ticket as Permit
-from dd_sa_tokens._wire import Reply as Response
-from dd_sa_tokens._wire import parse_rate_limit as read_rate_limit
-from dd_sa_tokens.testing import FakeDatadog
-from dd_sa_tokens.testing import Quota as FixedWindow
+from dd_sa_tokens import AccessToken, RateLimit, TokensClient
+from dd_sa_tokens._clock import Clock
+from dd_sa_tokens._protocol import documents
+from dd_sa_tokens._protocol.codec import decode_token, decode_tokens
+from dd_sa_tokens._protocol.documents import Page
+from dd_sa_tokens._protocol.headers import parse_rate_limit
+from dd_sa_tokens._protocol.responses import Response
+from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens.testing import FakeDatadog, FixedWindow
 
 __all__ = (
     "FixedWindow", "Limiter", "ObservedDatadog", "Permit", "Response", "decode_page", "decode_token", "json_module",
-    "read_rate_limit", "replace_transport", "without_orjson",
+    "make_response", "replace_transport", "without_orjson",
 )  # fmt: skip
 
 _OPERATION = "get_token"
 
-decode_token = _codec.decode_token
-decode_page = _codec.decode_page
+
+def decode_page(body: bytes) -> Page[AccessToken]:
+    """Decode a page of a list."""
+    return decode_tokens(body, 0.0)
+
+
+def make_response(status: int, headers: Mapping[str, str], body: bytes, received: float) -> Response:
+    """Make a response as the transport would, its rate-limit headers parsed."""
+    return Response(status, headers, body, parse_rate_limit(headers, received, str), received)
 
 
 def json_module() -> str:
     """Return the name of the JSON library that the package has found: "orjson" or "json"."""
-    return "orjson" if _codec._loads.__module__.partition(".")[0] == "orjson" else "json"
+    return "orjson" if documents._loads.__module__.partition(".")[0] == "orjson" else "json"
 
 
 @contextmanager
 def without_orjson() -> Iterator[None]:
     """Let the package decode with the standard library's JSON, as if orjson were not installed."""
-    found, _codec._loads = _codec._loads, _codec._loads_strictly
+    found, documents._loads = documents._loads, documents._loads_strictly
     try:
         yield
     finally:
-        _codec._loads = found
+        documents._loads = found
 
 
 def replace_transport(client: TokensClient, transport: Any) -> None:
     """Let a client send its requests through a transport without sockets."""
-    client._pipeline._transport = transport
+    client._executor._transport = transport
 
 
 class Limiter:
@@ -63,7 +72,7 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._limiter = Gate(concurrency, reserve=reserve, clock=clock, wall=wall_clock)
+        self._limiter = RateLimiter(concurrency, reserve=reserve, clock=Clock(clock, wall_clock))
 
     @property
     def in_flight(self) -> int:
@@ -72,20 +81,20 @@ class Limiter:
 
     async def acquire(self, max_wait: float | None = None) -> Permit:
         """Wait for a permit."""
-        permit = await self._limiter.enter(_OPERATION, max_wait)
+        permit = await self._limiter.acquire(_OPERATION, max_wait)
         assert isinstance(permit, Permit)
         return permit
 
     def record_response(self, permit: Permit, rate_limit: RateLimit | None, status: int) -> None:
         """Record a response."""
-        self._limiter.answered(_OPERATION, permit, rate_limit, status)
+        self._limiter.record_response(permit, rate_limit, status)
 
 
 class _CountingWindow(FixedWindow):
     """Counts the requests that it admits, and can leave the reset out."""
 
     def __init__(self, window: FixedWindow, used: int, *, has_reset: bool) -> None:
-        super().__init__(window.limit, window.period, window.rounding, used)
+        super().__init__(window.limit, window.period, window.rounding, used, window.name)
         self.admitted: Counter[float] = Counter()
         self._has_reset = has_reset
 
@@ -118,8 +127,10 @@ class ObservedDatadog(FakeDatadog):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        assert self._quota is not None
-        self._quota = self._window = _CountingWindow(self._quota, used, has_reset=has_reset)
+        windows = self._service.windows
+        for name, window in windows.items():
+            windows[name] = _CountingWindow(window, used, has_reset=has_reset)
+        self._windows = [window for window in windows.values() if isinstance(window, _CountingWindow)]
         self._fault = fault
         if failures:
             self.fail_next(failures, status=503)
@@ -128,7 +139,8 @@ class ObservedDatadog(FakeDatadog):
     @property
     def admitted(self) -> list[int]:
         """Requests admitted in each window, in order."""
-        return [count for _, count in sorted(self._window.admitted.items())]
+        admitted: Counter[float] = sum((window.admitted for window in self._windows), Counter())
+        return [count for _, count in sorted(admitted.items())]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         fault = self._fault(self.requests)

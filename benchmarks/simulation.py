@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from .internals import FixedWindow, Limiter, Response, read_rate_limit
+from .internals import FixedWindow, Limiter, Response, make_response
 from .virtual_loop import run_virtual, wall_clock
 
 OURS = "dd_sa_tokens"
@@ -60,7 +60,7 @@ class Server:
         self.accepted[number] += admitted
         self.rejected += not admitted
         await asyncio.sleep(self.latency / 2 * self.random.uniform(0.5, 1.5))
-        return Response(200 if admitted else 429, headers, b"", wall_clock())
+        return make_response(200 if admitted else 429, headers, b"", wall_clock())
 
 
 @attrs.define
@@ -109,7 +109,7 @@ class Client:
         async def send() -> bool:
             permit = await limiter.acquire()
             response = await self.server.respond()
-            limiter.record_response(permit, read_rate_limit(response, str), response.status)
+            limiter.record_response(permit, response.rate_limit, response.status)
             self.rejected += response.status == 429
             return response.status == 200
 

@@ -77,6 +77,26 @@ class Secret:
         raise TypeError(msg)
 
 
+@attrs.frozen
+class Leak:
+    """A place where the key of a token was found in public.
+
+    Attributes:
+        id: The leak's ID. `relationships.leak_information.data.id` of the token.
+        detected_at: When Datadog found the key; `None` if that was not asked for. `attributes.date` of the resource
+            of type `leaked_keys` in `$.included`.
+        source: Where the key was found; `None` if that is not known or was not asked for. `attributes.leak_source` of
+            the same resource.
+
+    Raises:
+        ValueError: `detected_at` has no timezone.
+    """
+
+    id: str
+    detected_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    source: str | None = None
+
+
 @attrs.frozen(kw_only=True)
 class AccessToken:
     """A service access token as the API describes it; never its secret.
@@ -119,6 +139,11 @@ class AccessToken:
 
     type: str = TOKEN_TYPE
     """The JSON:API resource type. `type`."""
+
+    leak: Leak | None = None
+    """Where the key was found in public; `None` if it is not known to be leaked.
+    `relationships.leak_information.data`.
+    """
 
     def is_expired(self, at: datetime | None = None) -> bool:
         """Return whether the token no longer works.

@@ -1,40 +1,40 @@
-"""What is wrong with a service account's tokens: rules as data, and a pure function that applies them.
+"""Finds what is wrong with tokens: rules as data, and a pure function that applies them.
 
     findings = audit_tokens(tokens, now=datetime.now(UTC))
     for finding in findings:  # the worst first
         print(finding.level, finding.token.id, finding.title, finding.detail)
 
-Thresholds are arguments of `rules_with`; what you need not hear of is left out by its ID:
+Thresholds are arguments of `rules_with`. A rule that you do not want is left out by its ID:
 
     rules = [rule for rule in rules_with(unused_for=timedelta(days=30)) if rule.id != "write-scopes"]
 
-A rule of your own is a title, a level, a reason, what to do, and a function that says what is wrong with a token, or
+A rule of your own has a title, a level, a reason, advice, and a function that returns what is wrong with a token, or
 `None`:
 
     no_team = Rule(
         id="no-team",
         title="No team in its name",
         level=Level.LOW,
-        reason="Nobody knows whom to ask before it is revoked.",
+        reason="It is not known whom to ask before it is revoked.",
         advice="Rename it to team/purpose.",
         judge=each(lambda token, now: None if "/" in (token.name or "") else "it has no slash"),
     )
     audit_tokens(tokens, now=now, rules=[*DEFAULT_RULES, no_team])
 
-A function that needs to see all tokens of an account together is given as `judge` itself, without `each`.
+A function that needs all tokens of an account at once is given as `judge` itself, without `each`.
 
 How the rules judge:
 
-- A date that is missing gives no finding: a token whose `created_at` is unknown may be old or new.
-- A threshold still belongs to the good side of "longer than" and "more than", and to the bad side of "within": a token
-  used exactly 90 days ago was used in the last 90 days, and one that expires in exactly 30 days expires within 30.
-- An expired token can do nothing any more, so it gets the finding that it is there and no other; nor does it make the
-  name of a working token a duplicate.
-- Tokens are compared with those of their own service account only. Tokens of an unknown account count as one account.
+- A missing date gives no finding: a token whose `created_at` is unknown may be old or new.
+- "Longer than" and "more than" do not include the threshold, and "within" does: a token that was used exactly 90 days
+  ago was used in the last 90 days, and one that expires in exactly 30 days expires within 30.
+- An expired token no longer works, so its only finding is that it is still there. Its name does not make the name of a
+  working token a duplicate.
+- Tokens are compared with tokens of the same service account only. Tokens of an unknown account count as one account.
+- Leaks are found in `AccessToken.leak`. When and where a key was seen is known only for tokens that were read with
+  `include_leak=True`.
 
-The levels are this package's own, and say what can go wrong: high is what hands the whole organization to whoever finds
-the key, medium what lets harm last or spread or will break what works, low is disorder, and info is worth knowing. For
-others, give `attrs.evolve(rule, level=...)` of a rule.
+The levels are this package's own; see `Level`. To change one, give `attrs.evolve(rule, level=...)` instead of the rule.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ from datetime import datetime
 from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
-from ._rules import DEFAULT_RULES, administers, rules_with, writes
+from ._rules import DEFAULT_RULES, rules_with
+from ._scopes import administers, writes
 from ._values import Finding, Judge, Level, Rule, each, utc_day
 
 __all__ = [
@@ -72,14 +73,14 @@ def audit_tokens(
     Args:
         tokens: The tokens of one service account or of several; see `AccessToken.service_account_id`.
         now: The moment to judge from, timezone-aware.
-        rules: What to judge by. `DEFAULT_RULES` by default; see `rules_with` for other thresholds.
+        rules: The rules. `DEFAULT_RULES` by default; `rules_with` has other thresholds.
 
     Returns:
-        The findings, the worst first; those of a level in the order of the tokens, those of a token in the order of
-        the rules.
+        The findings, the worst first. Findings of one level are in the order of the tokens, and those of one token in
+        the order of the rules.
 
     Raises:
-        InvalidArgumentError: `now` is no datetime with a timezone, or a rule's function does not give an answer for
+        InvalidArgumentError: `now` is no datetime with a timezone, or a rule's function does not return an answer for
             each token.
     """
     _check_moment(now)

@@ -1,4 +1,4 @@
-"""The rules that come with the package, and what they ask of a token."""
+"""The default rules, and the functions that judge tokens for them."""
 
 from __future__ import annotations
 
@@ -10,44 +10,8 @@ from functools import partial
 from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
+from ._scopes import administers, writes
 from ._values import Level, Rule, each, utc_day
-
-# ---- Scopes
-
-# https://docs.datadoghq.com/account_management/rbac/permissions/
-_READING = {"query", "read", "tail", "view"}
-_OF_ADMINISTRATORS = (
-    "admin",
-    "api_keys_",
-    "audit_logs_",
-    "billing_",
-    "governance_",
-    "org_",
-    "service_account_",
-    "user_",
-)
-
-
-def writes(scope: str) -> bool:
-    """Tell whether a scope lets its holder change something.
-
-    A scope that only looks has `read`, `view`, `query` or `tail` among its words: `dashboards_read`, `logs_read_data`,
-    `timeseries_query`. Any other counts as one that writes, since what is unknown is better looked at once too often:
-    `monitors_write`, `logs_write_archives`, `workflows_run`, `monitors_downtime`, `data_scanner_unmask`.
-    """
-    return _READING.isdisjoint(scope.split("_"))
-
-
-def administers(scope: str) -> bool:
-    """Tell whether a scope lets its holder change who may do what, the organization itself, its keys or its bill.
-
-    `user_access_manage`, `service_account_write`, `org_management`, `org_app_keys_write`, `billing_edit` and the like;
-    their reading kin, such as `user_access_read`, are none.
-    """
-    return scope.startswith(_OF_ADMINISTRATORS) and writes(scope)
-
-
-# ---- The rules
 
 
 def _count(number: int, noun: str) -> str:
@@ -65,6 +29,17 @@ def _days(span: timedelta) -> str:
     return f"{days:g} day" if days == 1 else f"{days:g} days"
 
 
+def _leaked(token: AccessToken, now: datetime) -> str | None:
+    leak = token.leak
+    if leak is None:
+        return None
+    where = "in public" if leak.source is None else f"at {leak.source}"
+    if leak.detected_at is None:
+        return f"its key was found {where}"
+    age = max(now - leak.detected_at, timedelta())  # Datadog's clock may be ahead of this one
+    return f"its key was found {where} {_length(age)} ago, on {utc_day(leak.detected_at)}"
+
+
 def _expired(token: AccessToken, now: datetime) -> str | None:
     if token.expires_at is None or not token.is_expired(now):
         return None
@@ -80,7 +55,7 @@ def _expires_soon(within: timedelta, token: AccessToken, now: datetime) -> str |
 def _never_used(within: timedelta, token: AccessToken, now: datetime) -> str | None:
     if not token.never_used or token.created_at is None or now - token.created_at <= within:
         return None
-    return f"made {_length(now - token.created_at)} ago, on {utc_day(token.created_at)}, and not used since"
+    return f"created {_length(now - token.created_at)} ago, on {utc_day(token.created_at)}, and not used since"
 
 
 def _unused(span: timedelta, token: AccessToken, now: datetime) -> str | None:
@@ -96,7 +71,7 @@ def _never_expires(token: AccessToken, _now: datetime) -> str | None:
 def _not_rotated(span: timedelta, token: AccessToken, now: datetime) -> str | None:
     if token.created_at is None or now - token.created_at <= span:
         return None
-    return f"made {_length(now - token.created_at)} ago, on {utc_day(token.created_at)}"
+    return f"created {_length(now - token.created_at)} ago, on {utc_day(token.created_at)}"
 
 
 def _many_scopes(most: int, token: AccessToken, _now: datetime) -> str | None:
@@ -112,7 +87,7 @@ def _write_scopes(token: AccessToken, _now: datetime) -> str | None:
 
 
 def _duplicate_names(tokens: Sequence[AccessToken], _now: datetime) -> list[str | None]:
-    ids: defaultdict[str, set[str]] = defaultdict(set)  # so that a token given twice is no duplicate of itself
+    ids: defaultdict[str, set[str]] = defaultdict(set)  # sets, because a token given twice is no duplicate of itself
     for token in tokens:
         if token.name:
             ids[token.name].add(token.id)
@@ -128,21 +103,22 @@ def rules_with(
     rotated_within: timedelta = timedelta(days=365),
     broad_scopes: int = 10,
 ) -> tuple[Rule, ...]:
-    """Make the rules that come with the package, with thresholds of your own.
+    """Return the default rules with thresholds of your own.
 
     Args:
-        expiring_within: How far ahead an expiry is found. 30 days by default.
-        unused_for: For how long a token may go unused. 90 days by default.
-        never_used_for: For how long a new token may go without its first use. 7 days by default.
-        rotated_within: How old a token may become. An update keeps the secret, so only a new token counts as a
+        expiring_within: A token that expires within this time is found. 30 days by default.
+        unused_for: A token whose last use is longer ago than this is found. 90 days by default.
+        never_used_for: A token that was never used is found once it is older than this. 7 days by default.
+        rotated_within: A token older than this is found. An update keeps the key, so only a new token counts as a
             rotation. 365 days by default.
-        broad_scopes: How many scopes a token may have. 10 by default.
+        broad_scopes: A token with more scopes than this is found. 10 by default.
 
     Returns:
         The rules, the worst first.
 
     Raises:
-        InvalidArgumentError: A span is no `timedelta` or is negative, or `broad_scopes` no whole number of at least 0.
+        InvalidArgumentError: A time is no `timedelta` or is negative, or `broad_scopes` is no whole number of at least
+            0.
     """
     for name, span in (
         ("expiring_within", expiring_within),
@@ -153,6 +129,7 @@ def rules_with(
         _check_span(name, span)
     _check_number("broad_scopes", broad_scopes)
     rules = (
+        _LEAKED,
         *_of_scopes(broad_scopes),
         *_of_time(expiring_within, unused_for, never_used_for, rotated_within),
         *_of_order(),
@@ -172,30 +149,40 @@ def _check_number(name: str, number: object) -> None:
         raise InvalidArgumentError(msg)
 
 
+_LEAKED = Rule(
+    id="leaked",
+    title="Leaked",
+    level=Level.CRITICAL,
+    reason="Datadog has found its key in public, so strangers can use it until it is revoked.",
+    advice="Rotate it now, so that its users get a new key, then revoke it; look in the audit trail for what it did.",
+    judge=each(_leaked),
+)
+
+
 def _of_scopes(most: int) -> tuple[Rule, ...]:
     return (
         Rule(
             id="admin-scopes",
             title="Can administer the organization",
             level=Level.HIGH,
-            reason="Whoever has its key can let others in, make keys, or change what protects the organization.",
-            advice="Take the scopes away, or give them to a token that one guarded job uses and that expires soon.",
+            reason="Its key can let others in, create keys, or change what protects the organization.",
+            advice="Remove the scopes, or move them to a token that expires soon and that one protected job uses.",
             judge=each(_admin_scopes),
         ),
         Rule(
             id="many-scopes",
             title=f"More than {_count(most, 'scope')}",
             level=Level.MEDIUM,
-            reason="A leaked key does as much harm as its scopes allow; one for many purposes is hard to revoke.",
-            advice="Make a token for each purpose, with the scopes that it needs.",
+            reason="A leaked key does as much harm as its scopes allow, and a key for many purposes is hard to revoke.",
+            advice="Create a token for each purpose, with the scopes that it needs.",
             judge=each(partial(_many_scopes, most)),
         ),
         Rule(
             id="write-scopes",
             title="Can change things",
             level=Level.INFO,
-            reason="Many jobs only read. One that may write can break what it watches.",
-            advice="Check that the job needs to write; if not, update the token to scopes that read.",
+            reason="Many jobs only read. A job that may write can break what it watches.",
+            advice="Check that the job needs to write. If it does not, update the token to scopes that read.",
             judge=each(_write_scopes),
         ),
     )
@@ -207,15 +194,15 @@ def _of_time(expiring: timedelta, unused: timedelta, never_used: timedelta, rota
             id="expires-soon",
             title=f"Expires within {_days(expiring)}",
             level=Level.MEDIUM,
-            reason="Whatever uses it fails from that moment on, and an expiry cannot be moved.",
-            advice="Rotate it now if it is in use; otherwise let it expire.",
+            reason="Jobs that use it fail from that moment on, and an expiry cannot be changed.",
+            advice="Rotate it now if it is in use. Otherwise let it expire.",
             judge=each(partial(_expires_soon, expiring)),
         ),
         Rule(
             id="unused",
             title=f"Not used for {_days(unused)}",
             level=Level.MEDIUM,
-            reason="Nobody would miss it, and nobody would notice if someone else used it.",
+            reason="No job needs it, and its use by a stranger would go unnoticed.",
             advice="Ask its owner, then revoke it.",
             judge=each(partial(_unused, unused)),
         ),
@@ -223,23 +210,23 @@ def _of_time(expiring: timedelta, unused: timedelta, never_used: timedelta, rota
             id="never-used",
             title="Never used",
             level=Level.MEDIUM,
-            reason=f"It was made more than {_days(never_used)} ago, and its key may lie where nobody remembers.",
-            advice="Ask whoever made it, then revoke it.",
+            reason=f"It was created more than {_days(never_used)} ago, and its key may be stored in a forgotten place.",
+            advice="Ask its owner, then revoke it.",
             judge=each(partial(_never_used, never_used)),
         ),
         Rule(
             id="never-expires",
             title="Never expires",
             level=Level.MEDIUM,
-            reason="A key that leaks stays good until someone notices.",
-            advice="Rotate it to a token with an expiry; this one cannot be given one.",
+            reason="A key that leaks stays valid until the leak is noticed.",
+            advice="Rotate it to a token with an expiry. The expiry of this one cannot be changed.",
             judge=each(_never_expires),
         ),
         Rule(
             id="not-rotated",
             title=f"Not rotated for {_days(rotated)}",
             level=Level.MEDIUM,
-            reason="The older a key, the more places and people have seen it. An update of the token keeps its key.",
+            reason="The older a key is, the more people and places have it. An update of the token keeps its key.",
             advice="Rotate it.",
             judge=each(partial(_not_rotated, rotated)),
         ),
@@ -252,8 +239,8 @@ def _of_order() -> tuple[Rule, ...]:
             id="expired",
             title="Expired but still there",
             level=Level.LOW,
-            reason="It can do nothing any more, but what still uses it fails, and it hides the tokens that matter.",
-            advice="Check that nothing uses it any more, then revoke it.",
+            reason="It no longer works: jobs that still use it fail, and it hides the tokens that matter.",
+            advice="Check that no job uses it any more, then revoke it.",
             judge=each(_expired),
             includes_expired=True,
         ),
@@ -261,8 +248,8 @@ def _of_order() -> tuple[Rule, ...]:
             id="duplicate-name",
             title="Shares its name with another token",
             level=Level.LOW,
-            reason="Whoever revokes or rotates by name may take the wrong one.",
-            advice="Rename them after what uses them; revoke what is left over from a rotation.",
+            reason="A person who revokes or rotates by name may take the wrong one.",
+            advice="Name each after the job that uses it, and revoke what is left over from a rotation.",
             judge=_duplicate_names,
         ),
     )

@@ -1,4 +1,4 @@
-"""What an audit is made of: levels, rules and findings."""
+"""The values of an audit: levels, rules and findings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,29 @@ from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
 Judge = Callable[[Sequence[AccessToken], datetime], Iterable[str | None]]
-"""Takes the tokens of one account and the moment to judge from; gives, for each token in order, what is wrong with it,
-or `None`."""
+"""Takes the tokens of one service account and the moment to judge from. Returns for each token, in order, what is wrong
+with it, or `None`."""
 
 
 @total_ordering
 class Level(enum.Enum):
-    """How bad a finding is. Levels compare: `Level.INFO < Level.LOW < Level.MEDIUM < Level.HIGH`."""
+    """How bad a finding is, from the least bad on.
+
+    Levels compare: `Level.INFO < Level.LOW < Level.MEDIUM < Level.HIGH < Level.CRITICAL`.
+
+    Attributes:
+        INFO: Worth knowing.
+        LOW: Disorder.
+        MEDIUM: Harm would last or spread, or something that works will break.
+        HIGH: A stranger who finds the key can change the whole organization.
+        CRITICAL: Strangers have the key already.
+    """
 
     INFO = "info"
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+    CRITICAL = "critical"
 
     def __str__(self) -> str:
         return self.value
@@ -47,16 +58,17 @@ def _require_kebab_case(_instance: object, _attribute: attrs.Attribute[str], val
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """Something that can be wrong with a token. Two rules are equal if all but their functions are.
+    """Something that can be wrong with a token. Two rules are equal if everything but their functions is equal.
 
     Attributes:
-        id: What programs call it, in kebab-case, such as `never-used`.
-        title: What people call it.
+        id: The name for programs, in kebab-case, such as `never-used`.
+        title: The name for people.
         level: How bad it is.
         reason: Why it matters: a sentence.
         advice: What to do about it: a sentence.
-        judge: Says for each of an account's tokens what is wrong with it; see `each` for one token at a time.
-        includes_expired: Whether expired tokens are judged too. False by default.
+        judge: Returns for each of an account's tokens what is wrong with it. `each` makes one from a function of a
+            single token.
+        includes_expired: Whether expired tokens are judged, too. False by default.
 
     Raises:
         InvalidArgumentError: The ID is not in kebab-case.
@@ -73,13 +85,13 @@ class Rule:
 
 @attrs.frozen
 class Finding:
-    """What a rule found wrong with a token.
+    """Something that a rule has found wrong with a token.
 
     Attributes:
         token: The token.
         rule: The rule.
-        detail: What it is in this token's case, such as `expires in 12 days, on 2026-06-13`. Scopes are in it as the
-            API gave them, so escape it where you show it.
+        detail: The facts of this token, such as `expires in 12 days, on 2026-06-13`. It may hold scopes and the source
+            of a leak as the API sent them, so escape it wherever you show it.
     """
 
     token: AccessToken
@@ -88,20 +100,23 @@ class Finding:
 
     @property
     def level(self) -> Level:
-        """How bad it is."""
+        """How bad it is: the level of the rule."""
         return self.rule.level
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name for people: the title of the rule."""
         return self.rule.title
 
 
 def each(judge: Callable[[AccessToken, datetime], str | None]) -> Judge:
-    """Make a rule's function out of one that looks at one token at a time.
+    """Make a rule's function from a function of a single token.
 
     Args:
-        judge: Takes a token and the moment to judge from; gives what is wrong, or `None`.
+        judge: Takes a token and the moment to judge from. Returns what is wrong with it, or `None`.
+
+    Returns:
+        A function for `Rule.judge`, which calls `judge` for each token.
     """
     return partial(_each, judge)
 
@@ -113,8 +128,13 @@ def _each(
 
 
 def utc_day(moment: datetime) -> str:
-    """Write a moment's day in UTC, such as `2026-06-13`."""
+    """Return the day of a moment in UTC, such as `2026-06-13`.
+
+    Args:
+        moment: A timezone-aware moment. In the first hours of year 1 and the last of year 9999, which have no day in
+            UTC, its own day is returned.
+    """
     try:
         return moment.astimezone(UTC).date().isoformat()
-    except OverflowError:  # in the first hours of year 1 or the last of year 9999
+    except OverflowError:
         return moment.date().isoformat()

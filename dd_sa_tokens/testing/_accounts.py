@@ -1,102 +1,111 @@
-"""Service accounts and their tokens in memory, and what the API does with them. No I/O."""
+"""Service accounts and the organization's tokens in memory, and what the API does with them. No I/O."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import count as counter
 from typing import Any
 
 import attrs
 
-from dd_sa_tokens._protocol.codec import converter
-from dd_sa_tokens.models import AccessToken
+from dd_sa_tokens.models import AccessToken, Leak
 
-from ._answers import Answer, RefusedError
-from ._bodies import read_create, read_update
+from ._answers import Answer, RefusedError, encode
 from ._checks import check
-from ._made_up import made_up_key, uuid
-
-_LARGEST_PAGE = 100
-_SORTS = ("name", "created_at", "expires_at", "last_used_at")
-
-
-@attrs.define(eq=False)
-class _Held:
-    """A token, its resource object ready to be sent, its place among all tokens, and its key if it was made here."""
-
-    token: AccessToken
-    resource: bytes
-    place: int
-    key: str | None = attrs.field(default=None, repr=False)
+from ._queries import Query, Selections, read_include
+from ._records import PERSONAL_TYPE, Record, included, moment
+from ._request_bodies import read_create, read_update
+from ._sample_tokens import sample_key, uuid
+from ._token_queries import TokensQuery
 
 
 class Accounts:
-    """Service accounts by their IDs, each with its tokens in the order in which they were given or made.
+    """Service accounts by their IDs, each with its tokens in the order in which they were given or created.
 
-    The server's time comes in as seconds since the epoch.
+    The server's time is an argument, in seconds since the epoch.
 
     Args:
-        default: The ID of the account that is always there, and owns the tokens that name no other.
-        rng: Chooses the IDs and keys of the tokens that are made.
+        account_ids: The IDs of the accounts. The first is the default one, which owns the tokens that name no owner.
+        rng: Chooses the IDs and keys of the tokens that are created.
     """
 
-    def __init__(self, default: str, rng: random.Random) -> None:
-        self._default = default
+    def __init__(self, account_ids: Iterable[str], rng: random.Random) -> None:
         self._rng = rng
-        self._accounts: dict[str, dict[str, _Held]] = {default: {}}
-        self._keyed: dict[str, _Held] = {}
+        self._accounts: dict[str, dict[str, Record]] = {account_id: {} for account_id in account_ids}
+        self._personal: list[Record] = []
+        self._keyed: dict[str, Record] = {}
         self._places = counter()
+        self._selections: Selections[Record] = Selections()
 
-    def hold(self, token: AccessToken) -> None:
-        """Take a token in.
+    # ---- What the accounts hold
+
+    def add(self, token: AccessToken) -> Record:
+        """Add a token of a service account, or a personal token, which belongs to a user.
 
         Raises:
-            InvalidArgumentError: Its service account has one of the same ID.
+            InvalidArgumentError: The service account has another token of the same ID.
         """
-        owner = token.service_account_id or self._default
-        account = self._accounts.setdefault(owner, {})
-        check("tokens", token.id not in account, "of different IDs within a service account", token.id)
-        token = attrs.evolve(token, service_account_id=owner)
-        account[token.id] = _Held(token, _encoded(converter.unstructure(token)), next(self._places))
+        owner = token.service_account_id or self.account_ids[0]
+        plain = attrs.evolve(token, service_account_id=owner, leak=None)
+        record = Record(plain, next(self._places), token.leak)
+        if token.type == PERSONAL_TYPE:
+            self._personal.append(record)
+        else:
+            account = self._accounts.setdefault(owner, {})
+            check("tokens", token.id not in account, "of different IDs within a service account", token.id)
+            account[token.id] = record
+        self._selections.forget()
+        return record
+
+    @property
+    def account_ids(self) -> list[str]:
+        """The IDs of the accounts, the default one first."""
+        return [*self._accounts]
 
     def tokens(self) -> tuple[AccessToken, ...]:
-        """Return the tokens of all accounts."""
-        held = [held for account in self._accounts.values() for held in account.values()]
-        return tuple(held.token for held in sorted(held, key=lambda held: held.place))
+        """Return the tokens of all accounts, without the personal ones."""
+        return tuple(record.token for record in self._in_order(self._of_accounts()))
 
     def token_ids(self) -> list[str]:
-        """Name the tokens of the default account."""
-        return [*self._accounts[self._default]]
+        """Return the IDs of the tokens of the default account."""
+        return [*self._accounts[self.account_ids[0]]]
+
+    def leaks(self) -> dict[str, Leak]:
+        """Return the leaks of the accounts' tokens by the IDs of the tokens."""
+        return {record.token.id: record.leak for record in self._of_accounts() if record.leak is not None}
 
     def admits(self, key: str, now: float) -> bool:
-        """Tell whether it is the key of a token that was made here, and neither revoked nor expired since."""
-        held = self._keyed.get(key)
-        return held is not None and not held.token.is_expired(_moment(now))
+        """Return whether a key belongs to a token that was created here and is neither revoked nor expired."""
+        record = self._keyed.get(key)
+        return record is not None and not record.token.is_expired(moment(now))
 
-    def get(self, account_id: str, token_id: str) -> Answer:
+    # ---- What the API does with them
+
+    def get_token(self, account_id: str, token_id: str, query: Query = ()) -> Answer:
         """Answer with a token.
 
         Raises:
-            RefusedError: There is no such token.
+            RefusedError: There is no such token, or the query is not what the API documents.
         """
-        return 200, b'{"data":%b}' % self._find(account_id, token_id).resource
+        record = self._find(account_id, token_id)
+        include_leak = read_include(query)
+        data = b'"data":%b' % record.encoded(include_leak=include_leak)
+        return 200, b'{%b,"included":%b}' % (data, included([record])) if include_leak else b"{%b}" % data
 
-    def create(self, account_id: str, body: bytes, now: float) -> Answer:
-        """Make a token, and answer with it and its key.
+    def create_token(self, account_id: str, body: bytes, now: float) -> Answer:
+        """Create a token, and answer with it and its key.
 
         Raises:
             RefusedError: There is no such account, or the body is not what the API documents.
         """
         account = self._find_account(account_id)
-        created_at = _moment(now)
+        created_at = moment(now)
         attributes = read_create(body, created_at)
-        token_id, key = uuid(self._rng), made_up_key(self._rng)
-        while token_id in account:  # the tokens at the start may come from another server of the same seed
+        token_id, key = uuid(self._rng), sample_key(self._rng)
+        while token_id in account:  # the given tokens may come from another server of the same seed
             token_id = uuid(self._rng)
-        self.hold(
+        record = self.add(
             AccessToken(
                 id=token_id,
                 public_portion=key.rpartition("_")[0],
@@ -105,100 +114,96 @@ class Accounts:
                 **attributes,
             )
         )
-        held = account[token_id]
-        held.key = key
-        self._keyed[key] = held
-        return 201, _encoded({"data": self._introduced(held.token, key)})
+        record.key = key
+        self._keyed[key] = record
+        return 201, encode({"data": self._resource_of_create(record, key)})
 
-    def update(self, account_id: str, token_id: str, body: bytes, now: float) -> Answer:
+    def update_token(self, account_id: str, token_id: str, body: bytes, now: float) -> Answer:
         """Change a token, and answer with it.
 
         Raises:
             RefusedError: There is no such token, or the body is not what the API documents.
         """
-        held = self._find(account_id, token_id)
-        held.token = attrs.evolve(held.token, modified_at=_moment(now), **read_update(body, token_id))
-        held.resource = _encoded(converter.unstructure(held.token))
-        return self.get(account_id, token_id)
+        record = self._find(account_id, token_id)
+        record.change(moment(now), **read_update(body, token_id))
+        self._selections.forget()
+        return self.get_token(account_id, token_id)
 
-    def revoke(self, account_id: str, token_id: str) -> Answer:
-        """Forget a token.
+    def revoke_token(self, account_id: str, token_id: str) -> Answer:
+        """Remove a token.
 
         Raises:
             RefusedError: There is no such token.
         """
-        held = self._find(account_id, token_id)
+        record = self._find(account_id, token_id)
         del self._accounts[account_id][token_id]
-        if held.key is not None:
-            del self._keyed[held.key]
+        if record.key is not None:
+            del self._keyed[record.key]
+        self._selections.forget()
         return 204, b""
 
-    def list(self, account_id: str, query: Mapping[str, str]) -> Answer:
+    def list_tokens(self, account_id: str, query: Query) -> Answer:
         """Answer with a page of an account's tokens.
 
         Raises:
             RefusedError: There is no such account, or the query is not what the API documents.
         """
         account = self._find_account(account_id)
-        size, number = _whole(query.get("page[size]", "10")), _whole(query.get("page[number]", "0"))
-        sort = query.get("sort")
-        if size is None or not 1 <= size <= _LARGEST_PAGE:
-            raise RefusedError(400, f"page[size] must be a whole number from 1 to {_LARGEST_PAGE}")
-        if number is None:
-            raise RefusedError(400, "page[number] must be a whole number of at least 0")
-        if sort is not None and sort.removeprefix("-") not in _SORTS:
-            raise RefusedError(400, f"sort must be {', '.join(_SORTS)}, or one of them after a -")
-        found = _filtered(account.values(), query.get("filter", ""))
-        page = _sorted(found, sort)[number * size : (number + 1) * size]
-        resources = b",".join([held.resource for held in page])
-        return 200, b'{"data":[%b],"meta":{"page":{"total_filtered_count":%d}}}' % (resources, len(found))
+        return self._page(account_id, account.values, query)
 
-    def _find_account(self, account_id: str) -> dict[str, _Held]:
+    def list_organization_tokens(self, query: Query, only_owner: str | None = None) -> Answer:
+        """Answer with a page of the organization's tokens, personal ones among them.
+
+        Args:
+            query: What is asked for.
+            only_owner: The user whose tokens the keys may see; `None` if they may see all.
+
+        Raises:
+            RefusedError: The query is not what the API documents.
+        """
+
+        def records() -> list[Record]:
+            ordered = self._in_order([*self._of_accounts(), *self._personal])
+            return [record for record in ordered if only_owner in {None, record.token.service_account_id}]
+
+        return self._page(("organization", only_owner), records, query)
+
+    def _page(self, scope: Hashable, records: Callable[[], Iterable[Record]], query: Query) -> Answer:
+        wanted = TokensQuery.read(query)
+        found = self._selections.get((scope, wanted.selection), lambda: wanted.select(records()))
+        page = wanted.page.of(found)
+        data = b",".join([record.encoded(include_leak=wanted.include_leak) for record in page])
+        leaks = b',"included":%b' % included(page) if wanted.include_leak else b""
+        return 200, b'{"data":[%b],"meta":{"page":{"total_filtered_count":%d}}%b}' % (data, len(found), leaks)
+
+    # ---- Helpers
+
+    def _of_accounts(self) -> Iterator[Record]:
+        return (record for account in self._accounts.values() for record in account.values())
+
+    @staticmethod
+    def _in_order(records: Iterable[Record]) -> list[Record]:
+        return sorted(records, key=lambda record: record.place)
+
+    def _find_account(self, account_id: str) -> dict[str, Record]:
         account = self._accounts.get(account_id)
         if account is None:
             raise RefusedError(404)
         return account
 
-    def _find(self, account_id: str, token_id: str) -> _Held:
-        held = self._find_account(account_id).get(token_id)
-        if held is None:
+    def _find(self, account_id: str, token_id: str) -> Record:
+        record = self._find_account(account_id).get(token_id)
+        if record is None:
             raise RefusedError(404)
-        return held
+        return record
 
-    def _introduced(self, token: AccessToken, key: str) -> dict[str, Any]:
+    def _resource_of_create(self, record: Record, key: str) -> dict[str, Any]:
         """Describe a new token as only a create does: with its key, and to the nanosecond."""
-        resource: dict[str, Any] = converter.unstructure(token)
+        resource = record.resource()
         attributes = resource["attributes"]
         del attributes["last_used_at"]
-        assert token.created_at is not None
-        microseconds = token.created_at.strftime("%Y-%m-%dT%H:%M:%S.%f")
+        assert record.token.created_at is not None
+        microseconds = record.token.created_at.strftime("%Y-%m-%dT%H:%M:%S.%f")
         attributes["created_at"] = f"{microseconds}{self._rng.randrange(1000):03d}Z"
         attributes["key"] = key
         return resource
-
-
-def _moment(now: float) -> datetime:
-    return datetime.fromtimestamp(now, UTC)
-
-
-def _encoded(document: object) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _filtered(account: Iterable[_Held], text: str) -> list[_Held]:
-    wanted = text.casefold()
-    return [held for held in account if not wanted or wanted in (held.token.name or "").casefold()]
-
-
-def _sorted(account: list[_Held], sort: str | None) -> list[_Held]:
-    """Sort by an attribute, downwards after a `-`; tokens without it come last either way."""
-    if sort is None:
-        return account
-    name = sort.removeprefix("-")
-    known = [held for held in account if getattr(held.token, name) is not None]
-    known.sort(key=lambda held: getattr(held.token, name), reverse=name != sort)
-    return known + [held for held in account if getattr(held.token, name) is None]

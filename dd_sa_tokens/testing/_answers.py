@@ -1,4 +1,4 @@
-"""What the server answers, before it has headers."""
+"""Answers of the fake server before they have headers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {429: "Too m
 
 
 class RefusedError(Exception):
-    """A request is answered with an error instead of being carried out.
+    """The server refuses a request and answers with an error.
 
     Args:
-        status: The answer's.
-        text: What is wrong, in words that are the same each time; the status's own by default.
+        status: The status of the answer.
+        text: The reason; the standard phrase of the status by default.
     """
 
     def __init__(self, status: int, text: str = "") -> None:
@@ -27,5 +27,10 @@ class RefusedError(Exception):
 
 @cache
 def error(status: int, text: str = "") -> Answer:
-    """Return an error in the documented shape."""
-    return status, json.dumps({"errors": [text or _PHRASES.get(status, f"Error {status}")]}).encode()
+    """Return an error in the documented shape, `{"errors": ["..."]}`."""
+    return status, encode({"errors": [text or _PHRASES.get(status, f"Error {status}")]})
+
+
+def encode(document: object) -> bytes:
+    """Return a document as JSON in UTF-8, without spaces."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

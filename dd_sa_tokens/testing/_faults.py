@@ -1,18 +1,21 @@
-"""The faults that can be scripted."""
+"""The faults that a test scripts, and which request meets which."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from itertools import repeat
 from typing import cast
 
 import attrs
 
 from ._checks import check, is_seconds, is_whole
+from ._routes import OPERATIONS, Route
 
 
 @attrs.frozen
 class Fault:
-    """What a request meets instead of its answer, or does to it; see `FakeDatadog.fail_next`."""
+    """What happens to a request or to its answer; see `FakeDatadog.fail_next`."""
 
     status: int | None
     headers: Mapping[str, str]
@@ -20,16 +23,60 @@ class Fault:
     drop: bool
     truncate: bool
     stall: float | None
+    operation: str | None = None
+    token_id: str | None = None
+
+    def meets(self, route: Route) -> bool:
+        """Return whether the fault is meant for a request."""
+        return self.operation in {None, route.operation.name} and self.token_id in {None, route.token_id}
+
+
+class FaultQueue:
+    """The faults that have met no request yet, in the order in which they were scripted."""
+
+    def __init__(self) -> None:
+        self._faults: deque[Fault] = deque()
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def add(self, fault: Fault, count: int) -> None:
+        """Script a fault for several requests."""
+        self._faults.extend(repeat(fault, count))
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        self._faults.clear()
+
+    def next(self, route: Route) -> Fault | None:
+        """Return the first fault that is meant for a request, and leave it in the queue."""
+        return next((fault for fault in self._faults if fault.meets(route)), None)
+
+    def take(self, route: Route) -> Fault | None:
+        """Return the first fault that is meant for a request, and remove it."""
+        for place, fault in enumerate(self._faults):
+            if fault.meets(route):
+                del self._faults[place]
+                return fault
+        return None
 
 
 def check_fault(fault: Fault) -> None:
+    """Refuse a fault that is invalid.
+
+    Raises:
+        InvalidArgumentError: Not exactly one kind is given, or a value is out of range.
+    """
     kinds = (fault.status is not None, fault.drop, fault.truncate, fault.stall is not None)
     check("fail_next's status, drop, truncate and stall", sum(map(bool, kinds)) == 1, "given one at a time", kinds)
-    fits = fault.status is None or (is_whole(fault.status, 200) and fault.status <= 599)
-    check("status", fits, "a whole number from 200 to 599", fault.status)
-    fits = fault.stall is None or is_seconds(fault.stall)
-    check("stall", fits, "seconds, at least 0", fault.stall)
+    valid = fault.status is None or (is_whole(fault.status, 200) and fault.status <= 599)
+    check("status", valid, "a whole number from 200 to 599", fault.status)
+    valid = fault.stall is None or is_seconds(fault.stall)
+    check("stall", valid, "seconds, at least 0", fault.stall)
     bare = not fault.headers and fault.body is None
     check("headers", isinstance(cast("object", fault.headers), Mapping), "a mapping", fault.headers)
     check("body", isinstance(cast("object", fault.body), bytes | None), "bytes", fault.body)
     check("headers and body", bare or fault.status is not None, "given with a status only", fault)
+    names = [operation.name for operation in OPERATIONS]
+    check("operation", fault.operation in {None, *names}, f"one of {', '.join(names)}", fault.operation)
+    check("token_id", isinstance(cast("object", fault.token_id), str | None), "a str", fault.token_id)

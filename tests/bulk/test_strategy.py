@@ -28,8 +28,7 @@ from dd_sa_tokens import (
     NotFoundError,
     SourceError,
 )
-from dd_sa_tokens._bulk import stream
-from dd_sa_tokens._bulk import TokenRequests, make_strategy
+from dd_sa_tokens._bulk import TokenRequests, make_strategy, stream
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._validation import check_id
 

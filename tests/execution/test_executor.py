@@ -11,7 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from dd_sa_tokens._protocol.operations import Operation, Request
 from support.calls import FAST, ONCE, Connect
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
@@ -32,6 +31,7 @@ from dd_sa_tokens import (
     TokensClient,
     TransportError,
 )
+from dd_sa_tokens._protocol.operations import Operation, Request
 
 CUT_SHORT = raw(head(200, {"Content-Length": "99"}) + b"{")
 NEW_YEAR = "Fri, 01 Jan 2027 00:00:00 GMT"

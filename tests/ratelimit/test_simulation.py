@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulation import GATES, Client, Server, run_all
-from dd_sa_tokens.testing import Quota
+from dd_sa_tokens.testing import FixedWindow
 
 
 def play(server: Server, *clients: dict[str, Any], start: float = 0.9) -> list[Client]:
@@ -21,7 +21,7 @@ def play(server: Server, *clients: dict[str, Any], start: float = 0.9) -> list[C
 
 
 def server_of(limit: int = 100, period: float = 3.0, rounding: Any = "up", seed: int = 0, **options: Any) -> Server:
-    return Server(Quota(limit, period, rounding, options.pop("used", 0)), random=random.Random(seed), **options)
+    return Server(FixedWindow(limit, period, rounding, options.pop("used", 0)), random=random.Random(seed), **options)
 
 
 @pytest.mark.parametrize("seed", range(4))

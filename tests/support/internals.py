@@ -195,9 +195,9 @@ def undo_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def forget_faults(datadog: FakeDatadog) -> None:
     """Drop the faults that a fake server has not applied yet."""
-    datadog._faults.clear()
+    datadog.clear_faults()
 
 
 def set_latency(datadog: FakeDatadog, seconds: float) -> None:
     """Change the time that a fake server takes for each answer."""
-    datadog._latency = seconds
+    datadog._service._latency = seconds

@@ -14,6 +14,7 @@ from yarl import URL
 
 from dd_sa_tokens.testing import FakeDatadog
 
+TYPE = "service_access_tokens"
 LIMIT_HEADERS = {f"X-RateLimit-{name}" for name in ("Limit", "Period", "Remaining", "Reset", "Name")}
 
 
@@ -60,6 +61,29 @@ async def ask(
         return Got(answer.status, answer.headers, await answer.read())
 
 
+def wanted(**attributes: Any) -> dict[str, Any]:
+    """Return the body of a create; it is valid unless the attributes are not."""
+    return {"data": {"type": TYPE, "attributes": {"name": "new", "scopes": ["logs_read_data"]} | attributes}}
+
+
+def change(token_id: str, **attributes: Any) -> dict[str, Any]:
+    """Return the body of an update."""
+    return {"data": {"type": TYPE, "id": token_id, "attributes": attributes}}
+
+
+async def create(session: aiohttp.ClientSession, datadog: FakeDatadog, **attributes: Any) -> dict[str, Any]:
+    """Create a token in the default account, and return its resource object."""
+    got = await ask(session, datadog, "POST", address(datadog), wanted(**attributes))
+    assert got.status == 201, got.body
+    resource: dict[str, Any] = got.json["data"]
+    return resource
+
+
+async def revoke(session: aiohttp.ClientSession, datadog: FakeDatadog, token_id: str) -> Got:
+    """Revoke a token of the default account."""
+    return await ask(session, datadog, "DELETE", address(datadog, token_id))
+
+
 async def listed(session: aiohttp.ClientSession, datadog: FakeDatadog, **query: str) -> tuple[list[str], int]:
     """Return the IDs on a page, and the total."""
     got = await get(session, datadog, address(datadog), **query)
@@ -87,5 +111,5 @@ def head(datadog: FakeDatadog, target: str, method: str, length: int) -> bytes:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the server tells nobody
+        while not condition():  # noqa: ASYNC110 - the server has no event to wait for
             await asyncio.sleep(0.001)

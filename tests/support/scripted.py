@@ -1,4 +1,4 @@
-"""A fake Datadog that writes down what it is asked for, and fails by method."""
+"""A fake Datadog server that records the methods of requests, and fails by method."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PLENTY = (1_000_000, 10.0)
 
 
 class ScriptedDatadog(FakeDatadog):
-    """A fake with faults for each method of its own; it remembers all keys that it ever gave away.
+    """A fake server with faults for each method. It remembers the keys of all tokens that were created.
 
     Attributes:
-        asked: The methods of the requests that came, in order.
-        keys: The key of each token that was made here, by its ID; of revoked ones, too.
+        asked: The methods of the requests, in the order in which they came.
+        keys: The key of each token that was created, also of revoked ones, by the ID of the token.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -29,24 +29,24 @@ class ScriptedDatadog(FakeDatadog):
         self._planned: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
 
     def fail(self, method: str, count: int = 1, **fault: Any) -> None:
-        """Script a fault of `fail_next` for the next requests of a method; without one they pass."""
+        """Script a fault of `fail_next` for the next requests of a method; without a fault they pass."""
         self._planned[method].extend([fault or {"stall": 0.0}] * count)
 
     def calm_down(self) -> None:
-        """Forget the faults that have not come yet."""
+        """Forget the faults that have met no request yet."""
         self._planned.clear()
-        self._faults.clear()
+        self.clear_faults()
 
     def works(self, token_id: str) -> bool:
-        """Tell whether a token that was made here can be used."""
+        """Return whether the key of a token that was created here is valid."""
         return self._accounts.admits(self.keys[token_id], time.time())
 
     def signed_with(self, token_id: str, **options: Any) -> TokensClient:
-        """Make a client that signs with a token that was made here."""
+        """Return a client that signs with the key of a token that was created here."""
         return TokensClient(**({"base_url": self.url, "access_token": self.keys[token_id]} | options))
 
     def secrets(self) -> list[str]:
-        """Return the parts of the keys that nobody may see: what comes before them is the public portion."""
+        """Return the secret parts of the keys; the part before them is the public portion."""
         return [key.rpartition("_")[2] for key in self.keys.values()]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
@@ -57,4 +57,4 @@ class ScriptedDatadog(FakeDatadog):
         try:
             return await super()._serve(request)
         finally:
-            self.keys |= {held.token.id: key for key, held in self._accounts._keyed.items()}
+            self.keys |= {record.token.id: key for key, record in self._accounts._keyed.items()}

@@ -1,4 +1,4 @@
-"""The bodies of requests, and what is wrong with them."""
+"""Reading the bodies of requests, and refusing those that are invalid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dd_sa_tokens.models import TOKEN_TYPE
 
 from ._answers import RefusedError
 
-_SHORTEST_LIFE = timedelta(hours=24)
+_MIN_LIFETIME = timedelta(hours=24)
 
 
 def read_create(body: bytes, now: datetime) -> dict[str, Any]:
-    """Read the attributes of a token that is to be made: its `name`, `scopes` and `expires_at`.
+    """Read the attributes of a token to create: its `name`, `scopes` and `expires_at`.
 
     Raises:
         RefusedError: The body is not what the API documents.
@@ -29,7 +29,7 @@ def read_create(body: bytes, now: datetime) -> dict[str, Any]:
 
 
 def read_update(body: bytes, token_id: str) -> dict[str, Any]:
-    """Read the attributes that are to change: `name`, `scopes`, or both.
+    """Read the attributes to change: `name`, `scopes`, or both.
 
     Raises:
         RefusedError: The body is not what the API documents.
@@ -43,8 +43,8 @@ def read_update(body: bytes, token_id: str) -> dict[str, Any]:
     return changes
 
 
-def _require(fits: object, text: str) -> None:
-    if not fits:
+def _require(valid: object, text: str) -> None:
+    if not valid:
         raise RefusedError(400, text)
 
 
@@ -64,7 +64,7 @@ def _object(value: object, where: str) -> dict[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether it is a string with something in it, which can be sent back: half of a surrogate pair cannot."""
+    """Return whether a value is a string that is not empty and has a UTF-8 form: half of a surrogate pair has none."""
     return isinstance(value, str) and value != "" and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -86,11 +86,11 @@ def _expiry(value: object, now: datetime) -> datetime | None:
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
-            # In UTC, as the API gives it back; close to the years 1 and 9999 there may be no such moment.
+            # In UTC, as the API returns it. Near the years 1 and 9999 there may be no such moment.
             moment = None if moment.utcoffset() is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
             moment = None
     if moment is None:
         raise RefusedError(400, "data.attributes.expires_at must be an ISO 8601 date and time with an offset, or null")
-    _require(moment - now >= _SHORTEST_LIFE, "data.attributes.expires_at must be at least 24 hours in the future")
+    _require(moment - now >= _MIN_LIFETIME, "data.attributes.expires_at must be at least 24 hours in the future")
     return moment

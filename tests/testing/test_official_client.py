@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from dd_sa_tokens import AccessToken
+from dd_sa_tokens.models import Leak
 from dd_sa_tokens.testing import FakeDatadog
 
 pytest.importorskip("datadog_api_client", reason="Datadog's own client is not installed (extra `peers`)")
@@ -23,10 +24,20 @@ from datadog_api_client.exceptions import (
     ServiceException,
     UnauthorizedException,
 )
+from datadog_api_client.v2.api.key_management_api import KeyManagementApi
 from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
+from datadog_api_client.v2.api.users_api import UsersApi
+from datadog_api_client.v2.model.access_token_list_item import AccessTokenListItem
 from datadog_api_client.v2.model.full_service_access_token import FullServiceAccessToken
+from datadog_api_client.v2.model.list_personal_access_tokens_response import ListPersonalAccessTokensResponse
 from datadog_api_client.v2.model.list_service_access_tokens_response import ListServiceAccessTokensResponse
+from datadog_api_client.v2.model.permission import Permission
+from datadog_api_client.v2.model.personal_access_tokens_include_query_parameter_item import (
+    PersonalAccessTokensIncludeQueryParameterItem,
+)
 from datadog_api_client.v2.model.personal_access_tokens_sort import PersonalAccessTokensSort
+from datadog_api_client.v2.model.query_sort_order import QuerySortOrder
+from datadog_api_client.v2.model.role import Role
 from datadog_api_client.v2.model.service_access_token import ServiceAccessToken
 from datadog_api_client.v2.model.service_access_token_create_response import ServiceAccessTokenCreateResponse
 from datadog_api_client.v2.model.service_access_token_response import ServiceAccessTokenResponse
@@ -47,6 +58,9 @@ from datadog_api_client.v2.model.service_account_access_token_update_request imp
 )
 from datadog_api_client.v2.model.updated_service_access_token import UpdatedServiceAccessToken
 from datadog_api_client.v2.model.updated_service_access_token_response import UpdatedServiceAccessTokenResponse
+from datadog_api_client.v2.model.user import User
+from datadog_api_client.v2.model.user_response import UserResponse
+from datadog_api_client.v2.model.users_response import UsersResponse
 
 TYPE = ServiceAccessTokensType.SERVICE_ACCESS_TOKENS
 
@@ -66,6 +80,13 @@ def configured(datadog: FakeDatadog, **options: Any) -> Configuration:
     return Configuration(**{"host": datadog.url, "api_key": keys} | options)
 
 
+def method_of(client: Any, name: str) -> Callable[..., Any]:
+    """Return a method of the one of its APIs that has it."""
+    (api,) = (api for api in (ServiceAccountsApi, KeyManagementApi, UsersApi) if hasattr(api, name))
+    method: Callable[..., Any] = getattr(api(client), name)
+    return method
+
+
 @pytest.fixture(params=["sync", "async"])
 async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     """Make official clients, synchronous ones (in a thread) and asynchronous ones; they are closed with the test."""
@@ -75,14 +96,12 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     def connect_sync(datadog: FakeDatadog, **options: Any) -> Call:
         client = ApiClient(configured(datadog, **options))
         threaded.append(client)
-        api = ServiceAccountsApi(client)
-        return lambda method, /, *args, **kwargs: asyncio.to_thread(getattr(api, method), *args, **kwargs)
+        return lambda method, /, *args, **kwargs: asyncio.to_thread(method_of(client, method), *args, **kwargs)
 
     def connect_async(datadog: FakeDatadog, **options: Any) -> Call:
         client = AsyncApiClient(configured(datadog, **options))
         asynchronous.append(client)
-        api = ServiceAccountsApi(client)
-        return lambda method, /, *args, **kwargs: getattr(api, method)(*args, **kwargs)
+        return lambda method, /, *args, **kwargs: method_of(client, method)(*args, **kwargs)
 
     yield connect_sync if request.param == "sync" else connect_async
     for client in threaded:
@@ -127,7 +146,7 @@ def read(resource: Any) -> AccessToken:
 
 
 async def test_get(connect: Connect) -> None:
-    """Each made-up token arrives as one of its model classes, with all that we hold."""
+    """Each sample token arrives as one of its model classes, with everything that the server holds."""
     async with FakeDatadog(tokens=30) as datadog:
         call = connect(datadog)
         for token in datadog.tokens:
@@ -175,6 +194,110 @@ async def test_list_of_all_sorts(connect: Connect) -> None:
                 "list_service_account_access_tokens", datadog.service_account_id, sort=PersonalAccessTokensSort(sort)
             )
             assert {item.id for item in answer.data} == set(datadog.token_ids)
+
+
+# ---- Leaks, the whole organization, users
+
+LEAKS = [PersonalAccessTokensIncludeQueryParameterItem.LEAK_INFORMATION]
+
+
+def leaks_of(answer: Any) -> dict[str, Leak]:
+    """Turn what the official client has made of the leaks into ours, by the IDs of the tokens."""
+    included = {}
+    for item in answer.included:
+        leak = item.get_oneof_instance()
+        source = leak.attributes.get("leak_source")
+        included[leak.id] = Leak(leak.id, leak.attributes.date, source)
+    rows = answer.data if isinstance(answer.data, list) else [answer.data]
+    data = {row.id: row.relationships.leak_information.data for row in rows}
+    return {token_id: included[leak.id] for token_id, leak in data.items() if leak is not None}
+
+
+async def test_leaks(connect: Connect) -> None:
+    """With `include`, gets and lists arrive with the leaks that the server holds; without it, with their IDs."""
+    async with FakeDatadog(tokens=60) as datadog:
+        call = connect(datadog)
+        account = datadog.service_account_id
+        leaked = [token for token in datadog.tokens if token.id in datadog.leaks]
+        answer = await call("list_service_account_access_tokens", account, page_size=100, include=LEAKS)
+        assert leaks_of(answer) == datadog.leaks != {}
+        answer = await call("list_service_account_access_tokens", account, filter_leaked=True, include=LEAKS)
+        assert (leaks_of(answer), answer.meta.page.total_filtered_count) == (datadog.leaks, len(leaked))
+        answer = await call("list_personal_access_tokens", page_size=100, include=LEAKS)
+        assert leaks_of(answer) == datadog.leaks
+        for token in (*leaked, datadog.tokens[0]):
+            one = await call("get_service_account_access_token", account, token.id, include=LEAKS)
+            assert leaks_of(one) == {i: leak for i, leak in datadog.leaks.items() if i == token.id}
+            plain = await call("get_service_account_access_token", account, token.id)
+            assert "included" not in plain
+            if token.id in datadog.leaks:
+                assert plain.data.relationships.leak_information.data.id == datadog.leaks[token.id].id
+
+
+async def test_organization(connect: Connect) -> None:
+    """The organization's list arrives by pages, with both kinds of tokens, filtered by owners, leaks and names."""
+    async with FakeDatadog(tokens=30, accounts=3) as datadog:
+        call = connect(datadog)
+
+        async def listed(**query: Any) -> tuple[list[Any], int]:
+            answer = await call("list_personal_access_tokens", **query)
+            assert type(answer) is ListPersonalAccessTokensResponse
+            assert {type(row) for row in answer.data} <= {AccessTokenListItem}
+            return answer.data, answer.meta.page.total_filtered_count
+
+        rows, total = await listed(page_size=100)
+        service = [row for row in rows if str(row.type) == "service_access_tokens"]
+        personal = [row for row in rows if str(row.type) == "personal_access_tokens"]
+        assert (len(rows), total, len(personal)) == (93, 93, 3)
+        assert tuple(read(row) for row in service) == datadog.tokens
+        assert {str(row.relationships.owned_by.data.type) for row in personal} == {"users"}
+        assert [row.id for row in (await listed(page_size=40, page_number=2))[0]] == [row.id for row in rows[80:]]
+        owners = datadog.service_account_ids[::2]
+        found, total = await listed(filter_owned_by=owners, page_size=100)
+        assert ({row.relationships.owned_by.data.id for row in found}, total) == ({*owners}, 60)
+        found, _ = await listed(filter_leaked=True)
+        assert {row.id for row in found} == {*datadog.leaks}
+        found, _ = await listed(sort=PersonalAccessTokensSort.LEAKED_DESCENDING, page_size=len(datadog.leaks))
+        assert {row.id for row in found} == {*datadog.leaks}
+        found, _ = await listed(filter="LAPTOP")
+        assert found == personal
+
+
+async def test_users(connect: Connect) -> None:
+    """Users arrive by pages, filtered and sorted, with their roles and permissions; one user is the same alone."""
+    async with FakeDatadog(tokens=0, accounts=2, users=20) as datadog:
+        call = connect(datadog)
+        answer = await call("list_users", page_size=100)
+        rows = {row.id: row for row in answer.data}
+        assert type(answer) is UsersResponse
+        assert {type(row) for row in answer.data} == {User}
+        assert {type(item.get_oneof_instance()) for item in answer.included} == {Role, Permission}
+        assert (answer.meta.page.total_filtered_count, answer.meta.page.total_count) == (22, 22)
+        accounts = {row.id for row in rows.values() if row.attributes.service_account}
+        assert accounts == {*datadog.service_account_ids}
+        assert all(type(row.attributes.created_at) is datetime for row in rows.values())
+        assert [row.id for row in (await call("list_users", page_size=20, page_number=1)).data] == [*rows][20:]
+        account = datadog.service_account_ids[1]
+        assert [row.id for row in (await call("list_users", filter=account)).data] == [account]
+        one = await call("get_user", account)
+        assert type(one) is UserResponse
+        assert one.data == rows[account]
+        names = [row.attributes.name for row in rows.values() if row.attributes.name]
+        ordered = await call("list_users", sort="name", sort_dir=QuerySortOrder.DESC, page_size=len(names))
+        assert [row.attributes.name for row in ordered.data] == sorted(names, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [("list_personal_access_tokens", ()), ("list_users", ()), ("get_user", ("x",))],
+)
+async def test_missing_permissions(connect: Connect, method: str, args: tuple[str, ...]) -> None:
+    """A missing permission is its `ForbiddenException`."""
+    async with FakeDatadog(tokens=1, permissions=["service_account_write"]) as datadog:
+        call = connect(datadog)
+        with pytest.raises(ForbiddenException):
+            await call(method, *args)
+        assert (await call("list_service_account_access_tokens", datadog.service_account_id)).data
 
 
 # ---- What it changes
@@ -291,7 +414,7 @@ async def test_a_bad_request(connect: Connect) -> None:
 
 async def test_429s_without_retry(connect: Connect) -> None:
     """A 429 is its `ApiException`, whose headers say how long to wait."""
-    async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0), quota_used=1) as datadog:
+    async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0), rate_limit_used=1) as datadog:
         with pytest.raises(ApiException) as caught:
             await connect(datadog)("list_service_account_access_tokens", datadog.service_account_id)
 
@@ -304,7 +427,7 @@ async def test_429s_without_retry(connect: Connect) -> None:
 async def test_429s_with_retry(connect: Connect) -> None:
     """With its retry on, it waits as the headers say, and has its answer in the next window, a create's as well."""
     begun = time.time() % 1.0  # so that the server starts at the beginning of a window
-    async with FakeDatadog(tokens=1, rate_limit=(5, 1.0), quota_used=5, clock_offset=-begun) as datadog:
+    async with FakeDatadog(tokens=1, rate_limit=(5, 1.0), rate_limit_used=5, clock_offset=-begun) as datadog:
         call = connect(datadog, enable_retry=True)
         answer = await call("create_service_account_access_token", datadog.service_account_id, creation("new", ["a"]))
 

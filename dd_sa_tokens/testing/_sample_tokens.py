@@ -1,4 +1,4 @@
-"""Made-up tokens, as varied as those of real accounts, and the same for the same seed."""
+"""Sample tokens, as varied as those of real accounts, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from uuid import UUID
 
 import attrs
 
-from dd_sa_tokens.models import AccessToken
-
-from ._checks import check, is_whole
+from dd_sa_tokens.models import AccessToken, Leak
 
 _BASE62 = string.digits + string.ascii_letters
 _SCOPES: tuple[str, ...] = (
@@ -30,43 +28,65 @@ _ADMIN_SCOPES: tuple[str, ...] = (
 )
 _USES = ("backup", "ci", "cost-report", "deploy", "grafana", "on-call", "slo-export", "status-page", "terraform")
 _UNUSUAL_NAMES = ("Überwachung", "made by hand, please keep; " * 8, "監視の同期", "дежурный бот", "déploiement 🚀")
-# Days from now, or before the token's end, to choose from. Lengths without a common divisor: all pairs occur.
+# Days from now, or before the token's end, to choose from. The lengths have no common divisor, so all pairs occur.
 _EXPIRIES = (None, (31, 364), (2, 29), None, (-90, -2), (31, 364), (31, 364), (366, 700), None, (2, 13))
 _LAST_USES = ((2, 6), None, (2, 6), (95, 400), (2, 27), None, (2, 13))
+_LEAK_SOURCES = ("https://github.com/example/deploy-scripts", None, "https://hub.docker.com/r/example/worker")
 
 
 def uuid(rng: random.Random) -> str:
+    """Return a random UUID."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
-def _word(rng: random.Random, length: int) -> str:
+def word(rng: random.Random, length: int) -> str:
+    """Return random letters and digits."""
     return "".join(rng.choices(_BASE62, k=length))
 
 
-def _public_portion(rng: random.Random) -> str:
-    return f"ddsat_{_word(rng, 22)}"
+def sample_key(rng: random.Random) -> str:
+    """Return a secret in the form of a service access token's, which begins with its public portion."""
+    return f"{_public_portion(rng)}_{word(rng, 36)}"
 
 
-def made_up_key(rng: random.Random) -> str:
-    """Make the secret of a token up, which begins with its public portion."""
-    return f"{_public_portion(rng)}_{_word(rng, 36)}"
+def sample_tokens(number: int, rng: random.Random, leaks: random.Random) -> list[AccessToken]:
+    """Return sample tokens of one service account, a few of them leaked.
 
-
-def make_up(number: int, rng: random.Random) -> list[AccessToken]:
-    check("tokens", is_whole(number), "a whole number of at least 0, or AccessTokens", number)
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    tokens = [_make_up_one(place, rng, midnight) for place in range(number)]
+    Args:
+        number: How many tokens.
+        rng: Chooses everything but the leaks.
+        leaks: Chooses the leaks, so that the tokens are the same as without them.
+    """
+    today = midnight()
+    tokens = [_sample_token(place, rng, today) for place in range(number)]
     for place in range(18, number, 20):
         tokens[place] = attrs.evolve(tokens[place], name=tokens[place - 7].name)
+    for count, place in enumerate(range(12, number, 25)):
+        source = _LEAK_SOURCES[count % len(_LEAK_SOURCES)]
+        tokens[place] = attrs.evolve(tokens[place], leak=_sample_leak(leaks, today, source))
     return tokens
 
 
-def _make_up_one(place: int, rng: random.Random, midnight: datetime) -> AccessToken:
-    def moment(days: int) -> datetime:
-        return midnight + timedelta(days=days, microseconds=rng.randrange(86_400_000_000))
+def midnight() -> datetime:
+    """Return the beginning of today in UTC, which the dates of all samples are relative to."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
-    def ago(least: int, most: int) -> int:
-        return _days(rng, ended + least, ended + most)
+
+def _sample_leak(rng: random.Random, today: datetime, source: str | None) -> Leak:
+    seconds = rng.randrange(86_400)
+    return Leak(uuid(rng), today - timedelta(days=_days(rng, 2, 6), seconds=-seconds), source)
+
+
+def _public_portion(rng: random.Random) -> str:
+    return f"ddsat_{word(rng, 22)}"
+
+
+def _sample_token(place: int, rng: random.Random, today: datetime) -> AccessToken:
+    def moment(days: int) -> datetime:
+        return today + timedelta(days=days, microseconds=rng.randrange(86_400_000_000))
+
+    def ago(minimum: int, maximum: int) -> int:
+        return _days(rng, ended + minimum, ended + maximum)
 
     expiry, last_use = _EXPIRIES[place % len(_EXPIRIES)], _LAST_USES[place % len(_LAST_USES)]
     expires = None if expiry is None else _days(rng, *expiry)
@@ -90,9 +110,9 @@ def _make_up_one(place: int, rng: random.Random, midnight: datetime) -> AccessTo
     )
 
 
-def _days(rng: random.Random, least: int, most: int) -> int:
-    """Choose a number of days that no usual threshold comes close to."""
+def _days(rng: random.Random, minimum: int, maximum: int) -> int:
+    """Return a number of days that is at least one day off the usual thresholds, which are multiples of 5 or 7."""
     while True:
-        days = rng.randint(least, most)
+        days = rng.randint(minimum, maximum)
         if days % 5 and days % 7:
             return days
