@@ -69,11 +69,18 @@ class _Progress:
         if page.total is not None:
             self.total = max(page.total, self.total or 0)
         # A server that does not know page numbers gives the first page for each: that must not go on for ever.
-        self._ended = not ids or (number > 0 and ids == self._first_ids)
-        if self.trust_total and self.total is not None:
-            self._ended = self._ended or self.rows >= self.total
-        elif len(ids) < self.size:
-            self._ended = self._ended or self.rows >= (self.total or 0)
+        repeats = number > 0 and ids == self._first_ids and page.total == self._first_total
+        self._ended = not ids or repeats or (self._is_complete and not self._may_go_on(len(ids)))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.rows >= (self.total or 0)
+
+    def _may_go_on(self, length: int) -> bool:
+        """Return whether a page of this length may have a successor, although the total says no."""
+        if self.total is None:  # without a total, nothing but the pages says how long a full one is
+            return length >= len(self._first_ids)
+        return not self.trust_total and length >= self.size
 
     def pages_known(self, number: int) -> int:
         """Return how many pages there are for certain, once page number `number` was taken in: at least one more."""

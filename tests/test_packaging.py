@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from support.internals import base_python
 
 from dd_sa_tokens import __version__
 
@@ -48,8 +49,7 @@ def pip() -> list[str]:
     """Return the command that runs pip: an environment made as the README says borrows that of its own Python."""
     if find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    base = sys._base_executable
-    return [base, "-m", "pip", "--python", sys.executable]
+    return [base_python(), "-m", "pip", "--python", sys.executable]
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def explain(error: Exception, redact: Redact, *, sent: bool | None) -> Failure:
         redact: Masks the keys in a text.
         sent: Whether the request had left; `None` where that was not seen: then the exception decides.
     """
-    row = next(row for row in _TABLE if isinstance(error, row.exception))
+    row = next(row for row in _TABLE if isinstance(error, row.exception) and not _is_garbled(error, row))
     retry, detail = row.retry, _detail(error)
     if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         retry = Retry.NEVER
@@ -72,6 +72,13 @@ def explain(error: Exception, redact: Redact, *, sent: bool | None) -> Failure:
     detail = redact(" ".join(detail.split()))[:_LONGEST_REASON] if detail else ""  # masked before it is cut
     text = row.text + (f": {detail}" if detail else "") + f" ({type(error).__name__}{_origin(error)})"
     return Failure(cls(text), retry, sent=sent, maybe_applied=sent)
+
+
+def _is_garbled(error: Exception, row: _Row) -> bool:
+    """Return whether an error that is said to be about HTTP is about a compressed body that was cut short."""
+    if not isinstance(error, aiohttp.ClientResponseError) or row.exception is not aiohttp.ClientResponseError:
+        return False
+    return error.message.startswith("Can not decode content-encoding") and "install" not in error.message
 
 
 def _detail(error: Exception) -> str:

@@ -8,6 +8,7 @@ import attrs
 from dd_sa_tokens._cancellation import Cancellation
 
 _LONGEST_EXCUSE = 1.0  # seconds
+_PUNCTUAL = 0.002  # seconds by which a timer may ring late although no code blocks the loop
 
 
 @attrs.define(eq=False)
@@ -28,8 +29,8 @@ class Exchange(Cancellation):
     was_sent: bool = attrs.field(default=False, init=False)
     _excused: float = attrs.field(default=0.0, init=False)
 
-    def mark_sent(self) -> None:
-        """Note that the request leaves. It must not leave again, as aiohttp would send it over a lost connection.
+    def refuse_repetition(self) -> None:
+        """Keep a request that left from leaving again, as aiohttp would send it over a lost connection.
 
         Neither the rate limiter nor the retry budget would know of that second request. And a second revoke would be
         told that there is no such token, since the first one revoked it.
@@ -39,6 +40,14 @@ class Exchange(Cancellation):
         """
         if self.was_sent:
             raise aiohttp.ServerDisconnectedError
+
+    def mark_sent(self) -> None:
+        """Note that the request leaves.
+
+        Raises:
+            ServerDisconnectedError: It left before.
+        """
+        self.refuse_repetition()
         self.seen = self.was_sent = True
 
     def excuse(self, now: float, late: float) -> bool:
@@ -47,7 +56,7 @@ class Exchange(Cancellation):
         If the timer rings late by d seconds, the answer may be there already, but its task has not run yet. So the
         exchange gets min(d, 1 s) more, and again only if the loop is blocked for longer than before.
         """
-        if late <= self._excused:
+        if late <= max(self._excused, _PUNCTUAL):
             return False
         self._excused = late
         self.deadline = now + min(late, _LONGEST_EXCUSE)

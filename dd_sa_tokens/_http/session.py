@@ -88,6 +88,7 @@ class _Connector(aiohttp.TCPConnector):
         """Note that from here on it is seen whether the request leaves."""
         exchange = current_exchange.get()
         if exchange is not None:
+            exchange.refuse_repetition()
             exchange.seen = True
         return super().connect(req, traces, timeout)
 
@@ -143,7 +144,14 @@ class BorrowedSession:
             _watch(request, exchange)
             return handler(request)
 
-        return (_keep_the_message, *self._theirs, sign_and_watch)
+        def begin(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> Awaitable[aiohttp.ClientResponse]:
+            exchange.refuse_repetition()
+            _keep_the_message(request)
+            return handler(request)
+
+        return (begin, *self._theirs, sign_and_watch)
 
 
 def _watch(request: aiohttp.ClientRequest, exchange: Exchange) -> None:
@@ -157,9 +165,7 @@ def _watch(request: aiohttp.ClientRequest, exchange: Exchange) -> None:
     request.send = watched  # type: ignore[method-assign] # of this one request only
 
 
-async def _keep_the_message(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
+def _keep_the_message(request: aiohttp.ClientRequest) -> None:
     """Drop what a borrowed session's default headers say about the message itself: the message is ours."""
     headers, body = request.headers, request.body
     for name in _ABOUT_THE_MESSAGE:
@@ -169,4 +175,3 @@ async def _keep_the_message(
         headers.update({"Content-Type": "application/json", "Content-Length": str(body.size)})
     elif request.method != "GET":
         headers["Content-Length"] = "0"
-    return await handler(request)

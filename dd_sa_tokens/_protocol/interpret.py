@@ -92,7 +92,7 @@ def _describe(operation: Operation[Any], status: int, errors: tuple[str, ...]) -
         phrase = ""
     said = [short_repr(text) for text in errors if text.strip(" .!").lower() not in {phrase.lower(), str(status)}]
     if status == 404 and operation.not_found:
-        what = f"there is no such {operation.not_found}"
+        what = f"the API answered 404, no such {operation.not_found}"
     else:
         what = f"the API answered {status} {phrase}".rstrip()
     text = f"{what}: {'; '.join(said)}" if said else what

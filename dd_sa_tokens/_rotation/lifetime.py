@@ -8,8 +8,8 @@ from dd_sa_tokens.errors import InvalidArgumentError
 from dd_sa_tokens.models import AccessToken
 
 _DAY = timedelta(days=1)  # the shortest life that the API accepts
-_CLOSE = timedelta(minutes=10)  # a life that differs from whole days by less was meant as whole days
-_CLOCKS = timedelta(minutes=5)  # by how much the clocks of client and server may differ
+_CLOSE = timedelta(minutes=2)  # a life that differs from whole days by less was meant as whole days
+_CLOCKS = timedelta(minutes=1)  # by how much the clocks of client and server may differ
 _TRAVEL_TIME = timedelta(minutes=1)
 
 
@@ -17,7 +17,7 @@ def successor_expiry(old: AccessToken, now: datetime) -> datetime | None:
     """Return when the successor of a token ends: after as long a life, from now on; `None` for never.
 
     The API counts a life from the moment at which the request arrives, by its own clock, and refuses lives under a day
-    and over a cap (365 days, say). So whole days get some minutes less, and a single day gets a minute more.
+    and over a cap (365 days, say). So whole days get a minute less, and a single day gets a minute more.
 
     Raises:
         InvalidArgumentError: The old token ends, and how long it lived is not known.

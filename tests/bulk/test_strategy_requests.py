@@ -200,7 +200,7 @@ async def test_a_list_whose_pages_shift_is_read_once_more(
 
 async def test_listing_and_getting_share_the_rate_limit() -> None:
     """A fetch that lists first and then gets what is absent meets no 429 either."""
-    async with FakeDatadog(tokens=600, rate_limit=(15, 1.0)) as datadog, connected(datadog) as client:
+    async with FakeDatadog(tokens=600, rate_limit=(15, 2.0)) as datadog, connected(datadog) as client:
         result = await client.get_tokens(datadog.service_account_id, [*datadog.token_ids, *ABSENT])
         assert (len(result.tokens), len(result.errors)) == (600, 19)
         assert (datadog.requests, datadog.rejected) == (6 + 19, 0)

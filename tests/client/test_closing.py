@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import CALLS, FAST, Connect
-from support.cancelling import HANG, check_nothing_left, turns
+from support.cancelling import HANG, check_nothing_left, no_abandoned_generator, turns
 from support.internals import point_at
 from support.keys import ACCOUNT, KEYS, leaks
 from support.payloads import rate_limit_headers
@@ -67,13 +67,12 @@ async def run_out(server: RawServer, call: Coroutine[Any, Any, Any]) -> None:
 
 
 @STUCK_CALLS
-async def test_a_timeout_around_any_call(
-    server: RawServer, connect: Connect, loop_errors: list[Any], call: Call, moment: str
-) -> None:
-    """`asyncio.timeout` ends each call wherever it is stuck, as a plain `TimeoutError`; nothing stays behind."""
+@pytest.mark.usefixtures("loop_errors")
+async def test_a_timeout_around_any_call(server: RawServer, connect: Connect, call: Call, moment: str) -> None:
+    """`asyncio.timeout` ends each call at any moment, as a plain `TimeoutError`; no task or generator is left."""
     client = connect(retry=RetryPolicy())
     server.script(STUCK[moment], otherwise=any_answer())
-    with pytest.raises(TimeoutError) as caught:
+    with no_abandoned_generator(), pytest.raises(TimeoutError) as caught:
         await run_out(server, call(client, ACCOUNT, "t1"))
     assert not isinstance(caught.value, DatadogError)
     assert asyncio.current_task().cancelling() == 0
@@ -86,16 +85,16 @@ async def test_a_timeout_around_any_call(
 
 @STUCK_CALLS
 @pytest.mark.parametrize("borrowed", [False, True])
-async def test_closing_ends_any_call(
-    server: RawServer, loop_errors: list[Any], call: Call, moment: str, borrowed: bool
-) -> None:
-    """When the client is closed, each call ends at once with `ClientClosedError`, wherever it is stuck."""
+@pytest.mark.usefixtures("loop_errors")
+async def test_closing_ends_any_call(server: RawServer, call: Call, moment: str, borrowed: bool) -> None:
+    """Closing the client ends each call at any moment with `ClientClosedError`; no task or generator is left."""
     async with aiohttp.ClientSession() as session:
         client = TokensClient(base_url=server.url, session=session if borrowed else None, **KEYS)
-        task = await stuck(server, client, call, moment)
-        await client.close()
-        with pytest.raises(ClientClosedError) as caught:
-            await asyncio.wait_for(task, HANG)
+        with no_abandoned_generator():
+            task = await stuck(server, client, call, moment)
+            await client.close()
+            with pytest.raises(ClientClosedError) as caught:
+                await asyncio.wait_for(task, HANG)
         assert caught.value.__context__ is None
         assert task.cancelling() == 0
         check_nothing_left(client)

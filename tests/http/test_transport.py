@@ -142,13 +142,13 @@ async def test_a_session_that_does_not_decompress_is_an_error(server: RawServer,
         (raw(head(200, {"Transfer-Encoding": "chunked"}) + b"5\r\n{"), "cut short"),
         (raw(head(200, {"Transfer-Encoding": "chunked"}) + b"zz\r\n{"), ""),
         (raw(head(200, {"Content-Encoding": "gzip", "Content-Length": "9"}) + b"not gzip!"), "garbled"),
-        (raw(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"), "not HTTP"),
-        (raw(b"HTTP/1.1 two hundred OK\r\n\r\n"), "not HTTP"),
+        (raw(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"), "not valid HTTP"),
+        (raw(b"HTTP/1.1 two hundred OK\r\n\r\n"), "not valid HTTP"),
         (raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ""),
-        (raw(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n"), "not HTTP"),
-        (raw(head(200, {"Content-Length": "-5"})), "not HTTP"),
-        (endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", bytes(b"a" * 4096)), "not HTTP"),
-        (endless(b"HTTP/1.1 200 ", bytes(b"a" * 4096)), "not HTTP"),
+        (raw(b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n"), "not valid HTTP"),
+        (raw(head(200, {"Content-Length": "-5"})), "not valid HTTP"),
+        (endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", bytes(b"a" * 4096)), "not valid HTTP"),
+        (endless(b"HTTP/1.1 200 ", bytes(b"a" * 4096)), "not valid HTTP"),
         (endless(b"HTTP/1.1 200 OK\r\n", b"X-Another: " + b"a" * 4000 + b"\r\n"), ""),
     ],
     ids=[
@@ -602,7 +602,7 @@ async def test_closing_the_client_ends_its_bulk_calls(server: RawServer) -> None
 
 async def test_closing_while_a_retry_sleeps(server: RawServer) -> None:
     """A call that is waiting for its second try ends at once when the client is closed."""
-    server.script(reply(503, headers={"Retry-After": "60"}))
+    server.script(reply(503, headers={"Retry-After": "20"}))
     client = TokensClient(base_url=server.url, **KEYS)
     task = asyncio.create_task(failure(client, ClientClosedError))
     await server.arrival()

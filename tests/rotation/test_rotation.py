@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -89,7 +89,7 @@ async def test_the_new_key_works_and_the_old_one_does_not(
 
 @pytest.mark.parametrize("kind", ["plain", "future", "object", "none"])
 async def test_what_can_store(datadog: ScriptedDatadog, client: TokensClient, vault: Vault, kind: str) -> None:
-    """A plain function stores the secret by returning, with any value; an awaitable is awaited."""
+    """A plain function stores the secret by returning `None`; an awaitable is awaited, whatever it gives."""
     seen: list[CreatedToken] = []
 
     class Store:
@@ -100,9 +100,8 @@ async def test_what_can_store(datadog: ScriptedDatadog, client: TokensClient, va
     def future(created: CreatedToken) -> asyncio.Future[None]:
         return asyncio.ensure_future(Store()(created))
 
-    def plain(created: CreatedToken) -> bool:
+    def plain(created: CreatedToken) -> None:
         seen.append(created)
-        return False
 
     stores: dict[str, Any] = {"plain": plain, "future": future, "object": Store(), "none": seen.append}
     new = await vault.rotate(client, store=stores[kind])
@@ -411,7 +410,7 @@ async def test_the_old_one_was_revoked_by_another_client(
 
     await vault.rotate(client, store=store)
     vault.check_replaced()
-    assert warnings(log).startswith(f"the old token {vault.old.id} was gone already: somebody else has revoked")
+    assert warnings(log).startswith(f"the old token {vault.old.id} was gone already: another client has revoked")
 
 
 # The old one had expired
@@ -446,7 +445,7 @@ async def test_an_expired_token_can_be_rotated_too() -> None:
         vault.handed = []
         new = await vault.rotate(client)
         assert new.expires_at is not None
-        assert abs(new.expires_at - now - 7 * DAY) < SOON
+        assert abs(new.expires_at - now - 7 * DAY) < timedelta(minutes=1) + SOON
         vault.check_replaced()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterator
+import gc
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -47,6 +50,30 @@ def check_nothing_left(client: TokensClient) -> None:
     assert on_the_wire(client) == 0
     session = session_of(client)
     assert session is None or session.closed or connections_in_use(session) == 0
+
+
+@contextmanager
+def no_abandoned_generator() -> Iterator[None]:
+    """See that no async generator of the package is left to the event loop's finalizer.
+
+    To be used inside of the test: each run of an event loop sets its own hooks.
+    """
+    abandoned: list[str] = []
+    hooks = sys.get_asyncgen_hooks()
+
+    def finalize(generator: AsyncGenerator[Any, Any]) -> None:
+        if "dd_sa_tokens" in Path(generator.ag_code.co_filename).parts:
+            abandoned.append(generator.ag_code.co_qualname)
+        assert hooks.finalizer is not None
+        hooks.finalizer(generator)
+
+    sys.set_asyncgen_hooks(finalizer=finalize)
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert abandoned == []
 
 
 async def check_still_works(client: TokensClient, datadog: FakeDatadog) -> None:

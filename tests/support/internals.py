@@ -5,6 +5,7 @@ Each function says what a tester wants to know, so a rename in the package chang
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -201,3 +202,11 @@ def forget_faults(datadog: FakeDatadog) -> None:
 def set_latency(datadog: FakeDatadog, seconds: float) -> None:
     """Change the time that a fake server takes for each answer."""
     datadog._service._latency = seconds
+
+
+# Python
+
+
+def base_python() -> str:
+    """Return the Python that the running virtual environment was made from."""
+    return sys._base_executable

@@ -144,9 +144,9 @@ async def read_all(account: Account, width: int = WIDTH) -> list[list[str]]:
         ]
 
 
-async def listed(account: Account, width: int = WIDTH) -> list[str]:
+async def listed(account: Account, width: int = WIDTH, size: int | None = None) -> list[str]:
     async with asyncio.timeout(HANG):
-        return [token.id async for token in list_all(account.read, width, size=account.size)]
+        return [token.id async for token in list_all(account.read, width, size=size or account.size)]
 
 
 @st.composite

@@ -121,7 +121,7 @@ def state(error: RotationError) -> tuple[Any, ...]:
 def warnings(log: pytest.LogCaptureFixture) -> str:
     """Return what our logger has said at WARNING since the log was cleared, retries aside."""
     records = [record for record in log.records if record.name == "dd_sa_tokens" and record.levelno == logging.WARNING]
-    return "\n".join(text for text in (record.getMessage() for record in records) if "; try " not in text)
+    return "\n".join(text for text in (record.getMessage() for record in records) if "; attempt " not in text)
 
 
 def notes(error: BaseException | None) -> str:
