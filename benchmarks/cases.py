@@ -52,7 +52,7 @@ class Case:
     clients: list[Client]
     limit: int = 100
     period: float = 3.0
-    fake: dict[str, Any] = attrs.Factory(dict)
+    fake: dict[str, Any] = attrs.Factory(dict[str, Any])
 
     @property
     def count(self) -> int:

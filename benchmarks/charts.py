@@ -125,7 +125,8 @@ def _lines(axes: Any, rows: list[Row], *, name: str, across: str, value: str, ti
 def _throughput(axes: list[Any], rows: list[Row]) -> None:
     for place, setting in zip(axes, ("50, asyncio", "50, uvloop"), strict=True):
         chosen = [row for row in rows if row["setting"] == setting]
-        _bars(place, chosen, name="client", value="per_second", title=f"tokens per second, concurrency {setting}")
+        if chosen:  # uvloop may not be installed
+            _bars(place, chosen, name="client", value="per_second", title=f"tokens per second, concurrency {setting}")
 
 
 def _lists(axes: list[Any], rows: list[Row]) -> None:

@@ -109,12 +109,13 @@ async def ours_gathered(client: TokensClient, job: Job) -> None:
     await asyncio.gather(*map(one, job.token_ids))
 
 
-async def ours_listed(client: TokensClient, job: Job) -> None:
+async def ours_listed(client: TokensClient, job: Job) -> Any:
     """`list_tokens`; the tokens are kept."""
     tokens: list[AccessToken] = []
     async for token in client.list_tokens(job.target.service_account_id):
         job.deliver(job.token_ids[len(tokens)], token.id)
         tokens.append(token)
+    return tokens
 
 
 def session(target: Target, concurrency: int) -> aiohttp.ClientSession:
@@ -135,7 +136,7 @@ async def textbook(session: aiohttp.ClientSession, job: Job) -> None:
     await asyncio.gather(*map(one, job.token_ids))
 
 
-async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> None:
+async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> Any:
     """Bare aiohttp that reads the list's pages one by one, with orjson if it is there, and keeps the dictionaries."""
     tokens: list[dict[str, Any]] = []
     total = 1
@@ -148,6 +149,7 @@ async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> None:
             job.deliver(job.token_ids[len(tokens)], token["id"])
             tokens.append(token)
         total = document["meta"]["page"]["total_filtered_count"]
+    return tokens
 
 
 def official_configuration(target: Target) -> Any:
@@ -215,7 +217,7 @@ async def official_async(api: Any, job: Job) -> None:
     await job.gather(get)
 
 
-async def official_listed(api: Any, job: Job) -> None:
+async def official_listed(api: Any, job: Job) -> Any:
     """Datadog's asynchronous client reading the list's pages one by one; the tokens are kept."""
     tokens: list[Any] = []
     read = partial(api.list_service_account_access_tokens, job.target.service_account_id, page_size=PAGE_SIZE)
@@ -226,6 +228,7 @@ async def official_listed(api: Any, job: Job) -> None:
             job.deliver(job.token_ids[len(tokens)], token.id)
             tokens.append(token)
         total = page.meta.page.total_filtered_count
+    return tokens
 
 
 def httpx_client(target: Target, concurrency: int) -> Any:
@@ -253,7 +256,7 @@ class Implementation:
     Attributes:
         name: Its name in tables; the part before the comma is the client.
         open: Opens a client, for a target and a concurrency.
-        fetch: Fetches with it.
+        fetch: Fetches with it, and returns what it keeps.
         needs: Modules that must be installed.
         divisor: It fetches this fraction of the IDs, so that slow clients do not take all day.
         reads_list: Whether it reads the account's list instead of single tokens.

@@ -47,8 +47,10 @@ def fast_server(account_size: int = 0) -> Iterator[Server]:
         child = start(_serve, core, account_size)
         place = "shares its core with the client" if core is None else "has a core of its own"
         description = f"a minimal server, one process, {place}"
-        yield Server(Target(f"http://127.0.0.1:{child.first}"), description, child.pid)
-        child.pipe.send(None)
+        try:
+            yield Server(Target(f"http://127.0.0.1:{child.first}"), description, child.pid)
+        finally:
+            child.pipe.send(None)
 
 
 class _Responder(asyncio.Protocol):

@@ -1,6 +1,6 @@
-"""Everything private of dd_sa_tokens that the benchmarks use, under the names that they use it by.
+"""The private parts of dd_sa_tokens that the benchmarks and the simulation use.
 
-What a change of the package's private names breaks here is mended here.
+No other file of the benchmarks imports a private name, so a change of one changes this file alone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class LoopLag:
             Python's garbage collector. Other processes on the machine do not lengthen it.
     """
 
-    lags: list[float] = attrs.Factory(list)
+    lags: list[float] = attrs.Factory(list[float])
     longest_hold: float = 0.0
     _collecting: float = 0.0  # CPU time of the garbage collector so far
     _collection_start: float = 0.0

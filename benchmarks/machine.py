@@ -25,18 +25,13 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def missing(modules: Iterable[str]) -> list[str]:
-    """Return the modules that are not installed."""
-    return [module for module in modules if find_spec(module) is None]
-
-
 def installed(items: Iterable[T], needs: Callable[[T], Iterable[str]]) -> list[T]:
     """Return the items whose modules are installed, and print which are left out."""
     found: list[T] = []
     for item in items:
-        absent = missing(needs(item))
-        if absent:
-            print(f"without {getattr(item, 'name', item)}: {', '.join(absent)} not installed")
+        missing = [module for module in needs(item) if find_spec(module) is None]
+        if missing:
+            print(f"without {getattr(item, 'name', item)}: {', '.join(missing)} not installed")
         else:
             found.append(item)
     return found

@@ -85,7 +85,7 @@ class Report:
     part: str
     conditions: list[str]
     tables: list[Table]
-    data: list[Row] = attrs.Factory(list)
+    data: list[Row] = attrs.Factory(list[Row])
     quick: bool = False
     date: str = attrs.Factory(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     machine: dict[str, Any] = attrs.Factory(describe)

@@ -39,9 +39,9 @@ class Server:
     offset: float = 0.0
     latency: float = 0.02
     random: random.Random = attrs.Factory(lambda: random.Random(0))
-    requests: Counter[int] = attrs.Factory(Counter)
-    accepted: Counter[int] = attrs.Factory(Counter)
-    first: dict[int, float] = attrs.Factory(dict)
+    requests: Counter[int] = attrs.Factory(Counter[int])
+    accepted: Counter[int] = attrs.Factory(Counter[int])
+    first: dict[int, float] = attrs.Factory(dict[int, float])
     rejected: int = 0
 
     @property
