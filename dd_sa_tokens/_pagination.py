@@ -70,11 +70,8 @@ class _Progress:
             self.total = max(page.total, self.total or 0)
         # A server that does not know page numbers gives the first page for each: that must not go on for ever.
         repeats = number > 0 and ids == self._first_ids and page.total == self._first_total
-        self._ended = not ids or repeats or (self._is_complete and not self._may_go_on(len(ids)))
-
-    @property
-    def _is_complete(self) -> bool:
-        return self.rows >= (self.total or 0)
+        promised = page.total if self.trust_total else self.total
+        self._ended = not ids or repeats or (self.rows >= (promised or 0) and not self._may_go_on(len(ids)))
 
     def _may_go_on(self, length: int) -> bool:
         """Return whether a page of this length may have a successor, although the total says no."""

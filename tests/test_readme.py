@@ -16,7 +16,8 @@ import attrs
 import pytest
 from support.internals import replace_base_url
 
-from benchmarks import report, summary
+from benchmarks import report
+from benchmarks.__main__ import PARTS
 from dd_sa_tokens._endpoint import read_base_url
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -176,16 +177,17 @@ def test_each_test_that_is_named_exists() -> None:
 
 
 def test_the_figures_are_those_of_the_results() -> None:
-    """The tables under Performance are what the benchmarks print from the JSON of their last run, and nothing else."""
-    text = README.read_text(encoding="utf-8")
-    shown = re.findall(r"<!-- figures: .*? -->\n\n(.*?)\n\n<!-- end of figures -->", text, re.DOTALL)
-    assert shown == [summary.markdown(report.load(report.RESULTS))]
+    """The tables of benchmarks/README.md are those that the JSON of the last run gives, and no part is missing."""
+    text = report.README.read_text(encoding="utf-8")
+    reports = report.load(report.RESULTS)
+    assert re.findall(r"<!-- figures: (\w+) -->", text) == list(PARTS)
+    assert {one.part for one in reports} == set(PARTS)
+    assert text == report.with_figures(text, reports)
 
 
-def test_every_picture_is_there() -> None:
-    """Each picture that the README shows is in the repository, and has a text for who does not see it."""
-    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README.read_text(encoding="utf-8"))
-    assert len(pictures) >= 6
-    for text, path in pictures:
+@pytest.mark.parametrize("page", [README, report.README], ids=["README.md", "benchmarks/README.md"])
+def test_every_picture_is_there(page: Path) -> None:
+    """Each picture that a page shows is in the repository, and has a text for readers who do not see it."""
+    for text, path in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8")):
         assert text
-        assert (REPOSITORY / path).is_file(), path
+        assert (page.parent / path).is_file(), path

@@ -21,6 +21,7 @@ _WITH_HOST = (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateEr
 _OTHERS_CODE = (Path(aiohttp.__file__).parent, Path(__file__).parents[1])  # aiohttp's and ours
 _QUOTED = re.compile(r"(?:b|bytearray\(b)['\"].*", re.DOTALL)  # what aiohttp quotes of an answer
 _HEADER_NAME = re.compile(r"b['\"]([A-Za-z0-9-]{1,60})\s*:")
+_CONTENT_ENCODING = re.compile(r"(?:Can not decode content-encoding: )?(?:gzip|deflate|br|zstd)")
 
 
 class _Row(NamedTuple):
@@ -78,7 +79,7 @@ def _is_garbled(error: Exception, row: _Row) -> bool:
     """Return whether an error that is said to be about HTTP is about a compressed body that was cut short."""
     if not isinstance(error, aiohttp.ClientResponseError) or row.exception is not aiohttp.ClientResponseError:
         return False
-    return error.message.startswith("Can not decode content-encoding") and "install" not in error.message
+    return _CONTENT_ENCODING.fullmatch(error.message) is not None
 
 
 def _detail(error: Exception) -> str:

@@ -175,7 +175,7 @@ async def test_what_is_no_str_is_shown_at_its_position() -> None:
 
     assert item.token_id == "<int 7>"
     assert isinstance(item.error, InvalidArgumentError)
-    assert item.error.message == "token_id must be a str, not int"
+    assert item.error.message == "token_id must be a str or a uuid.UUID, not int"
     assert item.error.operation == "get_token"
 
 

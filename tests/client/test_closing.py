@@ -25,6 +25,7 @@ Call = Callable[[TokensClient, str, str], Coroutine[Any, Any, Any]]
 EACH_CALL = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 # Where a call can be stuck.
+PATIENT = RetryPolicy(max_backoff=100.0)
 STUCK: dict[str, Responder] = {
     "answer": stall(),
     "headers": stall(b"HTTP/1.1 200 OK\r\nX-Half: "),
@@ -70,7 +71,7 @@ async def run_out(server: RawServer, call: Coroutine[Any, Any, Any]) -> None:
 @pytest.mark.usefixtures("loop_errors")
 async def test_a_timeout_around_any_call(server: RawServer, connect: Connect, call: Call, moment: str) -> None:
     """`asyncio.timeout` ends each call at any moment, as a plain `TimeoutError`; no task or generator is left."""
-    client = connect(retry=RetryPolicy())
+    client = connect(retry=PATIENT)
     server.script(STUCK[moment], otherwise=any_answer())
     with no_abandoned_generator(), pytest.raises(TimeoutError) as caught:
         await run_out(server, call(client, ACCOUNT, "t1"))
@@ -89,7 +90,7 @@ async def test_a_timeout_around_any_call(server: RawServer, connect: Connect, ca
 async def test_closing_ends_any_call(server: RawServer, call: Call, moment: str, borrowed: bool) -> None:
     """Closing the client ends each call at any moment with `ClientClosedError`; no task or generator is left."""
     async with aiohttp.ClientSession() as session:
-        client = TokensClient(base_url=server.url, session=session if borrowed else None, **KEYS)
+        client = TokensClient(base_url=server.url, session=session if borrowed else None, retry=PATIENT, **KEYS)
         with no_abandoned_generator():
             task = await stuck(server, client, call, moment)
             await client.close()

@@ -260,7 +260,9 @@ FAULTS: dict[str, Fault] = {
     "500": Fault(Kind.MAYBE, ServerError, said(500)),
     "501": Fault(Kind.MAYBE_FINAL, ServerError, said(501)),
     "502": Fault(Kind.MAYBE, ServerError, said(502, {"Content-Type": "text/html"}, b"<html>bad gateway")),
-    "503, Retry-After in seconds": Fault(Kind.MAYBE, ServerError, said(503, {"Retry-After": "0.01"}), retry_after=0.01),
+    "503, Retry-After in seconds": Fault(
+        Kind.MAYBE, ServerError, said(503, {"Retry-After": "0.001"}), retry_after=0.001
+    ),
     "503, Retry-After a date": Fault(Kind.MAYBE_FINAL, ServerError, retry_at(120), retry_after=120),
     "503, Retry-After in the past": Fault(Kind.MAYBE, ServerError, retry_at(-60)),
     "503, Retry-After absurd": Fault(
@@ -294,7 +296,7 @@ FAULTS: dict[str, Fault] = {
         endless(head(200, {"Connection": "close"}), (API_KEY + ACCESS_TOKEN).encode() * 900),
     ),
     "endless header": Fault(
-        Kind.MAYBE,
+        Kind.MAYBE_FINAL,
         TransportError,
         endless(b"HTTP/1.1 200 OK\r\nX-Echo: ", (APP_KEY + ACCESS_TOKEN).encode() * 90),
     ),

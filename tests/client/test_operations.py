@@ -68,7 +68,7 @@ async def test_a_list_is_the_documented_request(
     method, url, body, headers = only_request(mocked)
     assert (method, url.path, body) == ("GET", TOKENS, None)
     assert dict(url.query) == {"page[size]": "100", "page[number]": "0"}
-    assert headers.keys() == {"Accept", "User-Agent", "DD-API-KEY", "DD-APPLICATION-KEY"}
+    assert headers.keys() == {"Accept", "Accept-Encoding", "User-Agent"}  # the keys are added as a request leaves
 
 
 async def test_a_list_s_options_go_into_its_query(mocked: aioresponses, client: TokensClient) -> None:
@@ -96,7 +96,6 @@ async def test_a_create_is_the_recorded_request(mocked: aioresponses, client: To
     assert b" " not in (body or b"")
     assert headers["Content-Type"] == "application/json"
     assert headers["Accept"] == "application/json"
-    assert headers["DD-API-KEY"] == API_KEY
 
 
 @pytest.mark.parametrize("scopes", [["a", "b"], ("a", "b"), {"a": 1, "b": 2}.keys()])

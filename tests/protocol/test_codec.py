@@ -179,21 +179,28 @@ def test_a_date_that_is_none_is_refused(field: str, bad: object) -> None:
     assert SECRET not in str(caught.value)
 
 
+GARBLED = "the body is not JSON; it looks like JSON that was cut short or garbled"
+HTML = "the body is not JSON; it looks like HTML or XML, such as the page of a proxy"
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
         (b"", "the body is empty"),
-        (b"<html>502</html>", "the body is not JSON"),
-        (b'{"data": {"id": "t1"}', "the body is not JSON"),
-        (b'{"data": {"id": "t1"}} x', "the body is not JSON"),
-        (b'{"data": {"id": "t\xff"}}', "the body is not JSON"),
-        (b'{"data": {"id": "t\\ud800"}}', "the body is not JSON"),
-        (b'{"data": {"id": "t\\uDC00"}}', "the body is not JSON"),
+        (b"<html>502</html>", HTML),
+        (b"  \n<?xml version='1.0'?>", HTML),
+        (b'{"data": {"id": "t1"}', GARBLED),
+        (b'{"data": {"id": "t1"}} x', GARBLED),
+        (b'{"data": {"id": "t\xff"}}', GARBLED),
+        (b'{"data": {"id": "t\\ud800"}}', GARBLED),
+        (b'{"data": {"id": "t\\uDC00"}}', GARBLED),
         (b'\xef\xbb\xbf{"data": {"id": "t1"}}', "the body is not JSON"),
-        (b'{"data": {"id": "t1"}, "x": NaN}', "the body is not JSON"),
-        (b'{"data": {"id": "t1"}, "x": -Infinity}', "the body is not JSON"),
-        (b'{"data": {"id": "t1"}, "x": 1e999}', "the body is not JSON"),
-        (b"[" * 200_000, "the body is not JSON"),
+        (b'{"data": {"id": "t1"}, "x": NaN}', GARBLED),
+        (b'{"data": {"id": "t1"}, "x": -Infinity}', GARBLED),
+        (b'{"data": {"id": "t1"}, "x": 1e999}', GARBLED),
+        (b"[" * 200_000, GARBLED),
+        (b"\xef\xbb\xbf", "the body is empty"),
+        (b"hello", "the body is not JSON"),
         (b"null", "expected an object, found null"),
         (b'[{"data": {"id": "t1"}}]', "expected an object, found an array"),
         (b'"hunter22-must-not-show"', "expected an object, found a string"),
@@ -207,6 +214,12 @@ def test_a_body_that_is_no_document_is_refused(raw: bytes, reason: str) -> None:
         decode_token(raw)
     assert (caught.value.path, caught.value.reason) == ("$", reason)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_byte_order_mark_is_accepted() -> None:
+    """Some proxies put a byte order mark before the JSON that they pass on."""
+    assert decode_token(b'\xef\xbb\xbf{"data": {"id": "t1"}}') == AccessToken(id="t1")
 
 
 @pytest.mark.parametrize(

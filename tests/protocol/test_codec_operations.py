@@ -119,7 +119,7 @@ def test_tokens_of_a_list_share_what_they_have_in_common() -> None:
     """Thousands of kept tokens hold the texts that are the same for all of them once."""
     owner = {"owned_by": {"data": {"id": ACCOUNT}}}
     resource = {"type": "service_access_tokens", "attributes": {"scopes": ["usage_read"]}, "relationships": owner}
-    first, second = decode_tokens(page_of(*({"id": token_id} | resource for token_id in ("t1", "t2"))), 0.0).tokens
+    first, second = decode_tokens(page_of(*({"id": token_id} | resource for token_id in ("t1", "t2"))), 0.0).items
 
     assert first.service_account_id is second.service_account_id
     assert first.type is second.type

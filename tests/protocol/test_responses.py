@@ -45,11 +45,11 @@ from dd_sa_tokens import (
     TransportError,
     UnauthorizedError,
 )
+from dd_sa_tokens._credentials import read_credentials
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._protocol.interpret import interpret
 from dd_sa_tokens._protocol.operations import Request, get_token, update_token
 from dd_sa_tokens._protocol.responses import Failure, Response, Retry
-from dd_sa_tokens.config import read_credentials
 
 ALL = pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.operation.name)
 KEY = "canary0123456789abcdefghijklmnop"
@@ -268,11 +268,15 @@ def test_redirects_are_not_followed(status: int) -> None:
         (
             403,
             ("Forbidden", "Permission required: service_account_write"),
-            "the API answered 403 Forbidden: 'Forbidden'; 'Permission required: service_account_write'",
+            "the API answered 403 Forbidden: 'Permission required: service_account_write'; it needs the permission "
+            "service_account_write (for service accounts that you manage) or org_app_keys_read (for all)",
         ),
-        (404, ("Access token not found",), "the API answered 404 Not Found: 'Access token not found'"),
-        (409, ("Conflict",), "the API answered 409 Conflict: 'Conflict'"),
-        (429, ("Too many requests",), "the API answered 429 Too Many Requests: 'Too many requests'"),
+        (404, ("Access token not found",), "the API answered 404, no such token or service account: 'Access token not found'"),
+        (404, ("Not Found",), "the API answered 404, no such token or service account"),
+        (404, ("not found.",), "the API answered 404, no such token or service account"),
+        (404, (), "the API answered 404, no such token or service account"),
+        (409, ("Conflict",), "the API answered 409 Conflict"),
+        (429, ("Too many requests",), "the API answered 429 Too Many Requests"),
         (
             503,
             ("Service temporarily unavailable",),
