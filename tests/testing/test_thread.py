@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import http.client
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -171,6 +172,21 @@ def test_its_end_waits_for_no_request(kind: str, caplog: pytest.LogCaptureFixtur
         datadog.__enter__()  # for the end of the context
 
     assert took < 0.1
+    assert caplog.records == []
+
+
+def test_connections_at_the_moment_of_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Connections that arrive while the server ends are closed like the others, and nothing complains later."""
+    for _ in range(30):
+        with ExitStack() as stack:
+            with FakeDatadog(tokens=1) as datadog:
+                port = URL(datadog.url).port or 0
+                clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
+            for client in clients:
+                with suppress(ConnectionResetError):  # it was not accepted
+                    assert client.recv(1) == b""
+    gc.collect()
+
     assert caplog.records == []
 
 
