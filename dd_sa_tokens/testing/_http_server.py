@@ -8,12 +8,14 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 _HOST = "127.0.0.1"
 _BACKLOG = 1024
+_PASSES_TO_OPEN = 5
 _SHUTDOWN_TIMEOUT = 0.01  # seconds; aiohttp takes 0 for "no limit"
 
 
@@ -83,6 +85,12 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop accepting, end all requests and close all connections."""
+        with suppress(NotImplementedError):  # Windows' proactor has no readers
+            asyncio.get_running_loop().remove_reader(self._socket)
+        # asyncio opens a connection some passes of the loop after it has accepted it. Without these passes the
+        # connections that were accepted last would not be closed, and their clients would wait forever.
+        for _ in range(_PASSES_TO_OPEN):
+            await asyncio.sleep(0)
         await self._pauses.end()
         if self._runner is not None:
             await self._runner.cleanup()

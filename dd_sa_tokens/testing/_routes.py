@@ -47,18 +47,19 @@ UNKNOWN = Operation("unknown")
 
 OPERATIONS = (GET, LIST, CREATE, UPDATE, REVOKE, LIST_ORGANIZATION, LIST_USERS, GET_USER)
 
-_ID = None
-_ROUTES = (
-    ("GET", ("service_accounts", _ID, "access_tokens", _ID), GET),
-    ("GET", ("service_accounts", _ID, "access_tokens"), LIST),
-    ("POST", ("service_accounts", _ID, "access_tokens"), CREATE),
-    ("PATCH", ("service_accounts", _ID, "access_tokens", _ID), UPDATE),
-    ("DELETE", ("service_accounts", _ID, "access_tokens", _ID), REVOKE),
-    ("GET", ("personal_access_tokens",), LIST_ORGANIZATION),
-    ("GET", ("users",), LIST_USERS),
-    ("GET", ("users", _ID), GET_USER),
-)
 _ROOT = "/api/v2/"
+_TOKENS = ("service_accounts", "access_tokens")
+# Names and IDs alternate in every path: the method, the names and the number of segments tell the operation.
+_ROUTES: dict[tuple[str, tuple[str, ...], int], Operation] = {
+    ("GET", _TOKENS, 4): GET,
+    ("GET", _TOKENS, 3): LIST,
+    ("POST", _TOKENS, 3): CREATE,
+    ("PATCH", _TOKENS, 4): UPDATE,
+    ("DELETE", _TOKENS, 4): REVOKE,
+    ("GET", ("personal_access_tokens",), 1): LIST_ORGANIZATION,
+    ("GET", ("users",), 1): LIST_USERS,
+    ("GET", ("users",), 2): GET_USER,
+}
 
 
 @attrs.frozen
@@ -77,12 +78,8 @@ def find_route(method: str, raw_path: str) -> Route:
         method: The request's method.
         raw_path: The path as it came. An ID is one segment of it, so the path is decoded only after it is split.
     """
-    if not raw_path.startswith(_ROOT):
+    segments = raw_path.removeprefix(_ROOT).split("/")
+    operation = _ROUTES.get((method, tuple(segments[::2]), len(segments)))
+    if operation is None or not raw_path.startswith(_ROOT):
         return Route(UNKNOWN)
-    segments = [unquote(segment) for segment in raw_path.removeprefix(_ROOT).split("/")]
-    for verb, template, operation in _ROUTES:
-        if verb == method and len(template) == len(segments):
-            pairs = [*zip(template, segments, strict=True)]
-            if all(part in {_ID, segment} for part, segment in pairs):
-                return Route(operation, *(segment for part, segment in pairs if part is _ID))
-    return Route(UNKNOWN)
+    return Route(operation, *map(unquote, segments[1::2]))

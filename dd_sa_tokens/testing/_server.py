@@ -103,10 +103,10 @@ class FakeDatadog:
             port=port,
         )
         keys, organization = make_organization(tokens, settings)
-        self.api_key = keys.api_key
-        self.app_key = keys.app_key
-        self.access_token = keys.access_token
-        self.service_account_id = organization.accounts.account_ids[0]
+        self.api_key: str = keys.api_key
+        self.app_key: str = keys.app_key
+        self.access_token: str = keys.access_token
+        self.service_account_id: str = organization.accounts.account_ids[0]
         self._accounts = organization.accounts
         self._service = Service(organization, keys, settings)
         self._port = port
