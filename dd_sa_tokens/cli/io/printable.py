@@ -1,15 +1,15 @@
-"""Text that others chose, made harmless to look at: on a terminal, in the report, and in a spreadsheet."""
+"""Text from the API, made harmless for a terminal, an HTML page and a spreadsheet."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Both only join or part the letters and emoji beside them; some scripts cannot be written without.
+# These two only join or separate the letters and emoji beside them, and some scripts need them.
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey, what breaks a line or turns it round, and what has no UTF-8 form."""
+    """Replace control characters, line breaks, marks that change the direction of text, and lone surrogates."""
     if text.isprintable():
         return text
     return "".join(char if _is_harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,4 +1,4 @@
-"""Tokens over time, as numbers: where each bar begins and ends. The report and the terminal draw the same bars."""
+"""Each token as a bar on a time axis, in numbers. The page and the terminal draw the same bars."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ import attrs
 from dd_sa_tokens.audit import Finding, Level
 from dd_sa_tokens.models import AccessToken
 
-_LEAST = timedelta(days=30).total_seconds()  # shown on either side of now, however young all tokens are
-_MOST_BEFORE = timedelta(days=4 * 365).total_seconds()  # one ancient token must not press the others together
+_LEAST = timedelta(days=30).total_seconds()  # shown before and after now, even if all tokens are young
+_MOST_BEFORE = timedelta(days=4 * 365).total_seconds()  # one very old token must not compress all others
 _MOST_AFTER = timedelta(days=2 * 365).total_seconds()
-_MARGIN = 0.04  # of the width on either side, for what goes on beyond
+_MARGIN = 0.04  # share of the width on each side, for bars that continue beyond it
 _STEPS = (1, 2, 3, 6, 12, 24, 60)  # months between ticks
-_EDGE = 0.06  # of the width: a label nearer to the edge would be cut off
+_EDGE = 0.06  # share of the width: a label closer to the edge would be cut off
 
 LEVELS: tuple[Level | None, ...] = (*sorted(Level, reverse=True), None)
-"""What a token's worst finding can be, the worst first; `None` for a token without findings."""
+"""The levels that a token's worst finding can have, the worst first; `None` for a token without findings."""
+
+SIGNS: dict[Level | None, str] = dict(zip(LEVELS, "▲◆■○✓", strict=True))
+"""A shape for each level, because not all readers see colours."""
 
 
 @attrs.frozen
 class Bar:
-    """A token's life in the picture. Places are shares of the picture's width, from 0 to 1.
+    """A token's life on the axis. Positions are shares of the width, from 0 to 1.
 
     Attributes:
         token: The token.
         level: The level of its worst finding; `None` without one.
-        start: Where it was made.
-        end: Where it expires; never left of `start`.
-        open_start: Whether it was made before the picture begins, or nobody knows when.
-        open_end: Whether it never expires, or after the picture ends.
-        used: Where it was last used; `None` if never.
+        start: Its creation.
+        end: Its expiry; never left of `start`.
+        open_start: Whether it was created before the axis begins, or the date is unknown.
+        open_end: Whether it never expires, or expires after the axis ends.
+        used: Its last use; `None` if it was never used.
     """
 
     token: AccessToken
@@ -47,7 +50,12 @@ class Bar:
 
 @attrs.frozen
 class Tick:
-    """The beginning of a month on the picture's axis."""
+    """The beginning of a month on the axis.
+
+    Attributes:
+        place: Its position, from 0 to 1.
+        label: The month, or the year.
+    """
 
     place: float
     label: str
@@ -55,12 +63,12 @@ class Tick:
 
 @attrs.frozen
 class Scale:
-    """The time that a picture shows.
+    """The part of time that the axis shows.
 
     Attributes:
-        now: The moment that the picture was taken.
-        first: Its left edge, in seconds after `now`: negative.
-        last: Its right edge, in seconds after `now`.
+        now: The moment of the audit.
+        first: The left edge, in seconds after `now`: negative.
+        last: The right edge, in seconds after `now`.
     """
 
     now: datetime
@@ -69,15 +77,15 @@ class Scale:
 
     @property
     def today(self) -> float:
-        """Where now is."""
+        """The position of `now`."""
         return self.place(self.now)
 
     def place(self, moment: datetime) -> float:
-        """Tell where a moment is: below 0 or above 1 if it is not in the picture."""
+        """Return the position of a moment: below 0 or above 1 if the axis does not show it."""
         return (_seconds(moment, self.now) - self.first) / (self.last - self.first)
 
     def ticks(self, most: int) -> tuple[Tick, ...]:
-        """Choose the beginnings of months to label: so many at most, evenly spread, none too near to an edge."""
+        """Return at most `most` months to label, with equal distances, and none at the edges."""
         for step in _STEPS:
             ticks = tuple(self._months(step))
             if len(ticks) <= most:
@@ -88,19 +96,19 @@ class Scale:
         months = math.ceil((self.last - self.first) / timedelta(days=28).total_seconds())
         this = self.now.year * 12 + self.now.month - 1
         for month in range(this - months, this + months + 1):
-            if month % step == 0 and 12 <= month < 120_000:  # the years that Python knows
+            if month % step == 0 and 12 <= month < 120_000:  # the years of datetime
                 place = self.place(datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC))
                 if _EDGE <= place <= 1 - _EDGE:
                     yield Tick(place, f"{month // 12:04}" if step >= 12 else f"{month // 12:04}-{month % 12 + 1:02}")
 
 
 def _seconds(moment: datetime, now: datetime) -> float:
-    # Differences, unlike sums and conversions, exist for any two datetimes, whatever their timezones.
+    # Unlike sums and conversions, a difference exists for any two datetimes in any timezones.
     return (moment - now).total_seconds()
 
 
 def scale_for(tokens: Iterable[AccessToken], now: datetime) -> Scale:
-    """Choose the time to show: from the first creation to the last expiry, within reason."""
+    """Return a scale from the first creation to the last expiry, within limits."""
     before, after = _LEAST, _LEAST
     for token in tokens:
         for moment in (token.created_at, token.last_used_at, token.expires_at):
@@ -121,7 +129,7 @@ def worst_levels(findings: Iterable[Finding]) -> dict[AccessToken, Level]:
 
 
 def lay_out(tokens: Iterable[AccessToken], worst: Mapping[AccessToken, Level], scale: Scale) -> list[Bar]:
-    """Make a bar for each token: the worst first; among those of a level the one that ends first."""
+    """Return a bar for each token: the worst level first; within a level, the earliest expiry first."""
     bars = [_bar(token, worst.get(token), scale) for token in tokens]
     return sorted(bars, key=lambda bar: (LEVELS.index(bar.level), bar.end, bar.start))
 

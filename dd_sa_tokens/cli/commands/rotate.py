@@ -1,4 +1,4 @@
-"""`dd-sa-tokens rotate`: a new token in an old one's place, its secret handed to a command."""
+"""`dd-sa-tokens rotate`: replace a token by a new one, whose secret goes to a command."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from typing import Annotated
 import attrs
 import typer
 
+from dd_sa_tokens.cli.command import Run, ServiceAccount, Token, command
+from dd_sa_tokens.cli.exit_codes import ExitCode
+from dd_sa_tokens.cli.interrupts import run_async
+from dd_sa_tokens.cli.io.console import Messages
+from dd_sa_tokens.cli.io.formats import token_record
+from dd_sa_tokens.cli.output import AppendOption, FormatOption, OutputOption, choose_destination, open_results
+from dd_sa_tokens.cli.times import ExpiresAt, ExpiresIn, choose_expiry
+from dd_sa_tokens.cli.wording import describe
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import RotationError
 from dd_sa_tokens.models import AccessToken, CreatedToken, Secret
 
-from .changes import ExpiresAt, ExpiresIn, describe
-from .command import Run, ServiceAccount, Token, command
-from .console import Messages
-from .outcome import ExitCode
-from .output import FormatOption, OutputOption, choose_destination, open_output
-from .times import choose_expiry
-
 _CHUNK = 65536
-_END_WITHIN = 5.0  # seconds that a command has to end by itself when it is no longer wanted
-_LAST_WORDS_WITHIN = 1.0  # seconds for output that is still to come when the command has ended
+_END_WITHIN = 5.0  # seconds that an interrupted store command gets before it is killed
+_LAST_OUTPUT_WITHIN = 1.0  # seconds for output that is still in the pipe when the store command has ended
 _MASK = b"**********"
 
 
 class StoreCommandError(Exception):
-    """The command did not store the secret; the text says how it ended."""
+    """The store command did not store the secret. The text says how it ended."""
 
 
 @command
@@ -46,8 +47,7 @@ def rotate(
         str,
         typer.Option(
             metavar="CMD",
-            help="Stores the new secret, which it is given on its standard input, without a line break. It is run "
-            "without a shell; for one, give sh -c '...'. If it fails, the rotation is undone.",
+            help="Stores the new secret, its standard input. If it fails, the rotation is rolled back.",
             show_default=False,
         ),
     ],
@@ -55,30 +55,31 @@ def rotate(
     expires_in: ExpiresIn = None,
     format_name: FormatOption = None,
     output: OutputOption = None,
+    append: AppendOption = False,
 ) -> int:
-    """Replace a token by a new one of the same name and scopes, and revoke the old one once the new one is stored.
+    """Replace a token by a new one, and revoke the old one.
 
-    Prints the new token, without its secret. By default it lives as long as the old one did.
+    The new one has the same name, scopes and lifetime.
     """
     store = StoreCommand(_split(store_command), run.messages)
     client, ends = run.client(), choose_expiry(expires_at, expires_in)
-    destination = choose_destination(format_name, output)
+    destination = choose_destination(format_name, output, append=append)
 
     async def change() -> int:
-        async with client, open_output(destination, run.messages) as out:
+        async with client, open_results(destination, run.messages) as results:
             token = await _rotate(client, service_account_id, token_id, store, ends)
             run.messages.say(f"{describe(token)} has replaced {token_id}, which is revoked")
-            await out.token(token)
+            await results.write(token_record(token))
         return ExitCode.OK
 
-    return run.wait_for(change())
+    return run_async(change())
 
 
 def _split(text: str) -> list[str]:
-    """Split a command into its words as a shell would, and make sure that it can be found before anything is changed.
+    """Split a command into words like a shell, and check that its program exists, before anything is changed.
 
     Raises:
-        BadParameter: It is no command.
+        BadParameter: It is not a command.
     """
     try:
         words = shlex.split(text)
@@ -103,24 +104,24 @@ async def _rotate(
     why = failure.__cause__
     if not isinstance(why, StoreCommandError):
         raise failure
-    # The command's name and status say more than the name of our exception.
+    # The program and its status say more than the name of a Python exception.
     raise failure.with_context(message=failure.message.replace(f"store raised {type(why).__name__}", str(why)))
 
 
 @attrs.frozen
 class StoreCommand:
-    """A command that stores a secret, to be awaited with it.
+    """A command that stores a secret. It is called with the new token, and awaited.
 
     Attributes:
         words: The program and its arguments.
-        messages: Where its output goes.
+        messages: Prints what an interrupted rotation has left.
     """
 
     words: list[str]
     messages: Messages
 
     async def __call__(self, created: CreatedToken) -> None:
-        """Hand the secret over, and wait for the command's end.
+        """Give the command the secret, and wait until it ends.
 
         Raises:
             StoreCommandError: It could not be run, or its status is not 0.
@@ -130,7 +131,7 @@ class StoreCommand:
         except OSError as error:
             failure = f"{self.words[0]} could not be run: {error.strerror}"
         else:
-            status = await _see_through(process, created.key)
+            status = await _complete(process, created.key)
             if status == 0:
                 return
             failure = f"{self.words[0]} " + (
@@ -139,24 +140,24 @@ class StoreCommand:
         raise StoreCommandError(failure)
 
 
-async def _see_through(process: Process, key: Secret) -> int:
-    """Give a process the secret, pass its output on to stderr, and return its status."""
+async def _complete(process: Process, key: Secret) -> int:
+    """Give a process the secret, copy its output to standard error, and return its status."""
     assert process.stdin is not None
     assert process.stdout is not None
-    passing = asyncio.ensure_future(pass_on(process.stdout, key))
+    copying = asyncio.ensure_future(copy_masked(process.stdout, key))
     try:
-        # One that has ended already: its status says whether it wanted the secret. uvloop has an error of its own.
+        # The process may have ended already; its status says whether it needed the secret. uvloop raises RuntimeError.
         with suppress(OSError, RuntimeError):
             process.stdin.write(key.reveal().encode())
             await process.stdin.drain()
             process.stdin.close()
         status = await process.wait()
-        await asyncio.wait([passing], timeout=_LAST_WORDS_WITHIN)
+        await asyncio.wait([copying], timeout=_LAST_OUTPUT_WITHIN)
     except asyncio.CancelledError:
         await _end(process)
         raise
     finally:
-        passing.cancel()
+        copying.cancel()
     return status
 
 
@@ -169,8 +170,8 @@ async def _end(process: Process) -> None:
             process.kill()
 
 
-async def pass_on(output: StreamReader, key: Secret) -> None:
-    """Pass a command's output on to stderr as it comes, with the secret masked: some commands repeat what they read."""
+async def copy_masked(output: StreamReader, key: Secret) -> None:
+    """Copy a command's output to standard error as it comes, with the secret masked."""
     secret, held, last = key.reveal().encode(), b"", b""
     while chunk := await output.read(_CHUNK):
         text = (held + chunk).replace(secret, _MASK)
@@ -180,10 +181,10 @@ async def pass_on(output: StreamReader, key: Secret) -> None:
         held = text[len(text) - keep :]
         _write_stderr(text[: len(text) - keep])
         last = text
-    _write_stderr(held if last.endswith(b"\n") or not last else held + b"\n")  # what is said next begins a line
+    _write_stderr(held if last.endswith(b"\n") or not last else held + b"\n")  # the next message begins a line
 
 
 def _write_stderr(data: bytes) -> None:
-    with suppress(OSError, AttributeError):  # nobody reads it
+    with suppress(OSError, AttributeError):  # it is closed
         sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()

@@ -1,4 +1,4 @@
-"""The timeline of an account's tokens, drawn in text for a terminal."""
+"""The timeline of a service account's tokens as text, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from rich.console import Console
 from rich.text import Text
 
 from dd_sa_tokens.audit import Finding, Level
+from dd_sa_tokens.cli.io.printable import printable
 from dd_sa_tokens.models import AccessToken
 
-from .printable import printable
-from .timeline import LEVELS, Bar, Scale, lay_out, scale_for, worst_levels
+from .timeline import LEVELS, SIGNS, Bar, Scale, lay_out, scale_for, worst_levels
 
-_WIDEST = 140  # columns
-_WIDEST_NAME = 32
-_TICK = 12  # columns for a label on the axis
-STYLES: dict[Level | None, str] = {
-    Level.HIGH: "bold red",
-    Level.MEDIUM: "yellow",
-    Level.LOW: "cyan",
-    Level.INFO: "blue",
-    None: "green",
-}
-"""How each level looks in a terminal."""
+LONGEST_NAME = 32
+"""Columns for a token's name."""
+
+STYLES: dict[Level | None, str] = dict(zip(LEVELS, ("bold red", "yellow", "cyan", "blue", "green"), strict=True))
+"""The style of each level in a terminal."""
+
+_TICK = 12  # columns for a label of the axis
 
 
 @attrs.frozen
@@ -37,11 +33,20 @@ class _Pen:
     today: str
     before: str
     after: str
-    levels: tuple[str, ...]  # in the order of LEVELS
+    signs: dict[Level | None, str]
 
 
-_UNICODE = _Pen("━", "●", "┃", "◀", "▶", ("▲", "◆", "■", "○", "✓"))
-_ASCII = _Pen("=", "o", "|", "<", ">", ("H", "M", "L", "i", "-"))
+_UNICODE = _Pen("━", "●", "┃", "◀", "▶", SIGNS)
+_ASCII = _Pen("=", "o", "|", "<", ">", dict(zip(LEVELS, "HMLi-", strict=True)))
+
+
+def level_sign(console: Console, level: Level | None) -> str:
+    """Return the sign of a level, or a letter where the console has no such character."""
+    return _pen(console).signs[level]
+
+
+def _pen(console: Console) -> _Pen:
+    return _ASCII if console.options.ascii_only else _UNICODE
 
 
 def print_timeline(
@@ -56,24 +61,23 @@ def print_timeline(
     """Print a line for each token, the worst first: its level, its name, and a bar from its creation to its expiry.
 
     Args:
-        console: Where to print. Characters that its encoding does not have are replaced.
-        tokens: The tokens of an account.
-        findings: What an audit found; those about other tokens are left aside.
-        now: The moment to draw as today, timezone-aware.
-        scale: The time to show, where several accounts are to share one. By default that which fits the tokens.
-        limit: The most lines to print; the last one then says how many more tokens there are. `None` for all.
+        console: Where to print. Characters that its encoding lacks are replaced.
+        tokens: The tokens of a service account.
+        findings: The findings of an audit. Those about other tokens are ignored.
+        now: The moment that is drawn as today, timezone-aware.
+        scale: The part of time to show, if several service accounts share one. By default it fits the tokens.
+        limit: The most lines to print. The last line then says how many more tokens there are. `None` for all.
     """
-    pen = _ASCII if console.options.ascii_only else _UNICODE
+    pen = _pen(console)
     scale = scale or scale_for(tokens, now)
     bars = lay_out(tokens, worst_levels(findings), scale)
-    width = min(console.width, _WIDEST)
-    name_width = min(_WIDEST_NAME, width // 3)
-    bar_width = width - name_width - 4  # the level's sign, and spaces
+    name_width = min(LONGEST_NAME, console.width // 3)
+    bar_width = console.width - name_width - 4  # the sign of the level, and spaces
     indent = " " * (name_width + 3)
     for labels in _axis(scale, bar_width, pen):
         _print(console, Text(indent + labels, style="dim"))
     for bar in bars[:limit]:
-        sign = Text(f"{_sign(bar.level, pen)} ", STYLES[bar.level])
+        sign = Text(f"{pen.signs[bar.level]} ", STYLES[bar.level])
         _print(console, Text.assemble(sign, _name(bar, console, name_width), " ", _draw(bar, scale, bar_width, pen)))
     if limit is not None and len(bars) > limit:
         _print(console, Text(f"  and {len(bars) - limit} more", style="dim"))
@@ -83,10 +87,6 @@ def print_timeline(
 def _print(console: Console, line: Text) -> None:
     line.rstrip()
     console.print(line, no_wrap=True, overflow="crop")
-
-
-def _sign(level: Level | None, pen: _Pen) -> str:
-    return pen.levels[LEVELS.index(level)]
 
 
 def _name(bar: Bar, console: Console, width: int) -> Text:
@@ -103,7 +103,7 @@ def _column(place: float, width: int) -> int:
 
 
 def _draw(bar: Bar, scale: Scale, width: int, pen: _Pen) -> Text:
-    """Draw a bar; where several things meet in a column, the last use hides the end, and the end hides today."""
+    """Draw a bar. In a column with several signs, the last use hides the end, and the end hides today."""
     cells: list[tuple[str, str]] = [(" ", "")] * width
     start, end, style = _column(bar.start, width), _column(bar.end, width), STYLES[bar.level]
     cells[start : end + 1] = [(pen.life, style)] * (end + 1 - start)
@@ -118,7 +118,7 @@ def _draw(bar: Bar, scale: Scale, width: int, pen: _Pen) -> Text:
 
 
 def _axis(scale: Scale, width: int, pen: _Pen) -> list[str]:
-    """Write the labels of the axis, and above them where today is."""
+    """Return two lines: the mark of today, and the labels of the axis."""
     labels = [" "] * width
     for tick in scale.ticks(max(2, width // _TICK)):
         start = min(_column(tick.place, width), width - len(tick.label))
@@ -133,6 +133,6 @@ def _axis(scale: Scale, width: int, pen: _Pen) -> list[str]:
 def _legend(pen: _Pen) -> Text:
     parts = [Text("  ")]
     for level in LEVELS:
-        parts += [Text(_sign(level, pen), STYLES[level]), Text(f" {level or 'nothing found'}  ")]
-    parts.append(Text(f"{pen.life} made to expiry  {pen.used} last use  {pen.before}{pen.after} beyond or unknown"))
+        parts += [Text(pen.signs[level], STYLES[level]), Text(f" {level or 'nothing found'}  ")]
+    parts.append(Text(f"{pen.life} created to expiry  {pen.used} last use  {pen.before}{pen.after} beyond or unknown"))
     return Text.assemble(*parts)

@@ -1,5 +1,5 @@
 "use strict";
-// Makes the table of tokens sortable; the page reads without it.
+// Makes the table of tokens sortable. The page can be read without it.
 const table = document.getElementById("all");
 const body = table.tBodies[0];
 const ranks = new Map(["high", "medium", "low", "info", "fine"].map((level, rank) => [level, rank]));
