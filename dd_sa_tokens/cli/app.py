@@ -34,7 +34,7 @@ def run() -> None:
     """Run the command that the arguments name, and exit with its status."""
     # Without a handler, Python prints the library's warnings. A command prints its own messages.
     logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
         with suppress(AttributeError):  # a replacement in a test may not have it
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - a TextIOWrapper has it
@@ -49,7 +49,7 @@ def run() -> None:
     sys.exit(code)
 
 
-def _fill_standard_descriptors() -> None:
+def fill_standard_descriptors() -> None:
     """Open the null device where standard input, output or error is closed, so that no socket gets its number."""
     for number in range(3):
         try:

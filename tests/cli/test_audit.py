@@ -1,4 +1,4 @@
-"""`dd-sa-tokens audit` and the demo's report, as real processes against a fake Datadog in the test's loop."""
+"""`dd-sa-tokens audit` and the demo's report, as real processes against a fake server in the test's loop."""
 
 import asyncio
 import csv
@@ -17,9 +17,8 @@ from support.command_line import EXECUTABLE, MODULE, ROOT, Done, Terminal, envir
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import DEFAULT_RULES, audit_tokens
-from dd_sa_tokens.cli.audited import COLUMNS, carry_out, flat
+from dd_sa_tokens.cli.report.audit_result import COLUMNS, finding_record, run_audit
 from dd_sa_tokens.testing import FakeDatadog
-from dd_sa_tokens.testing._accounts import RefusedError
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -28,7 +27,7 @@ HOSTILE = ("\x1b[31mred\x1b[0m", '=HYPERLINK("https://x.example")', "<script>ale
 
 
 def token(token_id: str, **fields: object) -> AccessToken:
-    """Make a token about which there is nothing to say."""
+    """Make a token without findings."""
     good = {"name": token_id, "scopes": ("a_read",), "created_at": NOW - 10 * DAY, "last_used_at": NOW - 5 * DAY}
     return AccessToken(id=token_id, **(good | {"expires_at": NOW + 100 * DAY} | fields))
 
@@ -46,7 +45,7 @@ TOKENS = [
 
 @pytest.fixture
 async def datadog() -> AsyncIterator[FakeDatadog]:
-    """A fake Datadog with a token of each level in its account, and another account."""
+    """A fake server with a token of each level in its account, and a second account."""
     async with FakeDatadog(tokens=TOKENS) as fake:
         yield fake
 
@@ -68,13 +67,13 @@ WORST_FIRST = [("admin-scopes", "boss"), ("expires-soon", "soon"), ("expired", "
 
 
 async def test_jsonl_is_what_a_pipe_gets(datadog):
-    """Without a terminal each finding is a flat JSON object on a line, the worst first, and stderr is silent."""
+    """Without a terminal each finding is a flat JSON object on a line, the worst first, and stderr is empty."""
     done = await audit(datadog)
     tokens = [one for one in datadog.tokens if one.service_account_id == datadog.service_account_id]
     assert (done.code, done.err) == (0, "")
     assert found(done.out) == WORST_FIRST
     items = [json.loads(line) for line in done.out.splitlines()]
-    assert items == [flat(one) for one in audit_tokens(tokens, now=NOW)]
+    assert items == [finding_record(one) for one in audit_tokens(tokens, now=NOW)]
     assert tuple(items[0]) == COLUMNS
     assert items[1] | {"reason": "", "advice": ""} == {
         "level": "medium",
@@ -108,11 +107,11 @@ async def test_json_and_csv_hold_the_same(datadog):
 
 
 async def test_table_has_counts_timeline_and_findings(datadog):
-    """The table begins with counts, draws a line for each token, and says what was found and what to do."""
+    """The table has counts that name what they count, a line for each token, and the findings with advice."""
     done = await audit(datadog, "--format", "table", COLUMNS="100")
     lines = done.out.splitlines()
     assert lines[0] == "5 tokens of 1 service account, as of 2026-06-01 12:00 UTC: 4 findings"
-    assert lines[1].split("   ") == ["▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"]
+    assert lines[1].split("   ") == ["Tokens by their worst finding:", "▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"]
     assert [line.split()[1] for line in lines if "━" in line and "made to expiry" not in line] == [
         *("boss", "soon", "gone", "writer", "fine"),
     ]
@@ -129,7 +128,7 @@ async def test_table_has_counts_timeline_and_findings(datadog):
 
 
 async def test_html_goes_to_a_pipe(datadog):
-    """The page is written to a pipe where it is asked for."""
+    """`--format html` writes the page to a pipe."""
     done = await audit(datadog, "--format", "html")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("<!doctype html>")
@@ -144,10 +143,10 @@ async def test_html_is_chosen_by_suffix_and_replaces_the_file_as_a_whole(datadog
     file.chmod(0o640)
     with file.open() as reader:
         done = await audit(datadog, "--output", str(file))
-        assert reader.read() == "before"  # who had it open has the old one, not half of a new one
+        assert reader.read() == "before"  # a reader that has it open reads the old text
     assert (done.code, done.out) == (0, "")
     assert f"{file}: 5 tokens of 1 service account" in done.err
-    assert "(1 high, 1 medium, 1 low, 1 info, 1 without findings)" in done.err
+    assert "4 findings; tokens by their worst finding: 1 high, 1 medium, 1 low, 1 info, 1 without findings" in done.err
     assert file.read_text().startswith("<!doctype html>")
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["Report.HTML"]
@@ -155,7 +154,7 @@ async def test_html_is_chosen_by_suffix_and_replaces_the_file_as_a_whole(datadog
 
 @pytest.mark.parametrize(("name", "begins"), [("x.jsonl", '{"level"'), ("x.json", "[\n"), ("x.csv", "level,rule")])
 async def test_files_are_replaced_not_added_to(datadog, tmp_path, name, begins):
-    """A second audit takes the place of the first one, in JSON lines, too."""
+    """A second audit replaces the file of the first one, in JSON lines as well."""
     file = tmp_path / name
     await audit(datadog, "--output", str(file))
     first = file.read_text()
@@ -165,7 +164,7 @@ async def test_files_are_replaced_not_added_to(datadog, tmp_path, name, begins):
 
 
 async def test_an_audit_that_fails_leaves_the_file(datadog, tmp_path):
-    """Where no account could be read, the file of the last audit stays as it is."""
+    """If no account can be read, the file of the last audit is unchanged."""
     file = tmp_path / "report.html"
     file.write_text("before")
     done = await run(datadog, "audit", "nope", "--output", str(file))
@@ -174,7 +173,7 @@ async def test_an_audit_that_fails_leaves_the_file(datadog, tmp_path):
 
 
 async def test_a_terminal_gets_a_table_and_no_html(datadog):
-    """On a terminal the table is the default; a page of HTML is refused, with a hint."""
+    """A terminal gets a table by default; a page of HTML is refused, with a hint."""
     words = (EXECUTABLE, "audit", datadog.service_account_id, *AT, "--base-url", datadog.url)
 
     def show(*more: str) -> tuple[int, str]:
@@ -187,11 +186,11 @@ async def test_a_terminal_gets_a_table_and_no_html(datadog):
     assert "\x1b[1;31m▲" in text
     code, text = await asyncio.to_thread(show, "--format", "html")
     assert code == 2
-    assert "give --output report.html" in " ".join(re.sub(r"\x1b\[[\d;]*m|│", "", text).split())
+    assert "give --output report.html" in " ".join(text.split())
 
 
 async def test_long_lists_are_cut_on_a_terminal_only():
-    """A terminal shows the first of many, and says how many more there are and where; a pipe gets all."""
+    """A terminal gets the first findings and the number of the others; a pipe gets all."""
     async with FakeDatadog(tokens=[token(f"t{n}", expires_at=None) for n in range(20)]) as fake:
         words = (EXECUTABLE, "audit", fake.service_account_id, *AT, "--base-url", fake.url)
 
@@ -237,7 +236,7 @@ async def test_hostile_names_are_harmless(columns):
     [("info", "5555"), ("low", "0555"), ("medium", "0055"), ("high", "0005")],
 )
 async def test_exit_code_5(level, codes):
-    """With `--fail-on` the code is 5 where something of that level or worse was found, and 0 where it is less bad."""
+    """With `--fail-on` the code is 5 for a finding of that level or a worse one, and 0 otherwise."""
     got = ""
     for name in ("writer", "gone", "soon", "boss"):
         only = [one for one in TOKENS if one.id == name]
@@ -250,7 +249,7 @@ async def test_exit_code_5(level, codes):
 
 
 async def test_exit_code_5_of_the_executable(datadog):
-    """The process ends with 5 and says why; without `--fail-on` findings are no failure."""
+    """The process ends with 5 and prints the reason; without `--fail-on` it ends with 0."""
     done = await audit(datadog, "--fail-on", "medium")
     assert (done.code, done.err) == (5, "dd-sa-tokens: 2 findings of level medium or worse\n")
     assert (await audit(datadog)).code == 0
@@ -264,8 +263,8 @@ async def test_exit_code_5_of_the_executable(datadog):
         (("--expiring-within", "100d"), "expires-soon", ["fine", "writer", "soon", "boss"]),
         (("--unused-for", "5d"), "unused", []),
         (("--unused-for", "119h"), "unused", ["fine", "writer", "soon", "boss"]),
-        (("--broad-scopes", "1"), "many-scopes", []),
-        (("--broad-scopes", "0"), "many-scopes", ["fine", "writer", "soon", "boss"]),
+        (("--many-scopes", "1"), "many-scopes", []),
+        (("--many-scopes", "0"), "many-scopes", ["fine", "writer", "soon", "boss"]),
         (("--now", "2026-06-21T14:00:00+02:00"), "expired", ["gone", "soon"]),
         (("--now", "2026-06-21T13:59:59+02:00"), "expired", ["gone"]),
         (("--now", "2027-06-01"), "expired", ["fine", "writer", "gone", "soon", "boss"]),
@@ -275,7 +274,7 @@ async def test_exit_code_5_of_the_executable(datadog):
     ids=" ".join,
 )
 async def test_thresholds(datadog, words, rule, ids):
-    """Each threshold is taken as it is given, and so is the moment to judge from."""
+    """Each threshold and the moment to judge from are used as given."""
     for name in ("jsonl", "table", "html"):
         done = await within(datadog, "audit", datadog.service_account_id, *AT, *words, "--format", name)
         assert done.code == 0, done.err
@@ -289,7 +288,7 @@ async def test_thresholds(datadog, words, rule, ids):
         (),
         ("sa", "--expiring-within", "30"),
         ("sa", "--unused-for", "0d"),
-        ("sa", "--broad-scopes", "-1"),
+        ("sa", "--many-scopes", "-1"),
         ("sa", "--now", "soon"),
         ("sa", "--now", "9999-12-31T23:59:59-12:00"),
         ("sa", "--now", "0001-01-01T00:00:00+12:00"),
@@ -302,7 +301,7 @@ async def test_thresholds(datadog, words, rule, ids):
     ids=ascii,
 )
 async def test_exit_code_2_for_usage(datadog, words):
-    """What cannot be meant ends with code 2, before anything is sent or written."""
+    """Invalid usage ends with code 2, before anything is sent or written."""
     done = await within(datadog, "audit", *words)
     assert (done.code, done.out, datadog.requests) == (2, "", 0)
     assert done.err
@@ -312,7 +311,7 @@ async def test_exit_code_2_for_usage(datadog, words):
 
 
 async def test_several_accounts_are_one_report(datadog):
-    """Accounts are read together, each once, and the worst finding of all of them comes first."""
+    """Each account is read once, and the worst finding of all accounts comes first."""
     done = await audit(datadog, "b", "b")
     assert found(done.out) == [*WORST_FIRST[:2], ("expires-soon", "b-soon"), *WORST_FIRST[2:]]
     assert datadog.requests == 2
@@ -324,7 +323,7 @@ async def test_several_accounts_are_one_report(datadog):
 
 
 async def test_an_account_that_fails_does_not_stop_the_others(datadog):
-    """It is said on stderr and in the report, the code is 1, and the others are reported; 5 goes before 1."""
+    """Its error is on stderr and in the report, the code is 1, and the others are reported; code 5 precedes 1."""
     done = await audit(datadog, "nope")
     assert (done.code, found(done.out)) == (1, WORST_FIRST)
     assert "404 Not Found" in done.err
@@ -335,25 +334,19 @@ async def test_an_account_that_fails_does_not_stop_the_others(datadog):
     assert (await audit(datadog, "nope", "--fail-on", "high")).code == 5
 
 
-async def test_half_an_account_is_no_account(monkeypatch):
-    """An account whose second page cannot be read is not reported as if its first one were all."""
+async def test_a_partly_read_account_is_left_out():
+    """An account whose second page cannot be read is not reported as if its first page were all."""
     tokens = [token(f"t{n}", expires_at=None) for n in range(101)]
     async with FakeDatadog(tokens=[*tokens, token("b-soon", expires_at=None, service_account_id="b")]) as fake:
-        answer = fake._accounts.list
-
-        def refuse(account_id, query):
-            if query.get("page[number]", "0") != "0":
-                raise RefusedError(400, "no such page")
-            return answer(account_id, query)
-
-        monkeypatch.setattr(fake._accounts, "list", refuse)
-        done = await audit(fake, "b")
+        fake.fail_next(2, stall=0.0)  # the first page of each account is answered
+        fake.fail_next(1, status=400)
+        done = await audit(fake, "b", "--concurrency", "1")
     assert (done.code, found(done.out)) == (1, [("never-expires", "b-soon")])
     assert "400 Bad Request" in done.err
 
 
 async def test_exit_code_3_where_all_are_refused(datadog):
-    """With keys that are refused the code is 3, one line says what to do, and nothing is written."""
+    """With refused keys the code is 3, one line has advice, and nothing is written."""
     done = await audit(datadog, "b", DD_API_KEY="0" * 32)
     assert (done.code, done.out) == (3, "")
     assert "Check DD_API_KEY and DD_APP_KEY" in done.err
@@ -367,7 +360,7 @@ async def test_exit_code_4_without_an_answer(datadog):
 
 @pytest.mark.parametrize("tokens", [[], [token("fine")]], ids=["no tokens", "nothing wrong"])
 async def test_nothing_found(tokens):
-    """Where nothing was found each format is a document nevertheless, and it is said."""
+    """Without findings each format is still a document, and a message says so."""
     async with FakeDatadog(tokens=tokens) as fake:
         done = [await audit(fake, "--format", name) for name in ("jsonl", "json", "csv", "table", "html")]
         failing = await audit(fake, "--fail-on", "info")
@@ -378,10 +371,10 @@ async def test_nothing_found(tokens):
     assert "Nothing was found." in done[4].out
 
 
-def test_tokens_without_an_owner_belong_to_the_account_that_was_asked():
-    """Where the API does not say whose a token is, tokens of different accounts do not share a name."""
+def test_tokens_without_an_account_belong_to_the_one_that_was_read():
+    """Tokens that do not name their account belong to the one that was read, so accounts are not mixed."""
     one, other = (attrs.evolve(token("x", name="same"), id=name) for name in "ab")
-    done = carry_out({"one": [one], "other": [other]}, now=NOW, rules=DEFAULT_RULES)
+    done = run_audit({"one": [one], "other": [other]}, now=NOW, rules=DEFAULT_RULES)
     assert done.findings == []
     assert [tokens[0].service_account_id for tokens in done.accounts.values()] == ["one", "other"]
 
@@ -397,25 +390,26 @@ def demo(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo_writes_a_report(tmp_path):
-    """`demo --report` writes the page, says where, on one line, and how many tokens have each level."""
+    """`demo --report` writes the page, and prints its path and the number of tokens of each level."""
     file = tmp_path / "a report [of mine].html"
     done = demo("--report", str(file))
     assert done.returncode == 0, done.stderr
     html = file.read_text()
     assert html.count('<tr id="t') == 60
     assert f"\n{'Report':<24}{file}\n" in done.stdout
-    levels = re.search(r"\nAudit +(.*)\n", done.stdout)
+    levels = re.search(r"\nTokens by worst finding +(.*)\n", done.stdout)
     assert levels is not None
     assert sum(map(int, re.findall(r"\d+", levels[1]))) == 60
     for number, level in re.findall(r"(\d+) (\w+)", levels[1].replace("without findings", "without")):
         assert re.search(rf"<b>{number}</b> <span>. {level}", html)
 
 
-def test_the_demo_looks_first_whether_it_can_write():
-    """A report that cannot be written is a usage error, before anything is fetched."""
-    done = demo("--report", "/nonexistent/report.html")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--report" in done.stderr
+def test_the_demo_opens_its_report_first():
+    """A report that cannot be written, or has another suffix, is a usage error, before anything is fetched."""
+    for name in ("/nonexistent/report.html", "report.csv"):
+        done = demo("--report", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--report" in done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["audit"], ["demo"], ["list"]], ids=" ".join)
@@ -426,5 +420,5 @@ def test_help_does_not_import_the_template_engine(words):
         cwd=ROOT, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "dd_sa_tokens.cli.report" in modules
+    assert "dd_sa_tokens.cli.report.html" in modules
     assert not {name for name in modules if name.split(".")[0] in {"jinja2", "markupsafe"}}

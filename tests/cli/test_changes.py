@@ -13,8 +13,8 @@ import pytest
 from support.command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
 
 from dd_sa_tokens import AccessToken, Secret, TokensClient
-from dd_sa_tokens.cli.formats import flat
-from dd_sa_tokens.cli.rotate import pass_on
+from dd_sa_tokens.cli.io.formats import token_record
+from dd_sa_tokens.cli.commands.rotate import copy_masked
 from dd_sa_tokens.testing import FakeDatadog
 
 ESCAPE = "\x1b[31m"
@@ -68,7 +68,7 @@ async def test_create_as_json(datadog):
     done = await change(datadog, "create", *args)
     item = json.loads(done.out)
     key = item.pop("key")
-    assert item == flat(datadog.tokens[-1])
+    assert item == token_record(datadog.tokens[-1])
     assert item["expires_at"] == "2027-03-01T12:00:00Z"
     assert await works(datadog, key)
     assert key not in done.err
@@ -132,7 +132,7 @@ async def test_update_prints_the_token_as_it_is_now(datadog):
     assert done.code == 0, done.err
     assert done.out.splitlines()[1].startswith("t1,'=b,")
     done = await change(datadog, "update", "t1", "--scope", "x", "--scope", "y")
-    assert json.loads(done.out) == flat(datadog.tokens[1])
+    assert json.loads(done.out) == token_record(datadog.tokens[1])
     assert (datadog.tokens[1].name, datadog.tokens[1].scopes) == ("=b", ("x", "y"))
     assert (await change(datadog, "update", "nope", "--name", "x")).code == 1
     assert (await change(datadog, "update", "t1")).code == 2
@@ -201,7 +201,7 @@ async def test_rotate_hands_the_secret_to_a_command(datadog, tmp_path):
     assert done.code == 0, done.err
     assert re.fullmatch(r"ddsat_\w+", secret)
     assert await works(datadog, secret)
-    assert json.loads(done.out) == flat(datadog.tokens[-1])
+    assert json.loads(done.out) == token_record(datadog.tokens[-1])
     assert "t1" not in datadog.token_ids
     assert "stored **********\n" in done.err
     assert "has replaced t1, which is revoked" in done.err
@@ -250,9 +250,9 @@ async def test_rotate_interrupted_while_storing(datadog, tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 async def test_masking_does_not_depend_on_pieces(size, capfdbinary, monkeypatch):
     """The secret is masked however the output is cut into pieces, and all the rest is passed on as it is."""
-    monkeypatch.setattr("dd_sa_tokens.cli.rotate._CHUNK", size)
+    monkeypatch.setattr("dd_sa_tokens.cli.commands.rotate._CHUNK", size)
     output = asyncio.StreamReader()
     output.feed_data(b"ab abc abcabcd\x00\nabcabcabcd abc")
     output.feed_eof()
-    await pass_on(output, Secret("abcabcd"))
+    await copy_masked(output, Secret("abcabcd"))
     assert capfdbinary.readouterr().err == b"ab abc **********\x00\nabc********** abc\n"

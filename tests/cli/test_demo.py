@@ -1,4 +1,4 @@
-"""The command line's entry point and its demo, mostly as a user meets them: as a process of their own."""
+"""The entry point of the command line and its demo, mostly as a process of their own."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,16 @@ from typer.testing import CliRunner
 
 from dd_sa_tokens import RateLimit, RetryPolicy, TokensClient, cli
 from dd_sa_tokens.__main__ import main
-from dd_sa_tokens.cli import app, demo, progress
-from dd_sa_tokens.cli.console import Messages
+from dd_sa_tokens.cli import app
+from dd_sa_tokens.cli.io import progress
+from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.testing import FakeDatadog
+
+demo = import_module("dd_sa_tokens.cli.commands.demo")
 
 SMALL = ("--tokens", "60", "--limit", "50", "--period", "1")
 CANARY = "canary-0123456789abcdef"
-# What a user's shell may hold, and what would end the demo with an error if it were read.
+# A user's shell may have these. The demo would fail if it read them.
 SHELL = {"DD_API_KEY": CANARY, "DD_APP_KEY": CANARY, "DD_ACCESS_TOKEN": CANARY, "DD_SITE": f"{CANARY}.example.com"}
 
 
@@ -71,11 +75,11 @@ def small() -> subprocess.CompletedProcess[str]:
     return run("demo", *SMALL)
 
 
-def test_explains_itself_first(small):
-    """Before anything else the demo says where the pretend Datadog is, what it holds and what it allows."""
+def test_the_introduction_comes_first(small):
+    """First the demo says where the fake Datadog server is, what it holds and what it allows."""
     first = re.sub(r"\s+", " ", small.stderr)
     assert re.match(
-        r"A pretend Datadog on this machine \(http://127\.0\.0\.1:\d+\) "
+        r"A fake Datadog server on this machine \(http://127\.0\.0\.1:\d+\) "
         r"holds 60 tokens and allows 50 requests per 1 s\.",
         first,
     )
@@ -89,17 +93,17 @@ def test_summary_counts_everything(small):
     assert rows["Failed"] == "0"
     assert rows["Requests"] == "60"
     assert rows["Retries"] == "0"
-    assert rows["429s met"] == "0"
+    assert rows["429 responses"] == "0"
 
 
-def test_time_is_close_to_the_least(small):
-    """The time taken is not below what the quota allows at least, and not far above it."""
+def test_time_is_close_to_the_minimum(small):
+    """The time is not below the theoretical minimum of the rate limit, and not far above it."""
     rows = summary(small.stdout)
-    took, least = (float(rows[label].split()[0]) for label in ("Time", "Least the quota allows"))
+    took, least = (float(rows[label].split()[0]) for label in ("Time", "Theoretical minimum"))
     assert 0 < least <= 1.0
     assert least <= took + 0.01
     assert took < least + 5.0
-    assert "(request number 60 may not go sooner)" in rows["Least the quota allows"]
+    assert "(the rate limit admits request 60 no earlier)" in rows["Theoretical minimum"]
 
 
 def test_table_shows_the_first_tokens(small):
@@ -116,55 +120,55 @@ def test_table_shows_the_first_tokens(small):
 
 
 def test_plain_lines_without_a_terminal(small):
-    """Where nobody watches, progress is plain lines on stderr; stdout has the results only, and no escapes."""
+    """Without a terminal, progress is plain lines on stderr; stdout has only the results, and no escapes."""
     assert "\x1b" not in small.stdout + small.stderr
     assert "━" not in small.stderr
-    progress = [line for line in small.stderr.splitlines() if re.match(r"\d+/60 tokens, quota ", line)]
-    assert progress[-1].startswith("60/60 tokens, quota ")
+    progress = [line for line in small.stderr.splitlines() if re.match(r"\d+/60 tokens, rate limit ", line)]
+    assert progress[-1].startswith("60/60 tokens, rate limit ")
     assert "/60 tokens" not in small.stdout
 
 
 def test_keys_of_the_environment_are_left_alone(small):
-    """Keys and site of the user's shell are neither needed nor used nor shown."""
+    """The keys and the site of the environment are not needed, not used and not shown."""
     assert small.returncode == 0
     assert CANARY not in small.stdout + small.stderr
 
 
 def test_forced_colour_makes_no_bar_in_a_pipe():
-    """FORCE_COLOR colours what goes into a pipe, but a bar would only fill it with redraws."""
+    """FORCE_COLOR colors the text in a pipe, but draws no bar there."""
     result = run("demo", *SMALL, FORCE_COLOR="1")
-    assert "━━ quota" not in result.stderr
-    assert "60/60 tokens, quota " in result.stderr
+    assert "━━ rate limit" not in result.stderr
+    assert "60/60 tokens, rate limit " in result.stderr
 
 
-def test_faults_are_mended():
-    """With requests that fail by script every token is still fetched, and each of them costs one request more."""
+def test_faults_are_retried():
+    """With scripted faults every token is still fetched, and each fault costs one more request."""
     result = run("demo", *SMALL, "--faults", "10")
     rows = summary(result.stdout)
     assert result.returncode == 0, result.stderr
     assert rows["Fetched"] == "60 of 60"
-    requests, rejected = int(rows["Requests"].split()[0]), int(rows["429s met"])
+    requests, rejected = int(rows["Requests"].split()[0]), int(rows["429 responses"])
     assert requests - rejected == 60 + demo.fault_count(60, 10)
     assert int(rows["Retries"]) > 0
-    assert "10% of the requests are made to fail" in result.stderr
+    assert "10% of the requests fail" in result.stderr
     assert "Traceback" not in result.stderr
     assert "GET /api" not in result.stderr  # the library's log of retries
 
 
 def test_terminal_shows_a_bar():
-    """In a terminal there is a bar that is redrawn in place, with the quota and a countdown, and no key anywhere."""
+    """A terminal gets a bar that is redrawn in place, with the rate limit and a countdown, and no key."""
     screen = terminal("demo", "--tokens", "101", "--limit", "50", "--period", "1")
     assert screen.end() == 0
-    assert re.search(r"101/101 tokens .*━+.* quota \d+/50 left", screen.text)
+    assert re.search(r"101/101 tokens .*━+.* rate limit \d+/50 left", screen.text)
     assert "\x1b[2K" in screen.text
-    countdown = set(re.findall(r"quota 0/50 left, next window in (\d\.\d) s", screen.text))
+    countdown = set(re.findall(r"rate limit 0/50 left, next window in (\d\.\d) s", screen.text))
     assert len(countdown) >= 3
     assert CANARY not in screen.text
     assert not re.search("api.?key|authorization|bearer", screen.text, re.IGNORECASE)
 
 
 def test_no_color_is_honoured():
-    """With NO_COLOR set the terminal gets a bar without colours."""
+    """With NO_COLOR the terminal gets a bar without colors."""
     screen = terminal("demo", *SMALL, NO_COLOR="1")
     assert screen.end() == 0
     assert "━" in screen.text
@@ -175,7 +179,7 @@ def test_dumb_terminal_gets_lines():
     """A terminal that cannot move its cursor gets plain lines."""
     screen = terminal("demo", *SMALL, TERM="dumb")
     assert screen.end() == 0
-    assert "60/60 tokens, quota " in screen.text
+    assert "60/60 tokens, rate limit " in screen.text
     assert "\x1b" not in screen.text
 
 
@@ -206,15 +210,15 @@ def test_ctrl_c_ends_it_quietly():
     ids=" ".join,
 )
 def test_bad_options_are_usage_errors(options):
-    """Options out of range end with code 2 and name the option, before anything is started."""
+    """An option out of range ends with code 2 and names the option, before anything is started."""
     result = CliRunner().invoke(app, ["demo", *options])
     assert result.exit_code == 2
     assert options[0] in re.sub(r"\x1b\[[\d;]*m", "", result.stderr)
-    assert "pretend" not in result.output
+    assert "fake Datadog" not in result.output
 
 
 def test_failures_are_reported():
-    """Tokens that could not be fetched are counted, the first of them named on stderr, and the exit code is 1."""
+    """Tokens that failed are counted, the first are named on stderr, and the exit code is 1."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "TokensClient", partial(TokensClient, retry=RetryPolicy(max_attempts=1)))
         result = CliRunner().invoke(app, ["demo", "--tokens", "40", "--faults", "20"], env={"COLUMNS": "80"})
@@ -225,8 +229,8 @@ def test_failures_are_reported():
     assert len(re.findall("get_token, service account", result.stderr)) == min(int(rows["Failed"]), 3)
 
 
-def test_its_own_keys_are_not_shown(monkeypatch):
-    """Not even the pretend Datadog's keys appear in what the demo prints."""
+def test_the_keys_of_the_fake_server_are_not_shown(monkeypatch):
+    """The keys of the fake Datadog server do not appear in the output of the demo either."""
     made = []
 
     class Spy(FakeDatadog):
@@ -250,14 +254,14 @@ def test_without_the_extra(without, library):
     assert result.returncode == 2
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
-    assert 'pip install "dd-sa-tokens[cli]"' in result.stderr
+    assert "pip install '.[cli]'" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("broken", "code"), [({}, 0), ({"rich": None}, 2), ({"typer": None}, 2)], ids=["all there", "no rich", "no typer"]
 )
 def test_main_exits_with_the_code(monkeypatch, capsys, broken, code):
-    """The entry point ends with the command's code, or with 2 where a library that it needs cannot be imported."""
+    """The entry point ends with the command's code, or with 2 if a library that it needs cannot be imported."""
     monkeypatch.setattr(logging.getLogger("dd_sa_tokens"), "handlers", [])
     monkeypatch.setattr(sys, "argv", ["dd-sa-tokens", "--version"])
     for library, module in broken.items():
@@ -265,11 +269,11 @@ def test_main_exits_with_the_code(monkeypatch, capsys, broken, code):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == code
-    assert ("dd-sa-tokens[cli]" in capsys.readouterr().err) == bool(code)
+    assert ("pip install '.[cli]'" in capsys.readouterr().err) == bool(code)
 
 
 def test_ctrl_c_while_starting(monkeypatch):
-    """Ctrl-C that comes before a command runs ends it with code 130, too."""
+    """Ctrl-C before a command runs ends with code 130."""
 
     def interrupted():
         raise KeyboardInterrupt
@@ -281,21 +285,21 @@ def test_ctrl_c_while_starting(monkeypatch):
 
 
 def test_without_uvloop(without):
-    """uvloop is used where it is installed and not missed where it is not."""
+    """The command line works without uvloop."""
     result = run("demo", "--tokens", "5", PYTHONPATH=without("uvloop"))
     assert result.returncode == 0, result.stderr
     assert summary(result.stdout)["Fetched"] == "5 of 5"
 
 
 def test_import_is_light():
-    """Importing the command line does not import jinja2, which only reports need."""
+    """Importing the command line does not import jinja2, which only pages need."""
     code = "import sys, dd_sa_tokens.cli; print('jinja2' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
 
 def test_version_and_help():
-    """`--version` says the version, and no command at all shows the help."""
+    """`--version` prints the version, and no arguments print the help."""
     assert re.fullmatch(r"dd-sa-tokens \d+\.\d+\S*\n", run("--version").stdout)
     bare = run()
     assert bare.returncode == 2
@@ -318,13 +322,13 @@ def test_version_and_help():
     ],
 )
 def test_least_seconds(start, requests, expected):
-    """The last request's window begins at a multiple of the period; 100 requests per 5 s."""
+    """The window of the last request begins at a multiple of the period; 100 requests per 5 s."""
     assert demo.least_seconds(start, requests, 100, 5.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("start", [1_790_000_000.0, 1_790_000_000.3, 1_790_000_001.999])
 def test_least_seconds_agrees_with_a_count_by_hand(start):
-    """Counting requests off window by window gives the same moment, for any number of them."""
+    """Counting requests window by window gives the same moment, for any number of requests."""
     limit, period = 7, 2.0
     moment, left = start, limit
     for requests in range(1, 40):
@@ -338,21 +342,21 @@ def test_least_seconds_agrees_with_a_count_by_hand(start):
     ("tokens", "percent", "expected"), [(300, 0, 0), (90, 10, 10), (60, 50, 60), (10, 90, 90), (1, 10, 0)]
 )
 def test_fault_count(tokens, percent, expected):
-    """The faults are so many per cent of all requests, the faulty ones included."""
+    """The faults are the given percentage of all requests, themselves included."""
     assert demo.fault_count(tokens, percent) == expected
 
 
 @pytest.mark.parametrize(
     ("rate", "more", "expected"),
     [
-        (None, True, "quota not known yet"),
-        (RateLimit(), True, "quota not known yet"),
-        (RateLimit(limit=100, remaining=57, reset=3.14), True, "quota 57/100 left"),
-        (RateLimit(limit=100, remaining=0, reset=3.14), True, "quota 0/100 left, next window in 3.1 s"),
-        (RateLimit(limit=100, remaining=0), True, "quota 0/100 left"),
-        (RateLimit(limit=100, remaining=0, reset=3.14), False, "quota 0/100 left"),
+        (None, True, "rate limit not known yet"),
+        (RateLimit(), True, "rate limit not known yet"),
+        (RateLimit(limit=100, remaining=57, reset=3.14), True, "rate limit 57/100 left"),
+        (RateLimit(limit=100, remaining=0, reset=3.14), True, "rate limit 0/100 left, next window in 3.1 s"),
+        (RateLimit(limit=100, remaining=0), True, "rate limit 0/100 left"),
+        (RateLimit(limit=100, remaining=0, reset=3.14), False, "rate limit 0/100 left"),
     ],
 )
-def test_quota_text(rate, more, expected):
-    """What is left is always told, the wait for the next window only where there is one."""
-    assert progress.quota_text(rate, more=more) == expected
+def test_rate_limit_text(rate, more, expected):
+    """The text always has what is left, and the wait for the next window only if there is one."""
+    assert progress.rate_limit_text(rate, more=more) == expected

@@ -15,7 +15,7 @@ import pytest
 from support.command_line import EXECUTABLE, MODULE, Done, Process, Terminal, keys, run, until, within
 
 from dd_sa_tokens import AccessToken
-from dd_sa_tokens.cli.formats import flat
+from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.testing import FakeDatadog
 
 HOSTILE = (
@@ -69,7 +69,7 @@ async def get(datadog: FakeDatadog, *args: str, **options: str) -> Done:
 
 def same(items: list[dict[str, object]], datadog: FakeDatadog) -> bool:
     """Tell whether items are the fake's tokens, in whatever order."""
-    wanted = {token.id: flat(token) for token in datadog.tokens}
+    wanted = {token.id: token_record(token) for token in datadog.tokens}
     return len(items) == len(wanted) and {str(item["id"]): item for item in items} == wanted
 
 
@@ -192,7 +192,7 @@ async def test_exit_code_0_although_an_id_is_given_twice(datadog):
         ("x", "--site", "example.com"),
         ("x", "--timeout", "nan"),
         ("x", "--concurrency", "0"),
-        ("x", "--quota-reserve", "1"),
+        ("x", "--rate-limit-reserve", "1"),
     ],
     ids=" ".join,
 )
@@ -235,12 +235,13 @@ async def test_exit_code_3_for_keys_that_are_refused(datadog):
 
 
 async def test_exit_code_3_only_where_all_are_refused(datadog):
-    """403 for all of a few IDs is code 3, with the permission that is needed; for some of them it is code 1."""
+    """403 for all IDs is code 3, with the text of the error and no advice about keys; for some IDs it is code 1."""
     ids = datadog.token_ids[:3]
     datadog.fail_next(3, status=403)
     done = await within(datadog, "get", datadog.service_account_id, *ids)
     assert done.code == 3
-    assert "service_account_write" in done.err
+    assert "403" in done.err
+    assert "Organization Settings" not in done.err
     assert [json.loads(line)["error"]["status"] for line in done.out.splitlines()] == [403] * 3
     datadog.fail_next(2, status=403)
     done = await within(datadog, "get", datadog.service_account_id, *ids)
@@ -375,11 +376,11 @@ async def test_resume_tries_again_what_failed(datadog, tmp_path):
     "text", ["id,name\nx,y\n", "[]\n", '[\n{"id": "x"}\n]\n', "a secret without a line break", "\x00\x01\n", "5\n{"]
 )
 async def test_a_file_of_something_else_is_left_alone(datadog, tmp_path, text):
-    """A file that holds no JSON lines is refused with code 2, and not touched, with or without --resume."""
+    """A file of something else is refused with code 2, and unchanged, by --append and --resume."""
     file = tmp_path / "x.jsonl"
     file.write_text(text)
-    for more in ((), ("--resume",)):
-        done = await within(datadog, "get", datadog.service_account_id, "x", "--output", str(file), *more)
+    for more in ("--append", "--resume"):
+        done = await within(datadog, "get", datadog.service_account_id, "x", "--output", str(file), more)
         assert (done.code, file.read_text(), datadog.requests) == (2, text, 0)
         assert "line 1" in done.err
 
@@ -398,15 +399,48 @@ async def test_two_runs_do_not_share_a_file(datadog, tmp_path):
     assert (await process.end()).code == 130
 
 
-async def test_without_resume_lines_are_appended(datadog, tmp_path):
-    """Without --resume a jsonl file grows, which is said; a later --resume sees to one line for each ID."""
-    file, first = tmp_path / "x.jsonl", datadog.token_ids[0]
-    args = ("get", datadog.service_account_id, first, first, "--output", str(file))
-    assert (await within(datadog, *args)).err == ""
-    assert "x.jsonl holds 1 tokens already" in (await within(datadog, *args)).err
-    assert ids_of(file) == [first, first]
-    await within(datadog, *args, "--resume")
-    assert ids_of(file) == [first]
+async def test_only_append_and_resume_add_lines(datadog, tmp_path):
+    """A second run replaces a jsonl file; --append adds its lines; --resume leaves one line for each ID."""
+    file, (first, second, *_) = tmp_path / "x.jsonl", datadog.token_ids
+    args = ("get", datadog.service_account_id, "--output", str(file))
+    assert (await within(datadog, *args, first, first)).err == ""
+    file.chmod(0o640)
+    assert (await within(datadog, *args, second)).err == ""
+    assert ids_of(file) == [second]
+    assert (await within(datadog, *args, first, "--append")).err == ""
+    assert (await within(datadog, *args, first, "--append")).err == ""
+    assert ids_of(file) == [second, first, first]
+    await within(datadog, *args, first, second, "--resume")
+    assert sorted(map(str, ids_of(file))) == sorted([first, second])
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_replacing_run_can_be_resumed(datadog, tmp_path):
+    """A run that replaces a file leaves it unchanged when it is killed, and --resume completes the new one."""
+    file, beside = tmp_path / "x.jsonl", tmp_path / "x.jsonl.partial"
+    file.write_text('{"id": "old"}\n')
+    args = ("get", datadog.service_account_id, *datadog.token_ids, "--output", str(file), "--strategy", "get")
+    datadog.fail_next(5, stall=0.0)
+    datadog.fail_next(1, stall=30.0)
+    process = await Process.start(datadog, *args, "--concurrency", "1")
+    await until(lambda: beside.exists() and beside.read_bytes().count(b"\n") == 5)
+    process.signal(signal.SIGKILL)
+    await process.process.wait()
+    assert file.read_text() == '{"id": "old"}\n'
+    before = datadog.requests
+    done = await run(datadog, *args, "--resume")
+    assert done.code == 0, done.err
+    assert "x.jsonl.partial has 5 tokens already" in done.err
+    assert same(lines_of(file), datadog)
+    assert datadog.requests == before + 35
+    assert list(tmp_path.iterdir()) == [file]
+    datadog.fail_next(1, stall=30.0)
+    process = await Process.start(datadog, *args)
+    await until(lambda: datadog.requests > before + 35)
+    process.signal(signal.SIGINT)
+    assert (await process.end()).code == 130
+    assert same(lines_of(file), datadog)
 
 
 async def test_other_files_are_replaced_as_a_whole(datadog, tmp_path):
@@ -426,7 +460,7 @@ async def test_other_files_are_replaced_as_a_whole(datadog, tmp_path):
     done = await process.end()
     assert done.code == 130
     assert file.read_text() == "old"
-    assert "x.json.partial" in done.err
+    assert "x.json is unchanged; the results so far are in x.json.partial" in done.err
     partial = tmp_path / "x.json.partial"
     assert [item["id"] for item in json.loads(partial.read_text())] == datadog.token_ids[:2]
     partial.unlink()
@@ -451,14 +485,14 @@ async def test_devices_are_not_replaced(datadog):
 
 
 async def test_terminal_shows_bar_and_table():
-    """In a terminal a bar with quota and countdown is redrawn on the way, then comes the table, in whole lines."""
+    """In a terminal a terminal gets a bar with the rate limit and a countdown, then the table, in whole lines."""
     async with FakeDatadog(tokens=45, rate_limit=(20, 1.0)) as datadog:
         words = ("get", datadog.service_account_id, *datadog.token_ids, "nope", "--strategy", "get", "-v")
         screen = Terminal(EXECUTABLE, *words, "--base-url", datadog.url, **keys(datadog))
         code = await asyncio.to_thread(screen.end)
     assert code == 1
-    assert re.search(r"46/46 tokens .*━+.* quota \d+/20 left", screen.text)
-    assert len(set(re.findall(r"quota 0/20 left, next window in (\d\.\d) s", screen.text))) >= 2
+    assert re.search(r"46/46 tokens .*━+.* rate limit \d+/20 left", screen.text)
+    assert len(set(re.findall(r"rate limit 0/20 left, next window in (\d\.\d) s", screen.text))) >= 2
     assert re.search(r"INFO the quota \S+ is spent for", screen.text)
     table = screen.text[screen.text.rindex("\x1b[?25h") :]
     assert [line.split()[0] for line in table.splitlines() if "-" in line.split(" ")[0]][:45] == datadog.token_ids

@@ -1,4 +1,4 @@
-"""The report as a parser reads it: whole, harmless, self-contained, and saying what the audit found."""
+"""The page of an audit as a parser reads it: complete, harmless, self-contained, with the findings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import attrs
 import pytest
 
 from dd_sa_tokens import AccessToken
-from dd_sa_tokens.audit import DEFAULT_RULES, Level, Rule, audit_tokens, each
-from dd_sa_tokens.cli.picture import SIGNS, draw
-from dd_sa_tokens.cli.report import render_report
-from dd_sa_tokens.cli.timeline import LEVELS, lay_out, scale_for
+from dd_sa_tokens.audit import DEFAULT_RULES, Level, Rule, each
+from dd_sa_tokens.cli.report.audit_result import run_audit
+from dd_sa_tokens.cli.report.html import render_report
+from dd_sa_tokens.cli.report.svg import draw
+from dd_sa_tokens.cli.report.timeline import LEVELS, SIGNS, lay_out, scale_for
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -88,8 +89,7 @@ def token(token_id: str = "t1", **fields: Any) -> AccessToken:
 
 def report(accounts: Mapping[str, Sequence[AccessToken]], rules: Sequence[Rule] = DEFAULT_RULES) -> str:
     """Audit tokens and return the page."""
-    findings = audit_tokens((one for tokens in accounts.values() for one in tokens), now=NOW, rules=rules)
-    return render_report(accounts, findings, now=NOW, rules=rules)
+    return render_report(run_audit(accounts, now=NOW, rules=rules))
 
 
 def page(*tokens: AccessToken, **accounts: Sequence[AccessToken]) -> Node:
@@ -110,7 +110,7 @@ MIXED = [
 
 
 def test_the_page_is_a_document() -> None:
-    """The page has a language, an encoding, a title with the moment of the audit, and one heading of the first rank."""
+    """The page has a language, an encoding, a title with the moment of the audit, and one main heading."""
     root = page(*MIXED)
 
     assert report({"sa": MIXED}).startswith("<!doctype html>\n")
@@ -123,7 +123,7 @@ def test_the_page_is_a_document() -> None:
 
 
 def test_the_policy_allows_the_pages_own_style_and_script_only() -> None:
-    """A Content-Security-Policy forbids all but the one style and the one script, which it knows by their digests."""
+    """A Content-Security-Policy forbids everything but the page's style and script, by their digests."""
     root = page(*MIXED)
     policy = root.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"].split("; ")
 
@@ -140,7 +140,7 @@ def test_the_policy_allows_the_pages_own_style_and_script_only() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    """No element can fetch anything: there are links inside the page only, and no address of another place."""
+    """No element can fetch anything: all links stay within the page, and it has no other URL."""
     html = report({"sa": MIXED})
     root = Page(html).root
     everything = [root]
@@ -155,8 +155,8 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         assert node.attributes.get("href", "#").startswith("#")
 
 
-def test_links_lead_somewhere() -> None:
-    """Each link and each reference is to an ID of the page, and no ID is there twice."""
+def test_links_have_targets() -> None:
+    """Each link and each reference names an ID of the page, and no ID occurs twice."""
     html = report({"sa": MIXED, "another": [token("x", expires_at=None)]})
     ids = re.findall(r' id="([^"]+)"', html)
     targets = re.findall(r' href="#([^"]+)"', html)
@@ -198,7 +198,7 @@ def test_the_headline_counts_tokens_by_their_worst_finding() -> None:
     ],
 )
 def test_one_and_many(accounts: dict[str, list[AccessToken]], words: str) -> None:
-    """Few tokens and none make a page, too, in the right number."""
+    """No token and one token make a page, with the right words for their number."""
     header = " ".join(Page(report(accounts)).root.one("header").text.split())
 
     assert words in header
@@ -206,7 +206,7 @@ def test_one_and_many(accounts: dict[str, list[AccessToken]], words: str) -> Non
 
 
 def test_the_next_expiry_is_to_come() -> None:
-    """What has expired already is not the next to expire."""
+    """A token that has expired is not the next to expire."""
     root = page(
         token("a", name="gone", expires_at=NOW), token("b", name="next"), token("c", expires_at=NOW + 999 * DAY)
     )
@@ -215,7 +215,7 @@ def test_the_next_expiry_is_to_come() -> None:
 
 
 def test_findings_are_grouped_by_rule() -> None:
-    """Each rule has its level, title, count, reason and advice, and a line for each token that it found."""
+    """Each rule has its level, title, count, reason and advice, and a line for each of its findings."""
     root = page(*MIXED, token("more", name="", expires_at=None))
     groups = root.all("details")
     rules = {rule.title: rule for rule in DEFAULT_RULES}
@@ -240,7 +240,7 @@ def test_findings_are_grouped_by_rule() -> None:
 
 
 def test_the_worst_rules_come_first() -> None:
-    """Rules are listed by level, whatever their order; those of a level in the order in which they were given."""
+    """Rules are sorted by level, then by the order in which they were given."""
     titles = [
         group.all("span")[0].text
         for group in Page(report({"sa": MIXED}, rules=DEFAULT_RULES[::-1])).root.all("details")
@@ -255,8 +255,8 @@ def test_the_worst_rules_come_first() -> None:
     ]
 
 
-def test_rules_keep_their_order_whatever_the_tokens() -> None:
-    """Among rules of a level the order is that of the rules, not of the tokens that they found."""
+def test_rules_keep_their_order_for_any_tokens() -> None:
+    """Within a level the order is that of the rules, not of the tokens."""
     old = token("a", created_at=NOW - 400 * DAY, last_used_at=NOW)
     idle = token("b", created_at=NOW - 100 * DAY, last_used_at=NOW - 100 * DAY)
 
@@ -268,7 +268,7 @@ def test_rules_keep_their_order_whatever_the_tokens() -> None:
 
 
 def test_long_lists_are_folded() -> None:
-    """Even the worst findings are folded where they are many, so that the picture stays near the top."""
+    """Even the worst findings are folded if they are many, so that the timeline stays near the top."""
     tokens = [token(str(number), scopes=("org_management",)) for number in range(31)]
 
     assert "open" in page(*tokens[:30]).all("details")[0].attributes
@@ -276,7 +276,7 @@ def test_long_lists_are_folded() -> None:
 
 
 def test_rules_that_found_nothing_are_named() -> None:
-    """A reader learns what was looked for in vain; and that there is nothing where there is nothing."""
+    """The page names the rules without findings, and says so if no rule has any."""
     silent = page(token()).one("p", **{"class": "silent"}).text
 
     assert "Nothing was found." in page(token()).one("section", id="findings").text
@@ -287,7 +287,7 @@ def test_rules_that_found_nothing_are_named() -> None:
 
 
 def test_the_table_has_a_row_for_each_token() -> None:
-    """A row has the name, the ID, the public portion, the worst level, the findings, the scopes and the dates."""
+    """A row has the name, ID, public portion, worst level, findings, scopes and dates of a token."""
     table = page(*MIXED).one("table", id="all")
     rows = [[" ".join(cell.text.split()) for cell in row.children] for row in table.all("tr")]
 
@@ -311,12 +311,12 @@ def test_the_table_has_a_row_for_each_token() -> None:
 
 @pytest.mark.parametrize(("number", "classes"), [(500, "tokens"), (501, "tokens large")])
 def test_very_long_tables_are_marked(number: int, classes: str) -> None:
-    """A table that would take a browser long to lay out is marked, so that the style can spare it the work."""
+    """A table that a browser would lay out slowly is marked, so that the style can speed it up."""
     assert page(*(token(str(place)) for place in range(number))).one("table", id="all").attributes["class"] == classes
 
 
 def test_several_accounts_in_one_report() -> None:
-    """Each account has its own picture on one common scale, and rows say whose a token is."""
+    """Each account has its own timeline on a common scale, and each row names its account."""
     root = page(one=[token("a", expires_at=None)], two=[token("b", expires_at=NOW)], three=[])
     pictures = root.all("svg", "plot")
 
@@ -332,12 +332,12 @@ def test_several_accounts_in_one_report() -> None:
     assert [cell.text for cell in root.all("details")[0].all("td")] == ["one", "it has no expiry"]
 
 
-# ---- The picture
+# ---- The timeline
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 250, 251, 400])
 def test_as_many_bars_as_tokens(number: int) -> None:
-    """Each token has its bar, and each that was used its dot, however many there are."""
+    """Each token has a bar, and each used token a dot, for any number of tokens."""
     tokens = [
         token(str(place), expires_at=None if place % 3 else NOW + place * DAY, last_used_at=NOW if place % 2 else None)
         for place in range(number)
@@ -349,7 +349,7 @@ def test_as_many_bars_as_tokens(number: int) -> None:
 
 
 def test_bars_have_the_level_of_the_worst_finding() -> None:
-    """A bar's class and the sign beside its name tell the level, so that colour is not the only sign."""
+    """A bar's class and the sign beside its name show the level, so that color is not the only mark."""
     timeline = page(*MIXED).one("section", id="timeline")
     names = timeline.all("svg", "names")[0].all("text")
 
@@ -364,8 +364,8 @@ def test_bars_have_the_level_of_the_worst_finding() -> None:
     assert len(set(SIGNS.values())) == len(LEVELS)
 
 
-def test_the_picture_has_a_text_alternative() -> None:
-    """The picture is an image with a title and a description that says what is to be seen."""
+def test_the_timeline_has_a_text_alternative() -> None:
+    """The timeline is an image with a title and a description of its content."""
     picture = page(*MIXED).all("svg", "plot")[0]
     title, description = picture.one("title"), picture.one("desc")
 
@@ -376,12 +376,12 @@ def test_the_picture_has_a_text_alternative() -> None:
         "Each token is a bar from its creation to its expiry, the worst first. "
         "Tokens: 5 (1 high, 1 medium, 1 low, 1 info, 1 without findings). "
         "Expired: 1. Without an expiry: 1. Never used: 4. "
-        "The tables of this page say the same in words."
+        "The tables of this page have the same information."
     )
 
 
 def path(**fields: Any) -> str:
-    """Return the path of a token's bar in a picture from 100 days ago to 100 days ahead."""
+    """Return the path of a token's bar on an axis from 100 days ago to 100 days ahead."""
     one = token(**({"created_at": NOW - 50 * DAY} | fields))
     scale = attrs.evolve(scale_for([one], NOW), first=-100 * DAY.total_seconds(), last=100 * DAY.total_seconds())
     (bar,) = draw(lay_out([one], {}, scale), scale).bars
@@ -403,25 +403,25 @@ def path(**fields: Any) -> str:
     ],
 )
 def test_paths(fields: dict[str, Any], d: str) -> None:
-    """A bar is a line; where it goes on beyond what is known, it ends in dashes; none is too short to be seen."""
+    """A bar is a line that ends in dashes if it continues or is unknown, and no bar is too short to see."""
     assert path(**fields) == d
 
 
 def test_many_tokens_are_packed() -> None:
-    """Of more tokens than a page can name the bars are drawn close together, in groups that say how many they are."""
+    """The bars of very many tokens are drawn close together, in groups with the number of their tokens."""
     tokens = [token(str(number), name="x", expires_at=None if number % 2 else NOW) for number in range(300)]
     timeline = page(*tokens).one("section", id="timeline")
     names = timeline.all("svg", "names")[0].all("text")
     bars = timeline.all("svg", "bars")[0].all("path")
     rows = [float(re.match(r"M\d+ ([\d.]+)", bar.attributes["d"])[1]) for bar in bars]
 
-    assert [(name.text, name.attributes["y"]) for name in names] == [("◆ 150 medium", "50.0"), ("■ 150 low", "820.0")]
+    assert [(name.text, name.attributes["y"]) for name in names] == [("◆ medium: 150 tokens", "50.0"), ("■ low: 150 tokens", "820.0")]
     assert (rows[0], rows[149], rows[150], rows[299]) == (58.5, 803.5, 828.5, 1573.5)
     assert timeline.all("svg", "plot")[0].attributes["height"] == "1584"
 
 
-def test_names_in_the_picture_are_short() -> None:
-    """A long name is cut off where the bars begin; a token without a name has its ID."""
+def test_names_in_the_timeline_are_short() -> None:
+    """A long name is cut off, and a token without a name is shown by its ID."""
     tokens = [token("a", name="x" * 32), token("b", name="x" * 33), token("the-id", name=None)]
     names = page(*tokens).all("svg", "names")[0].all("text")
 
@@ -445,8 +445,8 @@ def test_names_in_the_picture_are_short() -> None:
     ],
     ids=lambda text: ascii(text)[:20],
 )
-def test_what_comes_from_the_api_is_text(text: str) -> None:
-    """Whatever a name, an ID, a scope or an account is, it is shown as it is and changes nothing of the page."""
+def test_values_from_the_api_are_text(text: str) -> None:
+    """Any name, ID, scope or account is shown as it is, and changes no element of the page."""
     plain = page(plain=[token("plain", name="plain", scopes=("plain",), public_portion="plain")])
     odd = Page(
         report(
@@ -472,7 +472,7 @@ def shape(node: Node) -> Any:
 
 
 def test_control_characters_are_replaced() -> None:
-    """What would turn the direction of a line, or cannot be written as UTF-8, is replaced."""
+    """Characters that change the direction of a line, or have no UTF-8 form, are replaced."""
     html = report({"sa": [token(name="a\x00b\x1bc\ud800d\u202ee\nf")]})
 
     assert "a�b�c�d�e�f" in html
@@ -491,8 +491,8 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_colours_have_enough_contrast(scheme: int) -> None:
-    """In both schemes every text colour has the contrast of WCAG AA, 4.5 to 1, on the page and on its panels."""
-    css = resources.files("dd_sa_tokens.cli").joinpath("report.css").read_text("utf-8")
+    """In both color schemes every text has the contrast of WCAG AA, 4.5 to 1, on the page and its panels."""
+    css = resources.files("dd_sa_tokens.cli.report").joinpath("report.css").read_text("utf-8")
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", css.split(":root {")[scheme + 1].split("}")[0]))
     texts = [colours[name] for name in ("ink", "soft", "link", "high", "medium", "low", "info", "none")]
 
@@ -526,13 +526,14 @@ def test_ten_thousand_tokens() -> None:
     assert html.count('<path class="bar ') == 10_000 + html.count('<path class="bar line"')
 
 
-def test_jinja_is_imported_for_a_report_only() -> None:
-    """Importing the report's module does not import the template engine; making a report does."""
+def test_jinja_is_imported_for_a_page_only() -> None:
+    """Importing the module of the page does not import the template engine; rendering a page does."""
     code = """
 import sys, datetime
-from dd_sa_tokens.cli.report import render_report
+from dd_sa_tokens.cli.report.audit_result import run_audit
+from dd_sa_tokens.cli.report.html import render_report
 print("jinja2" in sys.modules)
-render_report({}, [], now=datetime.datetime.now(datetime.UTC))
+render_report(run_audit({}, now=datetime.datetime.now(datetime.UTC), rules=()))
 print("jinja2" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

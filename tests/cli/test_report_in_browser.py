@@ -1,4 +1,4 @@
-"""The report in a real browser: complete, quiet, harmless, and readable on a phone and in the dark."""
+"""The page of an audit in a real browser: complete, without errors or requests, readable on a phone and in the dark."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from support.browser import Browser
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import DEFAULT_RULES
-from dd_sa_tokens.cli.audit import page
-from dd_sa_tokens.cli.audited import carry_out
+from dd_sa_tokens.cli.report.audit_result import run_audit
+from dd_sa_tokens.cli.report.html import render_report
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -52,8 +52,8 @@ def report(tmp_path: Path) -> Path:
 
 def write(path: Path, **accounts: Sequence[AccessToken]) -> Path:
     """Write the report of an audit."""
-    found = carry_out(accounts, now=NOW, rules=DEFAULT_RULES, unread={"gone": "404"})
-    path.write_text(page(found), encoding="utf-8")
+    result = run_audit(accounts, now=NOW, rules=DEFAULT_RULES, unread={"gone": "404"})
+    path.write_text(render_report(result), encoding="utf-8")
     return path
 
 
@@ -62,8 +62,8 @@ def bars(browser: Browser) -> int:
     return browser.js("document.querySelectorAll('.bars path.bar').length")
 
 
-def test_the_page_is_quiet_and_stays_at_home(browser: Browser, report: Path) -> None:
-    """Nothing is said on the console, nothing but the file is asked for, and the style and the script are in force."""
+def test_the_page_logs_nothing_and_requests_nothing(browser: Browser, report: Path) -> None:
+    """The console is empty, only the file is requested, and the style and the script work."""
     browser.open(write(report, sa=tokens(40)))
 
     assert browser.requests() == [report.as_uri()]
@@ -73,8 +73,8 @@ def test_the_page_is_quiet_and_stays_at_home(browser: Browser, report: Path) -> 
     assert browser.console() == []
 
 
-def test_what_a_page_may_not_do_is_seen(browser: Browser, tmp_path: Path) -> None:
-    """The two tests above can fail: a page that logs an error and loads a picture is noticed."""
+def test_errors_and_requests_are_noticed(browser: Browser, tmp_path: Path) -> None:
+    """The test above can fail: it notices a page that logs an error and loads an image."""
     bad = tmp_path / "bad.html"
     bad.write_text("<script>console.error('oh')</script><img src='other.png'>", encoding="utf-8")
     browser.open(bad)
@@ -93,18 +93,18 @@ def test_as_many_bars_as_tokens(browser: Browser, report: Path, number: int) -> 
 
 
 def test_a_script_in_a_name_is_text(browser: Browser, report: Path) -> None:
-    """A token named like a script shows its name, no element comes of it, and no dialog opens."""
+    """A name that is a script is shown as text: it adds no element and opens no dialog."""
     named = AccessToken(id=SCRIPT, name=SCRIPT, scopes=(SCRIPT,), expires_at=None, service_account_id=SCRIPT)
     browser.open(write(report, **{SCRIPT: [named]}))
 
-    assert browser.js("document.scripts.length") == 1  # raises, were a dialog open
+    assert browser.js("document.scripts.length") == 1  # raises if a dialog is open
     assert browser.js("document.querySelector('#all tbody bdi').textContent") == SCRIPT
     assert browser.js("document.querySelector('.names text').textContent") == f"◆ {SCRIPT}"
     assert browser.console() == []
 
 
 def test_the_table_is_sorted_by_a_click(browser: Browser, report: Path) -> None:
-    """A click on a heading sorts the table, a second one the other way round, and says so."""
+    """A click on a heading sorts the table, a second click reverses it, and `aria-sort` says so."""
     browser.open(write(report, sa=tokens(12)))
     names = "[...document.querySelectorAll('#all tbody bdi')].map((name) => name.textContent)"
     wanted = [f"deploy-prod-{place}" for place in range(12)]
@@ -121,7 +121,7 @@ def test_the_table_is_sorted_by_a_click(browser: Browser, report: Path) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])
 def test_nothing_scrolls_sideways(browser: Browser, report: Path, width: int) -> None:
-    """On a phone, too, all of the page is as wide as the window, even with names of one long word."""
+    """The page is as wide as the window, on a phone as well, even with names of one long word."""
     odd = AccessToken(id="x" * 200, name="y" * 200, scopes=("z" * 200,), expires_at=None, service_account_id="w" * 200)
     browser.open(write(report, sa=tokens(30), other=[odd]), width=width)
 
@@ -130,7 +130,7 @@ def test_nothing_scrolls_sideways(browser: Browser, report: Path, width: int) ->
 
 
 def test_light_and_dark(browser: Browser, report: Path) -> None:
-    """The page is dark for those who want it so, and its ink is the other way round."""
+    """The page has a dark background in the dark color scheme, and light text on it."""
     write(report, sa=tokens(3))
     seen = {}
     for scheme in ("light", "dark"):
@@ -143,7 +143,7 @@ def test_light_and_dark(browser: Browser, report: Path) -> None:
 
 
 def test_ten_thousand_tokens_open(browser: Browser, report: Path) -> None:
-    """Ten thousand tokens are a page that opens, with a bar and a row for each."""
+    """A page with ten thousand tokens opens, with a bar and a row for each."""
     browser.open(write(report, sa=tokens(10_000)))
 
     assert browser.js("document.readyState") == "complete"

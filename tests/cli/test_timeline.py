@@ -1,4 +1,4 @@
-"""The timeline: where bars begin and end, what the axis says, and how a terminal shows it."""
+"""The timeline: the ends of the bars, the labels of the axis, and the text in a terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.console import Console
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.audit import DEFAULT_RULES, Finding, Level, audit_tokens
-from dd_sa_tokens.cli.printable import printable
-from dd_sa_tokens.cli.text_timeline import print_timeline
-from dd_sa_tokens.cli.timeline import LEVELS, Bar, Scale, lay_out, scale_for, worst_levels
+from dd_sa_tokens.cli.io.printable import printable
+from dd_sa_tokens.cli.report.text_timeline import print_timeline
+from dd_sa_tokens.cli.report.timeline import LEVELS, Bar, Scale, lay_out, scale_for, worst_levels
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -54,7 +54,7 @@ def drawn(
 # ---- Bars
 
 
-def test_a_life_inside_the_picture() -> None:
+def test_a_life_within_the_axis() -> None:
     """A bar goes from creation to expiry, with the last use between."""
     one = bar(created_at=NOW - 25 * DAY, expires_at=NOW + 25 * DAY, last_used_at=NOW - 10 * DAY)
 
@@ -78,7 +78,7 @@ def test_a_life_inside_the_picture() -> None:
     ids=["nothing known", "endless", "beginless", "edges", "beyond", "to come", "backwards", "long ago", "far ahead"],
 )
 def test_bars_at_the_edges(fields: dict[str, Any], start: float, end: float, open_start: bool, open_end: bool) -> None:
-    """What is unknown, endless or outside is cut at the edge and says so; no bar runs backwards."""
+    """An end that is unknown or outside is drawn at the edge and marked open; no bar runs backwards."""
     one = bar(**fields)
 
     assert (one.start, one.end) == (pytest.approx(start), pytest.approx(end))
@@ -86,13 +86,13 @@ def test_bars_at_the_edges(fields: dict[str, Any], start: float, end: float, ope
 
 
 @pytest.mark.parametrize(("last_used_at", "used"), [(None, None), (NOW - 99 * DAY, 0), (NOW, 0.5), (NOW + 99 * DAY, 1)])
-def test_last_uses_outside_the_picture(last_used_at: datetime | None, used: float | None) -> None:
-    """A last use before the picture begins is marked at its edge, so it does not look like none."""
+def test_last_uses_outside_the_axis(last_used_at: datetime | None, used: float | None) -> None:
+    """A last use outside the axis is drawn at its edge, so that the token does not look unused."""
     assert bar(last_used_at=last_used_at).used == used
 
 
 def test_the_worst_come_first() -> None:
-    """Bars are sorted by level; among equals the one that ends first is first, and the endless are last."""
+    """Bars are sorted by level, then by expiry; tokens without an expiry come last."""
     names = ["fine", "endless", "late", "soon", "info", "low", "high"]
     ends = {"endless": None, "late": NOW + 2 * DAY, "soon": NOW + DAY}
     tokens = {name: token(name, expires_at=ends.get(name, NOW + DAY)) for name in names}
@@ -129,7 +129,7 @@ def test_worst_levels() -> None:
     ],
 )
 def test_the_time_that_is_shown(moments: dict[str, Any], before: timedelta, after: timedelta) -> None:
-    """The picture spans the tokens' dates, a month at least and some years at most, with a margin on each side."""
+    """The scale spans the tokens' dates, at least a month and at most some years, with a margin on each side."""
     scale = scale_for([token(**moments)], NOW)
     margin = 0.04 * (before + after)
 
@@ -153,7 +153,7 @@ def test_ticks_are_months() -> None:
 
 
 def test_ticks_are_where_the_months_begin() -> None:
-    """A label stands at the first of the month, UTC, whatever timezone now is given in."""
+    """A label stands at the first of the month in UTC, in whichever timezone now is given."""
     scale = Scale(NOW.astimezone(timezone(-11 * DAY / 24)), HUNDRED_DAYS.first, HUNDRED_DAYS.last)
     (tick,) = (tick for tick in scale.ticks(6) if tick.label == "2026-06")
 
@@ -163,8 +163,8 @@ def test_ticks_are_where_the_months_begin() -> None:
 
 
 @pytest.mark.parametrize("now", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
-def test_ticks_stop_where_time_does(now: datetime) -> None:
-    """At the first and the last day that Python knows the axis is labelled on one side only."""
+def test_ticks_stop_at_the_first_and_last_year(now: datetime) -> None:
+    """At the first and the last day of `datetime` the axis is labelled on one side only."""
     span = YEAR.total_seconds()
     places = [tick.place < 0.5 for tick in Scale(now, -span, span).ticks(6)]
 
@@ -188,7 +188,7 @@ moments = st.none() | st.datetimes(timezones=zones)
     )
 )
 def test_any_tokens_can_be_laid_out(tokens: list[AccessToken]) -> None:
-    """Whatever the dates, there is a bar for each token, inside the picture, from left to right."""
+    """For any dates there is a bar for each token, within the axis, from left to right."""
     bars = lay_out(tokens, worst_levels(audit_tokens(tokens, now=NOW)), scale_for(tokens, NOW))
 
     assert len(bars) == len(tokens)
@@ -200,7 +200,7 @@ def test_any_tokens_can_be_laid_out(tokens: list[AccessToken]) -> None:
 
 
 def test_a_line_for_each_token() -> None:
-    """Each token has its sign, name and bar; the last use, today and open ends have characters of their own."""
+    """Each token has a sign, a name and a bar, with characters for the last use, today and open ends."""
     tokens = [
         token("a", name="ends", created_at=NOW - 25 * DAY, expires_at=NOW + 25 * DAY, last_used_at=NOW - 10 * DAY),
         token("b", name="begins", created_at=NOW - 25 * DAY),
@@ -227,7 +227,7 @@ def test_the_legend_explains_the_signs() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_other_encodings_get_plain_characters(encoding: str) -> None:
-    """Where the terminal has no such characters the picture is drawn in ASCII, and names lose what cannot be shown."""
+    """A terminal without these characters gets ASCII, and names lose what it cannot show."""
     lines = drawn(
         token("a", name="監視 bot", created_at=NOW - DAY, last_used_at=NOW - DAY), encoding=encoding, width=60
     )
@@ -241,19 +241,20 @@ def test_other_encodings_get_plain_characters(encoding: str) -> None:
 
 @pytest.mark.parametrize("width", [30, 80, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    """Long and wide names are cut off, so that each token stays on its line and all bars begin in one column."""
-    tokens = [token(name, name=name, expires_at=NOW + DAY) for name in ("x" * 300, "監視" * 50, "short")]
+    """Long and wide names are cut off: each token has one line, and all bars begin in one column and use the width."""
+    tokens = [token(name, name=name, expires_at=None) for name in ("x" * 300, "監視" * 50, "short")]
     lines = drawn(*tokens, width=width, scale=HUNDRED_DAYS)
     rows = [line for line in lines if line[0] == "◆"]
 
     assert len(rows) == 3
-    assert all(cell_len(line) <= min(width, 140) for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
+    assert max(map(cell_len, rows)) == width - 1  # the whole width is used
     assert sum("…" in row for row in rows) == 2
     assert len({cell_len(row.split("◀")[0]) for row in rows}) == 1
 
 
-def test_only_so_many_lines() -> None:
-    """With a limit the worst are shown, and the rest is counted."""
+def test_a_limit_of_lines() -> None:
+    """With a limit the worst tokens are shown, and the rest is counted."""
     tokens = [token(str(number), name=f"n{number}", expires_at=NOW + number * DAY) for number in range(1, 6)]
 
     assert [line.split()[1] for line in drawn(*tokens, limit=2)[2:5]] == ["n1", "n2", "3"]
@@ -263,7 +264,7 @@ def test_only_so_many_lines() -> None:
 
 
 def test_control_characters_and_markup_are_harmless() -> None:
-    """A name can neither move the cursor nor colour the line: it is shown as text."""
+    """A name cannot move the cursor or color the line: it is shown as text."""
     name = "\x1b[2J\r\n[red]x[/]\u202e"
     lines = drawn(token(name=name))
 
@@ -272,13 +273,13 @@ def test_control_characters_and_markup_are_harmless() -> None:
 
 
 def test_a_token_without_a_name_shows_its_id() -> None:
-    """Where there is no name the ID says which token it is."""
+    """A token without a name is shown by its ID."""
     assert drawn(token("the-id"))[2].startswith("◆ the-id ")
     assert drawn(token("the-id", name=""))[2].startswith("◆ the-id ")
 
 
 def test_today_at_the_right_edge() -> None:
-    """Where there is no room for its label on the right, it stands on the left."""
+    """Without room on the right, the label of today stands on the left."""
     late = Scale(NOW, -100 * DAY.total_seconds(), DAY.total_seconds())
 
     assert drawn(token(), scale=late)[0].endswith("today ┃")
@@ -297,5 +298,5 @@ def test_today_at_the_right_edge() -> None:
     ],
 )
 def test_printable(text: str, shown: str) -> None:
-    """Control characters, direction overrides and halves of surrogate pairs are replaced; what scripts need stays."""
+    """Control characters, direction overrides and lone surrogates are replaced; joiners that scripts need stay."""
     assert printable(text) == shown

@@ -21,7 +21,8 @@ from dd_sa_tokens.cli.wording import describe
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.models import AccessToken, CreatedToken
 
-_ANSWER_WITHIN = 5.0  # seconds that an interrupted command waits for the answer to a request that was sent
+ANSWER_WITHIN = 5.0
+"""Seconds that an interrupted command waits for the answer to a request that was sent."""
 
 SecretFormat = Annotated[
     Literal["secret", "json"],
@@ -69,10 +70,12 @@ async def _create_and_print(
     async with client:
         created, interrupted = await _create(messages, client, creation)
     token, secret = created.token, created.key.reveal()
-    text = f"{secret if format_name == 'secret' else to_json({**token_record(token), 'key': secret})}\n"
+    stdout = open_stdout()
+    record = {**token_record(token), "key": secret}
+    text = secret if format_name == "secret" else to_json(record, ascii_only=not stdout.is_utf8)
     undo = shell_command("revoke", creation.service_account_id, token.id)
     try:
-        await open_stdout().write(text)
+        await stdout.write(f"{text}\n")
     except (OSError, CommandError):
         messages.fail(f"the secret of token {token.id} could not be written and is lost. To revoke the token: {undo}")
         raise
@@ -103,7 +106,7 @@ async def _create(messages: Messages, client: TokensClient, creation: _Creation)
     except asyncio.CancelledError:
         if client.stats.requests:
             with suppress(asyncio.CancelledError):  # a second signal ends the wait
-                await asyncio.wait([creating], timeout=_ANSWER_WITHIN)
+                await asyncio.wait([creating], timeout=ANSWER_WITHIN)
     if creating.done():
         return creating.result(), True
     creating.cancel()

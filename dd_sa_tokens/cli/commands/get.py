@@ -225,4 +225,5 @@ def _resuming_command() -> str:
     program, *arguments = sys.argv
     typed = [NAME] if Path(program).name != "__main__.py" else ["python", "-m", "dd_sa_tokens"]
     arguments = [argument for argument in arguments if argument not in {"--resume", "--append"}]
-    return shlex.join([*typed, *arguments, "--resume"])
+    arguments.insert(arguments.index("get") + 1, "--resume")  # not at the end, where a -- would make it an ID
+    return shlex.join([*typed, *arguments])

@@ -31,7 +31,14 @@ def list_tokens(
     filter_text: Annotated[
         str | None, typer.Option("--filter", metavar="TEXT", help="Only tokens that match TEXT.", show_default=False)
     ] = None,
-    sort: Annotated[Sort | None, typer.Option(help="The order; descending with a -.", show_default=False)] = None,
+    sort: Annotated[
+        Sort | None,
+        typer.Option(
+            metavar="FIELD",
+            help="name, created_at, expires_at or last_used_at; descending with a - before it.",
+            show_default=False,
+        ),
+    ] = None,
     format_name: FormatOption = None,
     output: OutputOption = None,
     append: AppendOption = False,

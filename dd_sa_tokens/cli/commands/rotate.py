@@ -27,8 +27,10 @@ from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import RotationError
 from dd_sa_tokens.models import AccessToken, CreatedToken, Secret
 
-_CHUNK = 65536
-_END_WITHIN = 5.0  # seconds that an interrupted store command gets before it is killed
+END_WITHIN = 5.0
+"""Seconds that an interrupted store command gets before it is killed."""
+
+_CHUNK = 65536  # bytes
 _LAST_OUTPUT_WITHIN = 1.0  # seconds for output that is still in the pipe when the store command has ended
 _MASK = b"**********"
 
@@ -154,26 +156,27 @@ async def _complete(process: Process, key: Secret) -> int:
         status = await process.wait()
         await asyncio.wait([copying], timeout=_LAST_OUTPUT_WITHIN)
     except asyncio.CancelledError:
-        await _end(process)
+        await terminate(process)
         raise
     finally:
         copying.cancel()
     return status
 
 
-async def _end(process: Process) -> None:
+async def terminate(process: Process) -> None:
+    """End a process, and kill it if it does not end by itself."""
     with suppress(ProcessLookupError):
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _END_WITHIN)
+            await asyncio.wait_for(process.wait(), END_WITHIN)
         except TimeoutError:
             process.kill()
 
 
-async def copy_masked(output: StreamReader, key: Secret) -> None:
+async def copy_masked(output: StreamReader, key: Secret, chunk_size: int = _CHUNK) -> None:
     """Copy a command's output to standard error as it comes, with the secret masked."""
     secret, held, last = key.reveal().encode(), b"", b""
-    while chunk := await output.read(_CHUNK):
+    while chunk := await output.read(chunk_size):
         text = (held + chunk).replace(secret, _MASK)
         # The end may be the beginning of the secret.
         longest = min(len(text), len(secret) - 1)

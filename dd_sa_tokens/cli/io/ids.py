@@ -104,10 +104,10 @@ class _Lines:
         *lines, rest = (self._rest + chunk).split(b"\n")
         yield from self._ids(lines)
         if len(rest) > _LONGEST_LINE:
-            if not rest.lstrip(b"\xef\xbb\xbf \t\r").startswith(b"#"):
+            rest = rest.lstrip(b"\xef\xbb\xbf \t\r")[:1]
+            if rest not in {b"", b"#"}:
                 raise self._too_long(self._number + 1)
-            rest = b"#"  # the rest of a comment may be long
-        self._rest = rest
+        self._rest = rest  # a comment and a blank line may be long
 
     def end(self) -> Iterator[str]:
         return self._ids([self._rest])
