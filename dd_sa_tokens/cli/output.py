@@ -182,7 +182,7 @@ async def open_results(
     except BaseException as error:
         empty = results.empty
         try:
-            if not empty and not isinstance(error, BrokenPipeError | CommandError):
+            if not (empty or sink.is_blocked or isinstance(error, BrokenPipeError | CommandError)):
                 await results.end()
         finally:
             sink.abandon(empty=empty)

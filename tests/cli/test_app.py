@@ -48,7 +48,15 @@ def test_the_top_help_has_the_exit_codes():
     shown = shown_help()
     for code in (*ExitCode,):
         assert re.search(rf"^ +{code.value} +\w", shown, re.MULTILINE)
-    for option in ("--site", "--base-url", "--concurrency", "--timeout", "--max-attempts", "--rate-limit-reserve", "-v"):
+    for option in (
+        "--site",
+        "--base-url",
+        "--concurrency",
+        "--timeout",
+        "--max-attempts",
+        "--rate-limit-reserve",
+        "-v",
+    ):
         assert option in shown
     assert not re.search("--(api|app)-?key|--access-token", shown)
 

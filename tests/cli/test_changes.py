@@ -13,8 +13,8 @@ import pytest
 from support.command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
 
 from dd_sa_tokens import AccessToken, Secret, TokensClient
-from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.cli.commands.rotate import copy_masked
+from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.testing import FakeDatadog
 
 ESCAPE = "\x1b[31m"

@@ -1,10 +1,9 @@
-"""`dd-sa-tokens get` and `list`, as real processes against a fake Datadog in the test's loop."""
+"""`dd-sa-tokens get` and `list`, as real processes against a fake server in the test's loop."""
 
 import asyncio
 import csv
 import io
 import json
-import os
 import re
 import shlex
 import signal
@@ -12,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.command_line import EXECUTABLE, MODULE, Done, Process, Terminal, keys, run, until, within
+from support.command_line import EXECUTABLE, MODULE, Done, Process, keys, run, until, within
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.cli.io.formats import token_record
@@ -39,14 +38,14 @@ NO_COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349][0-8](?:;\d+)*m")
 
 @pytest.fixture
 async def datadog() -> AsyncIterator[FakeDatadog]:
-    """A fake Datadog with 40 tokens."""
+    """A fake server with 40 tokens."""
     async with FakeDatadog(tokens=40) as fake:
         yield fake
 
 
 @pytest.fixture
 async def hostile() -> AsyncIterator[FakeDatadog]:
-    """A fake Datadog whose tokens have names that are no names."""
+    """A fake server whose tokens have hostile names."""
     tokens = [AccessToken(id=f"t{n}", name=name, scopes=(name, "b")) for n, name in enumerate(HOSTILE)]
     async with FakeDatadog(tokens=tokens) as fake:
         yield fake
@@ -63,18 +62,18 @@ def ids_of(path: Path) -> list[object]:
 
 
 async def get(datadog: FakeDatadog, *args: str, **options: str) -> Done:
-    """Run `get` with the fake's account."""
+    """Run `get` with the server's account."""
     return await run(datadog, "get", datadog.service_account_id, *args, **options)
 
 
 def same(items: list[dict[str, object]], datadog: FakeDatadog) -> bool:
-    """Tell whether items are the fake's tokens, in whatever order."""
+    """Return whether items are the server's tokens, in any order."""
     wanted = {token.id: token_record(token) for token in datadog.tokens}
     return len(items) == len(wanted) and {str(item["id"]): item for item in items} == wanted
 
 
-async def test_jsonl_is_what_a_pipe_gets(hostile):
-    """Without a terminal each token is a JSON object on a line, dates and all, and nothing is said on stderr."""
+async def test_a_pipe_gets_jsonl(hostile):
+    """Without a terminal each token is a JSON object on a line, and stderr is empty."""
     done = await get(hostile, *hostile.token_ids)
     items = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, done.err) == (0, "")
@@ -87,7 +86,7 @@ async def test_jsonl_is_what_a_pipe_gets(hostile):
 
 
 async def test_json_is_one_array(hostile):
-    """The array parses as a whole; an ID that failed is an object with the error; nothing could steer a terminal."""
+    """The array can be parsed; a failed ID is an object with its error; control characters are escaped."""
     done = await get(hostile, *hostile.token_ids, "nope", "--format", "json", program=MODULE)
     items = json.loads(done.out)
     failed = [item for item in items if "error" in item]
@@ -100,7 +99,7 @@ async def test_json_is_one_array(hostile):
 
 
 async def test_csv_is_quoted_and_harmless(hostile):
-    """A CSV parser gets every value back; cells that a spreadsheet would run begin with an apostrophe."""
+    """A CSV parser gets every value back; a cell that a spreadsheet would run begins with an apostrophe."""
     done = await get(hostile, *hostile.token_ids, "nope", "=nope", "--format", "csv")
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(done.out, newline=""), strict=True)}
     assert len(rows) == len(HOSTILE) + 2
@@ -118,7 +117,7 @@ async def test_csv_is_quoted_and_harmless(hostile):
 
 
 async def test_table_shows_hostile_names_harmlessly(hostile):
-    """In a table, and in what is said about failures, control characters are replaced and markup is plain text."""
+    """In tables and messages control characters are replaced, and markup is plain text."""
     done = await get(hostile, *hostile.token_ids, "n\x1b[31mope", "--format", "table", COLUMNS="160")
     assert (done.out + done.err).replace("\n", "").isprintable()
     assert "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}[0m" in done.out
@@ -128,8 +127,8 @@ async def test_table_shows_hostile_names_harmlessly(hostile):
     assert ids == hostile.token_ids  # in the order in which they were asked for
 
 
-async def test_list_streams_what_get_gives(datadog):
-    """`list` writes the same objects as `get`, and takes a filter and an order."""
+async def test_list_writes_the_objects_of_get(datadog):
+    """`list` writes the same objects as `get`, with a filter and an order if asked for."""
     done = await run(datadog, "list", datadog.service_account_id)
     assert same([json.loads(line) for line in done.out.splitlines()], datadog)
     done = await within(datadog, "list", datadog.service_account_id, "--filter", "ci-", "--sort", "-created_at")
@@ -143,7 +142,7 @@ async def test_list_streams_what_get_gives(datadog):
 
 
 async def test_ids_come_from_files_with_comments(datadog, tmp_path):
-    """IDs of arguments and of a file are fetched together, by listing where that takes fewer requests."""
+    """IDs of arguments and of a file are fetched together, by listing if that takes fewer requests."""
     file = tmp_path / "ids"
     first, *rest = datadog.token_ids
     file.write_bytes(b"\xef\xbb\xbf# a comment\r\n\r\n  " + "\r\n".join(rest).encode() + b"\n#end")
@@ -154,7 +153,7 @@ async def test_ids_come_from_files_with_comments(datadog, tmp_path):
 
 
 async def test_ids_stream_through(datadog):
-    """An ID on standard input is answered before the next one comes, and what follows the last line break counts."""
+    """A result is written before the next ID arrives; the last ID needs no line break."""
     first, second, *_ = datadog.token_ids
     process = await Process.start(datadog, "get", datadog.service_account_id, "--ids-from", "-", "-vv")
     assert process.process.stdin is not None
@@ -170,7 +169,7 @@ async def test_ids_stream_through(datadog):
 
 
 async def test_exit_code_0_although_an_id_is_given_twice(datadog):
-    """An ID that is given twice is answered twice where results only pass through."""
+    """An ID that is given twice has two results on standard output."""
     done = await within(datadog, "get", datadog.service_account_id, *datadog.token_ids[:1] * 2)
     assert (done.code, len(done.out.splitlines())) == (0, 2)
 
@@ -197,7 +196,7 @@ async def test_exit_code_0_although_an_id_is_given_twice(datadog):
     ids=" ".join,
 )
 async def test_exit_code_2_for_usage(datadog, words):
-    """What cannot be meant ends with code 2, before anything is sent or written."""
+    """Invalid usage ends with code 2, before anything is sent or written."""
     done = await within(datadog, "get", datadog.service_account_id, *words, stdin="# nothing\n")
     assert (done.code, done.out, datadog.requests) == (2, "", 0)
     assert done.err
@@ -214,7 +213,7 @@ async def test_exit_code_2_for_usage(datadog, words):
     ],
 )
 async def test_exit_code_2_without_credentials(datadog, env, said):
-    """One line names the variable, and where in Datadog such keys are made; the keys are not in it."""
+    """One line names the variable and where keys are made in Datadog, without a key."""
     done = await within(datadog, "get", datadog.service_account_id, "x", **env)
     assert (done.code, done.out, datadog.requests) == (2, "", 0)
     assert len(done.err.splitlines()) == 1
@@ -224,7 +223,7 @@ async def test_exit_code_2_without_credentials(datadog, env, said):
 
 
 async def test_exit_code_3_for_keys_that_are_refused(datadog):
-    """A 401 ends with code 3, and one line that says which variables to look at and where keys are made."""
+    """A 401 ends with code 3, and one line with the variables to check and where keys are made."""
     done = await get(datadog, *datadog.token_ids, "--strategy", "get", DD_APP_KEY="canary0123456789")
     assert done.code == 3
     assert len(done.err.splitlines()) == 1
@@ -248,8 +247,8 @@ async def test_exit_code_3_only_where_all_are_refused(datadog):
     assert done.code == 1
 
 
-async def test_exit_code_4_where_nobody_answers(datadog):
-    """Where no connection can be made the code is 4; with IDs that fail for other reasons, too, it is 1."""
+async def test_exit_code_4_without_a_connection(datadog):
+    """Without a connection the code is 4; with other failures as well it is 1."""
     args = ("get", datadog.service_account_id, "a", "b")
     done = await run(datadog, *args, "--max-attempts", "1", url="http://127.0.0.1:9")
     assert done.code == 4
@@ -263,8 +262,8 @@ async def test_exit_code_4_where_nobody_answers(datadog):
     assert done.code == 1
 
 
-async def test_a_reader_who_goes_away_ends_it_quietly():
-    """With `| head -1` there is one line, nothing on stderr, and the code that a shell gives for a broken pipe."""
+async def test_a_closed_pipe_ends_it_quietly():
+    """With `| head -1` there is one line, an empty stderr, and the shell's code for a broken pipe."""
     async with FakeDatadog(tokens=400) as datadog:
         words = [EXECUTABLE, "list", datadog.service_account_id, "--base-url", datadog.url]
         script = f"{shlex.join(words)} --format json | head -1; echo ${{PIPESTATUS[0]}}"
@@ -272,20 +271,9 @@ async def test_a_reader_who_goes_away_ends_it_quietly():
     assert (done.out, done.err) == ("[\n141\n", "")
 
 
-async def test_a_full_disk_is_one_line(datadog):
-    """What cannot be written ends with code 1 and one line, without a complaint of the interpreter's."""
-    script = f"{EXECUTABLE} list $0 --base-url {datadog.url} >/dev/full; {EXECUTABLE} list $0 --base-url $2 >&-"
-    done = await run(datadog, "-c", script, datadog.service_account_id, program=("bash",))
-    assert done.err.splitlines() == [
-        "dd-sa-tokens: cannot write to standard output: No space left on device",
-        "dd-sa-tokens: cannot write to standard output: it is closed",
-    ]
-    assert done.code == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupted_and_resumed(datadog, tmp_path, number):
-    """Ctrl-C keeps what came and ends with 130; the command that it prints, typed as it is, fetches the rest."""
+    """Ctrl-C keeps the results so far and ends with 130; the command that it prints fetches the rest."""
     file, ids = tmp_path / "x.jsonl", tmp_path / "ids"
     ids.write_text("\n".join(datadog.token_ids))
     options = ("--ids-from", str(ids), "--output", str(file), "--strategy", "get", "--concurrency", "1")
@@ -308,7 +296,7 @@ async def test_interrupted_and_resumed(datadog, tmp_path, number):
 
 
 async def test_killed_at_any_moment_and_resumed(tmp_path):
-    """Killed again and again, and resumed, the file ends with every ID exactly once, and hardly any is asked twice."""
+    """After several kills and resumed runs the file has every ID once, and few IDs were requested twice."""
     async with FakeDatadog(tokens=150, latency=0.005) as datadog:
         file = tmp_path / "x.jsonl"
         options = ("--ids-from", "-", "--output", str(file), "--resume", "--concurrency", "4")
@@ -323,14 +311,14 @@ async def test_killed_at_any_moment_and_resumed(tmp_path):
         done = await run(datadog, "get", datadog.service_account_id, *options, stdin=ids)
         assert done.code == 0, done.err
         assert same(lines_of(file), datadog)
-        # What was under way at a kill, and at most as much again that had come and was not written.
+        # At each kill, at most 4 requests in flight and 4 results that were not written yet.
         assert datadog.requests <= 150 + len(moments) * 8
         assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-async def test_a_half_written_line_is_mended(datadog, tmp_path, cut):
-    """Wherever the last line was cut off, only its ID is fetched again."""
+async def test_a_half_written_line_is_repaired(datadog, tmp_path, cut):
+    """For a last line that was cut off anywhere, only its ID is fetched again."""
     file, (first, second, *_) = tmp_path / "x.jsonl", datadog.token_ids
     line = json.dumps({"id": second, "name": "half"})
     file.write_text(json.dumps({"id": first}) + "\n" + line[: min(cut, len(line) - 1)])
@@ -342,7 +330,7 @@ async def test_a_half_written_line_is_mended(datadog, tmp_path, cut):
 
 
 async def test_resume_tries_again_what_failed(datadog, tmp_path):
-    """A failed ID is tried again and its old line goes; lines of others stay; an ID that comes twice has one line."""
+    """A failed ID is fetched again and its old line removed; other lines stay; each ID has one line."""
     file, (first, second, third, *_) = tmp_path / "x.jsonl", datadog.token_ids
     error = {"type": "ServerError", "status": 503, "message": "m"}
     there = [
@@ -383,20 +371,6 @@ async def test_a_file_of_something_else_is_left_alone(datadog, tmp_path, text):
         done = await within(datadog, "get", datadog.service_account_id, "x", "--output", str(file), more)
         assert (done.code, file.read_text(), datadog.requests) == (2, text, 0)
         assert "line 1" in done.err
-
-
-async def test_two_runs_do_not_share_a_file(datadog, tmp_path):
-    """While one run writes to a file another one is refused, with code 2."""
-    file = tmp_path / "x.jsonl"
-    datadog.fail_next(1, stall=30.0)
-    first = asyncio.ensure_future(Process.start(datadog, "get", datadog.service_account_id, "a", "--output", str(file)))
-    process = await first
-    await until(lambda: datadog.requests == 1)
-    done = await within(datadog, "get", datadog.service_account_id, "b", "--output", str(file), "--resume")
-    assert done.code == 2
-    assert "another run is writing to" in done.err
-    process.signal(signal.SIGTERM)
-    assert (await process.end()).code == 130
 
 
 async def test_only_append_and_resume_add_lines(datadog, tmp_path):
@@ -443,8 +417,8 @@ async def test_a_replacing_run_can_be_resumed(datadog, tmp_path):
     assert same(lines_of(file), datadog)
 
 
-async def test_other_files_are_replaced_as_a_whole(datadog, tmp_path):
-    """Until the end the old file is there; interrupted, it stays, and what came is beside it; permissions are kept."""
+async def test_a_file_is_replaced_as_a_whole(datadog, tmp_path):
+    """The old file stays until the end, or after an interruption beside the results so far; permissions are kept."""
     file = tmp_path / "x.json"
     file.write_text("old")
     file.chmod(0o604)
@@ -469,54 +443,3 @@ async def test_other_files_are_replaced_as_a_whole(datadog, tmp_path):
     assert file.stat().st_mode & 0o777 == 0o604
     assert link.is_symlink()
     assert sorted(tmp_path.iterdir()) == [link, file]
-
-
-def is_device(name: str) -> bool:
-    """Tell whether a name is that of a character device."""
-    return Path(name).is_char_device()
-
-
-async def test_devices_are_not_replaced(datadog):
-    """What is no regular file is written to, and is what it was afterwards."""
-    for name in ("csv", "jsonl"):
-        args = ("get", datadog.service_account_id, *datadog.token_ids[:3], "--output", "/dev/null", "--format", name)
-        assert (await within(datadog, *args)).code == 0
-        assert is_device(os.devnull)
-
-
-async def test_terminal_shows_bar_and_table():
-    """In a terminal a terminal gets a bar with the rate limit and a countdown, then the table, in whole lines."""
-    async with FakeDatadog(tokens=45, rate_limit=(20, 1.0)) as datadog:
-        words = ("get", datadog.service_account_id, *datadog.token_ids, "nope", "--strategy", "get", "-v")
-        screen = Terminal(EXECUTABLE, *words, "--base-url", datadog.url, **keys(datadog))
-        code = await asyncio.to_thread(screen.end)
-    assert code == 1
-    assert re.search(r"46/46 tokens .*━+.* rate limit \d+/20 left", screen.text)
-    assert len(set(re.findall(r"rate limit 0/20 left, next window in (\d\.\d) s", screen.text))) >= 2
-    assert re.search(r"INFO the quota \S+ is spent for", screen.text)
-    table = screen.text[screen.text.rindex("\x1b[?25h") :]
-    assert [line.split()[0] for line in table.splitlines() if "-" in line.split(" ")[0]][:45] == datadog.token_ids
-    assert "1 of 46 tokens failed" in table
-    assert "\x1b[" in table  # red
-    assert not any(key in screen.text for key in keys(datadog).values())
-
-
-async def test_narrow_terminal_without_colours():
-    """At 60 columns every line fits, whole IDs come first, and NO_COLOR is honoured."""
-    async with FakeDatadog(tokens=25) as datadog:
-        words = ("list", datadog.service_account_id, "--base-url", datadog.url)
-        screen = Terminal(EXECUTABLE, *words, columns=60, NO_COLOR="1", **keys(datadog))
-        code = await asyncio.to_thread(screen.end)
-    assert code == 0
-    assert not NO_COLOUR.search(screen.text)
-    lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line) for line in re.split(r"[\r\n]+", screen.text)]
-    assert max(map(len, lines)) <= 60
-    assert [line.split()[0] for line in lines if re.match(r"[\da-f]{8}-", line)] == datadog.token_ids
-
-
-async def test_terminal_is_left_to_the_lines(datadog):
-    """Where JSON lines go to the terminal itself, no bar runs into them."""
-    words = ("get", datadog.service_account_id, *datadog.token_ids[:3], "--format", "jsonl", "--base-url", datadog.url)
-    screen = Terminal(EXECUTABLE, *words, **keys(datadog))
-    assert await asyncio.to_thread(screen.end) == 0
-    assert [json.loads(line)["id"] for line in screen.text.splitlines()] == datadog.token_ids[:3]

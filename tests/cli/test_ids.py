@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -159,13 +160,23 @@ async def test_a_closed_standard_input(datadog, monkeypatch):
         assert f"cannot read {name}" in done.err
 
 
+def descriptors() -> set[int]:
+    """Return the file descriptors that are open."""
+    found: set[int] = set()
+    for number in range(256):
+        with suppress(OSError):
+            os.fstat(number)
+            found.add(number)
+    return found
+
+
 async def test_descriptors_are_closed(datadog):
     """Reading IDs leaves no file open, neither after the last ID nor after the first."""
-    before = sorted(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else []
+    before = descriptors()
     assert await read(gather([], piped(b"a\nb\n"))) == ["a", "b"]
     assert await read(gather([], stored(b"a\nb\n"))) == ["a", "b"]
     source = gather([], piped(b"a\nb\n"))
     assert not isinstance(source, list)
     assert await anext(source) == "a"
     await source.aclose()
-    await until(lambda: not before or sorted(os.listdir("/proc/self/fd")) == before)
+    await until(lambda: descriptors() == before)

@@ -415,7 +415,10 @@ def test_many_tokens_are_packed() -> None:
     bars = timeline.all("svg", "bars")[0].all("path")
     rows = [float(re.match(r"M\d+ ([\d.]+)", bar.attributes["d"])[1]) for bar in bars]
 
-    assert [(name.text, name.attributes["y"]) for name in names] == [("◆ medium: 150 tokens", "50.0"), ("■ low: 150 tokens", "820.0")]
+    assert [(name.text, name.attributes["y"]) for name in names] == [
+        ("◆ medium: 150 tokens", "50.0"),
+        ("■ low: 150 tokens", "820.0"),
+    ]
     assert (rows[0], rows[149], rows[150], rows[299]) == (58.5, 803.5, 828.5, 1573.5)
     assert timeline.all("svg", "plot")[0].attributes["height"] == "1584"
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
@@ -101,6 +102,7 @@ async def test_lines_in_a_terminal_have_no_bar(datadog):
     assert [json.loads(line)["id"] for line in text.splitlines()] == datadog.token_ids[:3]
 
 
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs a terminal that /dev/tty names")
 @pytest.mark.parametrize("env", [{}, {"TTY_COMPATIBLE": "0"}, {"FORCE_COLOR": ""}, {"TERM": "dumb"}], ids=str)
 @pytest.mark.parametrize("more", [(), ("--output", "/dev/tty")], ids=" ".join)
 async def test_csv_in_a_terminal_is_harmless(hostile, env, more):

@@ -66,11 +66,23 @@ def create(
 async def _create_and_print(
     messages: Messages, client: TokensClient, creation: _Creation, format_name: Literal["secret", "json"]
 ) -> int:
-    """Create the token and print its secret, without a moment in which a signal can lose the token's ID."""
+    """Create the token and print its secret. A signal at any moment leaves the token's ID on standard error."""
     async with client:
         created, interrupted = await _create(messages, client, creation)
-    token, secret = created.token, created.key.reveal()
-    stdout = open_stdout()
+        # Before the client is closed: a signal could end that wait, and the secret would be lost.
+        await _print_secret(messages, created, creation, format_name)
+        how = "interrupted, but the API had created the token: " if interrupted else ""
+        messages.say(
+            f"{how}created {describe(created.token)}, which {_expiry(created.token)}; "
+            "its secret is on standard output, this once, and cannot be read again"
+        )
+    return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
+
+
+async def _print_secret(
+    messages: Messages, created: CreatedToken, creation: _Creation, format_name: Literal["secret", "json"]
+) -> None:
+    token, secret, stdout = created.token, created.key.reveal(), open_stdout()
     record = {**token_record(token), "key": secret}
     text = secret if format_name == "secret" else to_json(record, ascii_only=not stdout.is_utf8)
     undo = shell_command("revoke", creation.service_account_id, token.id)
@@ -82,12 +94,6 @@ async def _create_and_print(
     except asyncio.CancelledError:
         messages.fail(f"interrupted; the secret of token {token.id} may be lost. To revoke the token: {undo}")
         raise
-    how = "interrupted, but the API had created the token: " if interrupted else ""
-    messages.say(
-        f"{how}created {describe(token)}, which {_expiry(token)}; "
-        "its secret is on standard output, this once, and cannot be read again"
-    )
-    return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
 
 
 async def _create(messages: Messages, client: TokensClient, creation: _Creation) -> tuple[CreatedToken, bool]:

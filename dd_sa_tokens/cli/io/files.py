@@ -28,11 +28,13 @@ class Sink(ABC):
         is_utf8: Whether every character can be written.
         is_terminal: Whether it is a terminal.
         is_pipe: Whether it is a pipe or a socket. Its reader may write to the terminal.
+        is_blocked: Whether a write has not returned, because its reader is slow.
     """
 
     is_utf8 = True
     is_terminal = False
     is_pipe = False
+    is_blocked = False
 
     @abstractmethod
     async def write(self, text: str) -> None:
@@ -63,13 +65,15 @@ class StreamFile(Sink):
 
     Args:
         name: Its name, for errors.
-        descriptor: Its file descriptor; `None` for one that was closed.
+        descriptor: Its file descriptor; `None` for one that is closed, or not open yet.
         encoding: How its text is encoded.
+        pipe: The path of a named pipe, which the thread opens: that takes until there is a reader.
     """
 
-    def __init__(self, name: str, descriptor: int | None, encoding: str = "utf-8") -> None:
+    def __init__(self, name: str, descriptor: int | None, encoding: str = "utf-8", *, pipe: Path | None = None) -> None:
         self._name = name
         self._descriptor = descriptor
+        self._pipe = pipe
         self._thread = BlockingThread()
         # An incremental encoder writes a byte order mark once.
         self._encoder = codecs.getincrementalencoder(encoding)("backslashreplace")
@@ -78,27 +82,40 @@ class StreamFile(Sink):
             mode = os.fstat(descriptor).st_mode
             self.is_terminal = os.isatty(descriptor)
             self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        elif pipe is not None:
+            self.is_pipe = True
 
     async def write(self, text: str) -> None:
         """Write some text. See `Sink.write`."""
-        if not text:
-            return
-        if self._descriptor is None:
+        if not text and self._descriptor is not None:
+            return  # but a pipe is opened without text as well: its reader waits for an end
+        if self._descriptor is None and self._pipe is None:
             raise CommandError(f"cannot write to {self._name}: it is closed")
+        self.is_blocked = True
         try:
-            await self._thread.run(partial(write_all, self._descriptor, self._encoder.encode(text)))
+            await self._thread.run(partial(self._write, self._encoder.encode(text)))
+            self.is_blocked = False
         except BrokenPipeError:
             raise
         except OSError as error:
             raise CommandError(f"cannot write to {self._name}: {error.strerror}") from None
+
+    def _write(self, data: bytes) -> None:
+        if self._descriptor is None and self._pipe is not None:
+            self._descriptor = os.open(self._pipe, os.O_WRONLY)
+        assert self._descriptor is not None
+        write_all(self._descriptor, data)
 
     def finish(self) -> None:
         """Close it, unless it is standard output."""
         if self._name != STANDARD_OUTPUT and self._descriptor is not None:
             self._thread.submit(partial(close, self._descriptor))  # not while the thread writes to it
 
-    def abandon(self, *, empty: bool) -> None:  # noqa: ARG002 - other sinks need it
+    def abandon(self, *, empty: bool) -> None:
         """Close it, unless it is standard output."""
+        if empty and self._pipe is not None and self._descriptor is None:
+            with suppress(OSError):  # there is no reader that waits for an end
+                close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
         self.finish()
 
 
@@ -220,6 +237,8 @@ def open_file(path: Path | None, messages: Messages) -> Sink:
     """
     if path is None:
         return open_stdout()
+    if path.is_fifo():
+        return StreamFile(str(path), None, pipe=path)
     if is_stream(path):
         return StreamFile(str(path), os.open(path, os.O_WRONLY))
     return AtomicFile(path, messages)
