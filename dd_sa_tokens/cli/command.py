@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -46,6 +47,8 @@ class Run:
         # What was not given keeps the client's own default.
         given = {name: value for name, value in attrs.asdict(options).items() if value is not None}
         del given["verbose"]
+        if not given.keys() & {"site", "base_url"} and (url := os.environ.get("DD_SA_TOKENS_BASE_URL")):
+            given["base_url"] = url
         attempts = given.pop("max_attempts", None)
         retry = RetryPolicy() if attempts is None else RetryPolicy(max_attempts=attempts)
         reserve = given.pop("rate_limit_reserve", 0.0)

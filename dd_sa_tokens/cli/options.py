@@ -19,9 +19,11 @@ class Options:
     Credentials are not among them: the arguments of a process are visible to other users of the machine.
     """
 
-    site: Annotated[str | None, typer.Option(metavar="SITE", help="Datadog site, for example datadoghq.eu.")] = None
+    site: Annotated[
+        str | None, typer.Option(metavar="SITE", help="Datadog site, for example datadoghq.eu; also DD_SITE.")
+    ] = None
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Base URL instead of a site: a proxy or a fake server.")
+        str | None, typer.Option(metavar="URL", help="Base URL instead of a site; also DD_SA_TOKENS_BASE_URL.")
     ] = None
     concurrency: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Maximum number of requests in flight. Default: 50.")

@@ -114,7 +114,7 @@ async def test_table_has_counts_timeline_and_findings(datadog):
     assert lines[1].split("   ") == [
         *("Tokens by their worst finding:", "▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"),
     ]
-    assert [line.split()[1] for line in lines if "━" in line and "made to expiry" not in line] == [
+    assert [line.split()[1] for line in lines if "━" in line and "created to expiry" not in line] == [
         *("boss", "soon", "gone", "writer", "fine"),
     ]
     rules = [line for line in lines if re.fullmatch(r"[▲◆■○] \w+  .*: \d+ tokens?", line)]

@@ -1,4 +1,4 @@
-"""`dd-sa-tokens create`, `update`, `revoke` and `rotate`, against a fake Datadog in the test's loop."""
+"""`dd-sa-tokens create`, `update`, `revoke` and `rotate`, against a fake server in the test's loop."""
 
 import asyncio
 import json
@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.command_line import EXECUTABLE, Done, Process, Terminal, keys, run, until, within
+from support.command_line import EXECUTABLE, Done, Terminal, keys, run, within
 
 from dd_sa_tokens import AccessToken, Secret, TokensClient
-from dd_sa_tokens.cli.commands.rotate import copy_masked
+from dd_sa_tokens.cli.commands import rotate
+from dd_sa_tokens.cli.commands.rotate import copy_masked, terminate
+from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -22,7 +24,7 @@ ESCAPE = "\x1b[31m"
 
 @pytest.fixture
 async def datadog() -> AsyncIterator[FakeDatadog]:
-    """A fake Datadog with five tokens, the first of which has a hostile name."""
+    """A fake server with five tokens; the first has a hostile name."""
     names = (f"ci {ESCAPE}[bold]prod", "b", "c", "d", "e")
     tokens = [AccessToken(id=f"t{n}", name=name, scopes=("dashboards_read",)) for n, name in enumerate(names)]
     async with FakeDatadog(tokens=tokens) as fake:
@@ -30,23 +32,23 @@ async def datadog() -> AsyncIterator[FakeDatadog]:
 
 
 async def change(datadog: FakeDatadog, name: str, *args: str) -> Done:
-    """Run a command within this process, with the fake's account."""
+    """Run a command within this process, with the server's account."""
     return await within(datadog, name, datadog.service_account_id, *args)
 
 
 async def works(datadog: FakeDatadog, secret: str) -> bool:
-    """Tell whether a secret is one to sign with."""
+    """Return whether a secret is accepted."""
     async with TokensClient(base_url=datadog.url, access_token=secret) as client:
         return bool(await client.get_tokens(datadog.service_account_id, datadog.token_ids[:1]))
 
 
-def python(code: str) -> str:
+def store(code: str) -> str:
     """Return a store command that runs some Python."""
     return shlex.join([sys.executable, "-c", code])
 
 
 async def test_create_prints_the_secret_alone(datadog):
-    """The secret is all that stdout gets; stderr says that it is shown this once, and does not hold it."""
+    """stdout gets only the secret; stderr says that it is shown once, and does not have it."""
     args = ("--name", "new", "--scope", "dashboards_read", "--scope", "logs_read_data", "--expires-in", "90d")
     done = await run(datadog, "create", datadog.service_account_id, *args)
     made = datadog.tokens[-1]
@@ -93,14 +95,14 @@ async def test_create_as_json(datadog):
     ],
     ids=" ".join,
 )
-async def test_create_refuses_what_cannot_be_meant(datadog, args):
-    """A create that cannot be right ends with code 2, and nothing is sent."""
+async def test_invalid_creates(datadog, args):
+    """An invalid create ends with code 2, and nothing is sent."""
     done = await change(datadog, "create", *args)
     assert (done.code, done.out, datadog.requests) == (2, "", 0)
 
 
 async def test_create_whose_secret_is_lost(datadog):
-    """Where the secret cannot be written, the token that it belongs to is named, with how to revoke it."""
+    """If the secret cannot be written, stderr names its token and the command to revoke it."""
     script = f"{EXECUTABLE} create $0 --name new --scope x --base-url {datadog.url} >/dev/full; true"
     done = await run(datadog, "-c", script, datadog.service_account_id, program=("bash",))
     made = datadog.tokens[-1]
@@ -111,23 +113,33 @@ async def test_create_whose_secret_is_lost(datadog):
     assert made.public_portion not in done.err
 
 
-async def test_create_without_an_answer(datadog):
-    """Where it is not known whether there is a new token, the line says how to look, and the code is 1."""
-    datadog.fail_next(1, drop=True)
+@pytest.mark.parametrize("fault", [{"drop": True}, {"truncate": True}, {"status": 503}, {"status": 201, "body": b"{}"}])
+async def test_create_without_an_answer(datadog, fault):
+    """If it is unknown whether a token was created, the message has a command to look for it, and the code is 1."""
+    datadog.fail_next(1, **fault)
     done = await change(datadog, "create", "--name", "new", "--scope", "x")
     assert (done.code, done.out) == (1, "")
+    assert f"(dd-sa-tokens list {datadog.service_account_id} --sort=-created_at)" in done.err
+    assert "list_tokens" not in done.err
     assert re.search("look for a token .*named 'new'", done.err)
-    datadog.fail_next(1, stall=30.0)
-    process = await Process.start(datadog, "create", datadog.service_account_id, "--name", "new", "--scope", "x")
-    await until(lambda: datadog.requests == 2)
-    process.signal(signal.SIGINT)
-    done = await process.end()
-    assert (done.code, done.out) == (130, "")
-    assert f"dd-sa-tokens list {datadog.service_account_id} --sort=-created_at" in done.err
+
+
+@pytest.mark.parametrize(("command", "more"), [("update", ("--name", "x")), ("revoke", ("--yes",)), ("rotate", ())])
+async def test_other_changes_without_an_answer(datadog, command, more):
+    """If it is unknown whether a token was changed, the advice is a command as well."""
+    if command == "rotate":
+        more = ("--store-command", "true")
+        datadog.fail_next(1, stall=0.0)  # reading the old token
+    datadog.fail_next(1, drop=True)
+    done = await change(datadog, command, "t1", *more, "--max-attempts", "1")
+    assert (done.code, done.out) == (1, "")
+    look = "list" if command == "rotate" else "get"
+    assert f"dd-sa-tokens {look} {datadog.service_account_id}" in done.err
+    assert not re.search(r"get_token|list_tokens", done.err)
 
 
 async def test_update_prints_the_token_as_it_is_now(datadog):
-    """What is given is changed, the rest kept, and the token is written in the formats that `get` has."""
+    """Only the given fields change, and the token is written in the formats of `get`."""
     done = await change(datadog, "update", "t1", "--name", "=b", "--format", "csv")
     assert done.code == 0, done.err
     assert done.out.splitlines()[1].startswith("t1,'=b,")
@@ -139,7 +151,7 @@ async def test_update_prints_the_token_as_it_is_now(datadog):
 
 
 async def test_revoke_with_yes(datadog):
-    """With --yes nobody is asked; an ID that fails does not stop the others; stdout stays empty."""
+    """With --yes there is no question; an ID that fails does not stop the others; stdout is empty."""
     done = await change(datadog, "revoke", "t1", "nope", "t2", "t2", "--yes")
     assert (done.code, done.out) == (1, "")
     assert datadog.token_ids == ["t0", "t3", "t4"]
@@ -149,7 +161,7 @@ async def test_revoke_with_yes(datadog):
 
 
 async def test_revoke_does_not_ask_without_a_terminal(datadog):
-    """Without --yes and without a terminal nothing is revoked, and the code is 2."""
+    """Without --yes and a terminal nothing is revoked, and the code is 2."""
     done = await run(datadog, "revoke", datadog.service_account_id, "t1", stdin="y\n")
     assert (done.code, datadog.requests) == (2, 0)
     assert "--yes" in done.err
@@ -157,13 +169,13 @@ async def test_revoke_does_not_ask_without_a_terminal(datadog):
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\r", 0, 3), ("n\r", 1, 5), ("\r", 1, 5), ("\x03", 130, 5)])
 async def test_revoke_asks_at_a_terminal(datadog, answer, code, left):
-    """The question names the tokens, harmlessly; anything but yes revokes nothing, and Ctrl-C ends it."""
+    """The question names the tokens without escapes; any answer but yes revokes nothing, and Ctrl-C ends it."""
     words = (EXECUTABLE, "revoke", datadog.service_account_id, "t0", "t1", "--base-url", datadog.url)
     screen = Terminal(*words, columns=200, **keys(datadog))
     await asyncio.to_thread(screen.read, "(n)")
     shown = screen.text
     if answer == "\x03":
-        await asyncio.sleep(0.3)  # a signal between the question and the wait for its answer would be seen after that
+        await asyncio.sleep(0.3)  # let the process begin to wait for the answer
         screen.process.send_signal(signal.SIGINT)
     else:
         screen.type(answer)
@@ -175,7 +187,7 @@ async def test_revoke_asks_at_a_terminal(datadog, answer, code, left):
 
 
 async def test_refused_keys_are_explained_once(datadog):
-    """Where the keys are refused, one line says what to do, and the code is 3."""
+    """If the keys are refused, one line has advice, and the code is 3."""
     for args in (
         ("revoke", "t1", "t2", "--yes"),
         ("update", "t1", "--name", "x"),
@@ -189,13 +201,13 @@ async def test_refused_keys_are_explained_once(datadog):
 
 
 async def test_rotate_hands_the_secret_to_a_command(datadog, tmp_path):
-    """The new secret is the command's whole input; what it prints goes to stderr, the secret masked even there."""
+    """The new secret is the command's whole input; its output goes to stderr, with the secret masked."""
     file = tmp_path / "secret"
     code = (
         "import sys, os; key = sys.stdin.read(); open(sys.argv[1], 'w').write(key); print('stored', key); "
         "assert key not in str(sys.argv) + str(os.environ)"
     )
-    command = f"{python(code)} {file}"
+    command = f"{store(code)} {file}"
     done = await run(datadog, "rotate", datadog.service_account_id, "t1", "--store-command", command, "-vv")
     secret = file.read_text()
     assert done.code == 0, done.err
@@ -211,48 +223,61 @@ async def test_rotate_hands_the_secret_to_a_command(datadog, tmp_path):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (python("import sys; sys.stdin.read(); sys.exit(3)"), "ended with status 3"),
-        (python("import os; os.kill(os.getpid(), 9)"), "was ended by signal 9"),
+        (store("import sys; sys.stdin.read(); sys.exit(3)"), f"{sys.executable} ended with status 3"),
+        (store("import os; os.kill(os.getpid(), 9)"), f"{sys.executable} was ended by signal 9"),
         ("false", "false ended with status 1"),
         ("/", "/ could not be run: Permission denied"),
     ],
 )
-async def test_rotate_is_undone_where_the_command_fails(datadog, command, said, monkeypatch):
-    """A command that fails undoes the rotation: the old token is there, the new one is not; the line says why."""
+async def test_rotate_is_rolled_back_if_the_command_fails(datadog, command, said, monkeypatch):
+    """If the command fails, the rotation is rolled back: the old token stays, and the message says so and why."""
     monkeypatch.setattr("shutil.which", lambda name: name)
     before = datadog.tokens
     done = await change(datadog, "rotate", "t1", "--store-command", command)
     assert (done.code, done.out) == (1, "")
-    assert f"{said}. Now the new token is revoked, and the old one works" in done.err
+    assert f"the rotation was rolled back: {said}. Now the new token is revoked, and the old one works" in done.err
     assert datadog.tokens == before
 
 
 @pytest.mark.parametrize("command", ["", "no-such-program x", "sh -c 'x"])
 async def test_rotate_looks_for_the_command_first(datadog, command):
-    """A command that cannot be run is a usage error, before anything is changed."""
+    """A command that does not exist is a usage error, before anything is changed."""
     done = await change(datadog, "rotate", "t1", "--store-command", command)
     assert (done.code, datadog.requests) == (2, 0)
 
 
-async def test_rotate_interrupted_while_storing(datadog, tmp_path):
-    """Ctrl-C while the command runs ends it, says what holds now, and ends with code 130."""
-    started = tmp_path / "started"
-    command = python(f"import time; open({str(started)!r}, 'w').close(); time.sleep(60)")
-    process = await Process.start(datadog, "rotate", datadog.service_account_id, "t1", "--store-command", command)
-    await until(started.exists)
-    process.signal(signal.SIGINT)
-    done = await process.end()
-    assert (done.code, done.out) == (130, "")
-    assert "interrupted; the rotation was stopped while the new token was being stored" in done.err
-    assert len(datadog.token_ids) == 6
+async def test_a_store_command_that_does_not_end(monkeypatch):
+    """A store command that ignores SIGTERM is killed."""
+    monkeypatch.setattr(rotate, "END_WITHIN", 0.3)
+    pipe = asyncio.subprocess.PIPE
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=pipe, stdout=pipe)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    await terminate(process)
+    assert await process.wait() == -9
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", 1), ("n\n", 2), ("", 2)])
+async def test_revoke_asks(monkeypatch, answer, left):
+    """An ID that does not exist is reported before the question, which is about the others."""
+    monkeypatch.setattr(Messages, "can_ask", True)
+    async with FakeDatadog(tokens=2) as fake:
+        args = ("revoke", fake.service_account_id, fake.token_ids[0], "nope")
+        done = await within(fake, *args, stdin=answer)
+        assert done.code == 1
+        assert "404" in done.err.split("Revoke ")[0]
+        assert len(fake.token_ids) == left
+        done = await within(fake, "revoke", fake.service_account_id, "nope")
+        assert "Revoke" not in done.err
+        assert "nothing was revoked" in done.err
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-async def test_masking_does_not_depend_on_pieces(size, capfdbinary, monkeypatch):
-    """The secret is masked however the output is cut into pieces, and all the rest is passed on as it is."""
-    monkeypatch.setattr("dd_sa_tokens.cli.commands.rotate._CHUNK", size)
+async def test_masking_does_not_depend_on_pieces(size, capfdbinary):
+    """The secret is masked in output that arrives in any pieces, and the rest is copied unchanged."""
     output = asyncio.StreamReader()
     output.feed_data(b"ab abc abcabcd\x00\nabcabcabcd abc")
     output.feed_eof()
-    await copy_masked(output, Secret("abcabcd"))
+    await copy_masked(output, Secret("abcabcd"), size)
     assert capfdbinary.readouterr().err == b"ab abc **********\x00\nabc********** abc\n"
