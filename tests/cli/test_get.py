@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.command_line import EXECUTABLE, MODULE, Done, Process, keys, run, until, within
+from support.command_line import EXECUTABLE, MODULE, Done, Process, fast, keys, run, until, within
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.cli.io.formats import token_record
@@ -63,7 +63,7 @@ def ids_of(path: Path) -> list[object]:
 
 async def get(datadog: FakeDatadog, *args: str, **options: str) -> Done:
     """Run `get` with the server's account."""
-    return await run(datadog, "get", datadog.service_account_id, *args, **options)
+    return await fast(datadog, "get", datadog.service_account_id, *args, **options)
 
 
 def same(items: list[dict[str, object]], datadog: FakeDatadog) -> bool:
