@@ -47,6 +47,8 @@ OWNERS = {
     "rich": {"cli", "__main__"},
     "jinja2": {"cli"},
     "uvloop": {"cli"},
+    "pytest": {"testing"},  # the plugin for users' own tests
+    "aioresponses": {"testing"},
 }
 
 PURE = ("models", "errors", "results", "_validation", "_protocol", "audit")

@@ -1,21 +1,28 @@
-"""The command line: its commands, in the order in which the help shows them."""
+"""The command line: its commands, in the order in which the help lists them."""
 
 from __future__ import annotations
 
-from . import audit, changes, demo, get, listing, rotate
 from .app import app, run
-from .outcome import EXIT_CODES
+from .commands.audit import audit
+from .commands.create import create
+from .commands.demo import demo
+from .commands.get import get
+from .commands.list import list_tokens
+from .commands.revoke import revoke
+from .commands.rotate import rotate
+from .commands.update import update
+from .exit_codes import NAME
 
-__all__ = ["app", "demo", "run"]
+__all__ = ["app", "run"]
 
 for _name, _command in (
-    ("get", get.get),
-    ("list", listing.list_tokens),
-    ("audit", audit.audit),
-    ("create", changes.create),
-    ("update", changes.update),
-    ("revoke", changes.revoke),
-    ("rotate", rotate.rotate),
-    ("demo", demo.demo),
+    ("get", get),
+    ("list", list_tokens),
+    ("audit", audit),
+    ("create", create),
+    ("update", update),
+    ("revoke", revoke),
+    ("rotate", rotate),
+    ("demo", demo),
 ):
-    app.command(_name, epilog=EXIT_CODES)(_command)
+    app.command(_name, epilog=f"Options of all commands (--site, -v ...), exit codes: {NAME} --help")(_command)

@@ -1,66 +1,61 @@
-"""The root of the command line, and running under it: loops, signals, and an end without a traceback."""
+"""The root command: the options for all commands, the entry point, and errors as exit codes."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from dd_sa_tokens._version import __version__
 from dd_sa_tokens.errors import DatadogError
 
-from .console import NAME, Messages
-from .outcome import EXIT_CODES, CommandError, ExitCode, exit_code, explain
-
-T = TypeVar("T")
-
-_new_loop: Callable[[], asyncio.AbstractEventLoop] | None
-try:
-    from uvloop import new_event_loop as _new_loop
-except ImportError:
-    _new_loop = None
+from .exit_codes import EXIT_CODES, NAME, CommandError, ExitCode, exit_code, explain
+from .interrupts import handled_signals
+from .io.console import Messages
+from .options import Options, with_options
 
 app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    # Python's own tracebacks name no values; those of rich can show local variables, keys among them.
+    # Plain help has no frames, so that the help of a command fits a screen.
+    rich_markup_mode=None,
+    # Python's own tracebacks show no values; rich's can show local variables, and keys with them.
     pretty_exceptions_enable=False,
 )
 
 
 def run() -> None:
     """Run the command that the arguments name, and exit with its status."""
-    # Python prints the warnings of a logger without a handler. Commands say themselves what went wrong.
+    # Without a handler, Python prints the library's warnings. A command prints its own messages.
     logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())
-    _keep_standard_files()
-    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is None where it was closed
-        with suppress(AttributeError):  # a test's stand-in need not have it
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - of what is usual
-    code = guarded(_run_app, Messages())
+    fill_standard_descriptors()
+    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
+        with suppress(AttributeError):  # a replacement in a test may not have it
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - a TextIOWrapper has it
+    with handled_signals():
+        code = guarded(_run_app, Messages())
     try:
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - as above
             sys.stdout.flush()
     except OSError as error:
-        silence_stdout()
+        discard_stdout()
         code = ExitCode.BROKEN_PIPE if isinstance(error, BrokenPipeError) else code or ExitCode.FAILED
     sys.exit(code)
 
 
-def _keep_standard_files() -> None:
-    """Put the null device where standard input, output or error was closed: a socket must not take its number."""
+def fill_standard_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed, so that no socket gets its number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def _run_app() -> int:
@@ -72,16 +67,16 @@ def _run_app() -> int:
 
 
 def guarded(work: Callable[[], int], messages: Messages, verbosity: int = 0) -> int:
-    """Do a command's work, and return its exit code, whatever it raises.
+    """Do a command's work, and turn each exception into an exit code.
 
     Args:
-        work: Returns the exit code where all goes as foreseen.
-        messages: Where to say in one line what went wrong.
-        verbosity: Above 0, an exception that nobody foresaw is shown with the places in the source that it came by.
-            Its text is not shown: it may quote a key.
+        work: Returns the exit code.
+        messages: Prints the line that says what went wrong.
+        verbosity: Above 0, an unexpected exception is printed with its places in the source. Its text is never
+            printed: it may quote a key.
 
     Raises:
-        BadParameter: The arguments cannot be right; for typer to show.
+        BadParameter: An argument is invalid. typer prints it.
         Exit: For typer, too.
     """
     try:
@@ -89,7 +84,7 @@ def guarded(work: Callable[[], int], messages: Messages, verbosity: int = 0) -> 
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except BrokenPipeError:
-        silence_stdout()
+        discard_stdout()
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -98,8 +93,8 @@ def guarded(work: Callable[[], int], messages: Messages, verbosity: int = 0) -> 
         return exit_code(error)
     except CommandError as error:
         messages.fail(str(error))
-        return ExitCode.FAILED
-    except Exception as error:  # noqa: BLE001 - no traceback may reach a user
+        return error.code
+    except Exception as error:  # noqa: BLE001 - users must not see a traceback
         _report(error, messages, verbosity)
         return ExitCode.FAILED
 
@@ -109,55 +104,38 @@ def _report(error: BaseException, messages: Messages, verbosity: int) -> None:
         for line in "".join(traceback.format_tb(error.__traceback__)).splitlines():
             messages.say(line)
     messages.fail(
-        f"unexpected {type(error).__name__}; this is a fault of {NAME}, please report it"
-        + ("" if verbosity else " with what --verbose shows")
+        f"unexpected {type(error).__name__}: this is a bug of {NAME}, please report it"
+        + ("" if verbosity else " with the output of --verbose")
     )
 
 
-def silence_stdout() -> None:
-    """Send what is still to be flushed nowhere: at its end, Python would complain that nobody reads it."""
+def discard_stdout() -> None:
+    """Discard the buffered output: its reader is gone, and Python would complain when it exits."""
     with suppress(OSError, ValueError, AttributeError):
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
 
 
-def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end, under uvloop where that is installed.
-
-    Raises:
-        KeyboardInterrupt: It was interrupted: by Ctrl-C, or by SIGTERM.
-    """
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        try:
-            return runner.run(_terminable(main))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
-
-async def _terminable(main: Coroutine[Any, Any, T]) -> T:
-    task = asyncio.current_task()
-    assert task is not None
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # on Windows, or not in the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await main
-
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
     if wanted:
         typer.echo(f"{NAME} {__version__}")
         raise typer.Exit
 
 
 @app.callback(epilog=EXIT_CODES)
+@with_options
 def root(
+    context: typer.Context,
+    options: Options,
     *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    version: Annotated[  # noqa: ARG001 - its callback handles it before a command is needed
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Look after the access tokens of Datadog service accounts.
+    """Manage the access tokens of Datadog service accounts.
 
-    Credentials come from the environment only: DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN. So does the site
-    (DD_SITE), where --site does not say another. Results go to standard output, everything else to standard error.
+    Credentials come from the environment: DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN. Results go to standard
+    output, messages to standard error. The options can stand before the command or after it.
     """
+    context.obj = options

@@ -1,105 +1,152 @@
-"""Where results go and how they are written, as the options say."""
+"""The results of a command on their way out: what the options say about format and file, and records becoming text."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import attrs
 import typer
-from rich.console import Console
 
-from dd_sa_tokens.errors import DatadogError
-from dd_sa_tokens.models import AccessToken
+from .exit_codes import CommandError
+from .io.console import Messages, PipedConsole, is_terminal
+from .io.files import Sink, is_stream, open_file
+from .io.formats import TOKEN_COLUMNS, Format, Record, RecordFormat, make_format
+from .io.jsonl import JsonlMode, ResumableJsonl
+from .report.tables import TokenTables
 
-from .console import Messages, PipedConsole
-from .formats import Format, FormatName, make_format
-from .outcome import CommandError
-from .resume import LinesFile
-from .sinks import Device, ReplacedFile, Sink, Stdout
+FormatName = Literal["table", RecordFormat]
+N = TypeVar("N", bound=str)
 
-TABLE_WIDTH = 120  # columns of a table in a file
+SUFFIXES: Mapping[str, FormatName] = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+
+_FILE_WIDTH = 120  # columns of a table in a file
 
 FormatOption = Annotated[
     FormatName | None,
     typer.Option(
         "--format",
-        help="How to write the results; by default a table on a terminal, what a file's suffix says, else jsonl.",
+        help="Default: by FILE's suffix, or table, or jsonl.",
         show_default=False,
     ),
 ]
 OutputOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Write to a file instead of standard output. It appears as a whole at the end; but jsonl is appended, "
-        "line by line.",
-        show_default=False,
-    ),
+    typer.Option(metavar="FILE", help="Replace FILE instead of printing.", show_default=False),
 ]
+AppendOption = Annotated[bool, typer.Option("--append", help="Add the results to a jsonl FILE.")]
 
 
 @attrs.frozen
 class Destination:
-    """What was asked for.
+    """Where the results go, as the options say.
 
     Attributes:
         format: The format.
         path: The file; `None` for standard output.
+        mode: What happens to the lines that a file of JSON lines has.
     """
 
     format: FormatName
     path: Path | None
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the results go to a terminal."""
-        return self.path is None and stdout_is_terminal()
+    mode: JsonlMode = "replace"
 
 
-def stdout_is_terminal() -> bool:
-    """Tell whether standard output is a terminal."""
-    return sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison] - it is None where it was closed
+def output_path(output: str | None) -> Path | None:
+    """Return the file that the option names; `None` for standard output, which is `-` as well."""
+    return None if output is None or output == "-" else Path(output)
 
 
-def choose_destination(format_name: FormatName | None, output: str | None) -> Destination:
-    """Choose the format where none was asked for.
+def choose_format(
+    asked: N | None,
+    path: Path | None,
+    suffixes: Mapping[str, N],
+    *,
+    on_terminal: N,
+    otherwise: N,
+    option: str = "--output",
+) -> N:
+    """Return the format that was asked for, else the one that the suffix of the file says.
 
     Args:
-        format_name: The format that was asked for.
-        output: The file that was asked for; `-` is standard output, too.
+        asked: The format that was asked for.
+        path: The file; `None` for standard output.
+        suffixes: The formats by suffix.
+        on_terminal: The format for a terminal.
+        otherwise: The format for a pipe, and for a file without a suffix.
+        option: The option that names the file.
+
+    Raises:
+        BadParameter: The suffix says none of the formats.
     """
-    path = None if output in {None, "-"} else Path(output or "")
-    if format_name is not None:
-        return Destination(format_name, path)
+    if asked is not None:
+        return asked
     if path is None:
-        return Destination("table" if stdout_is_terminal() else "jsonl", path)
-    by_suffix: dict[str, FormatName] = {".json": "json", ".csv": "csv"}
-    return Destination(by_suffix.get(path.suffix.lower(), "jsonl"), path)
+        return on_terminal if is_terminal(sys.stdout) else otherwise
+    if not path.suffix or is_stream(path):
+        return otherwise
+    if (known := suffixes.get(path.suffix.lower())) is None:
+        raise typer.BadParameter(
+            f"the suffix of {path.name} is not one of {', '.join(suffixes)}; for another name, give --format",
+            param_hint=option,
+        )
+    return known
+
+
+def choose_destination(
+    format_name: FormatName | None, output: str | None, *, append: bool = False, resume: bool = False
+) -> Destination:
+    """Choose the format, the file and its mode.
+
+    Raises:
+        BadParameter: The options do not fit each other.
+    """
+    path = output_path(output)
+    chosen: FormatName = choose_format(format_name, path, SUFFIXES, on_terminal="table", otherwise="jsonl")
+    for option, given in (("--resume", resume), ("--append", append)):
+        if given and (chosen != "jsonl" or path is None):
+            raise typer.BadParameter("it needs --output with a jsonl file", param_hint=option)
+    if append and resume:
+        raise typer.BadParameter("give --append or --resume, not both", param_hint="--append")
+    return Destination(chosen, path, "resume" if resume else "append" if append else "replace")
+
+
+def progress_allowed(sink: Sink, *, at_end: bool) -> bool:
+    """Return whether no results can appear between the redraws of a progress line.
+
+    Args:
+        sink: Takes the results. The reader of a pipe may write to the same terminal, as `head` and `less` do.
+        at_end: Whether the results come after the progress, as a table does.
+    """
+    return not sink.is_pipe and (at_end or not sink.is_terminal)
 
 
 @attrs.define
-class Output:
-    """Results on their way out. Nothing is written before the first one, since there may be none for an error."""
+class Results:
+    """Writes records. It writes nothing before the first one, because an error may come instead.
+
+    Attributes:
+        format: Turns records into text.
+        sink: Takes the text.
+        progress_allowed: Whether a progress line does no harm.
+        empty: Whether nothing was written.
+    """
 
     format: Format
     sink: Sink
+    progress_allowed: bool
     empty: bool = True
 
-    async def token(self, token: AccessToken) -> None:
-        """Write a token."""
-        await self._write(self.format.token(token))
-
-    async def failure(self, token_id: str, error: DatadogError) -> None:
-        """Write an ID that failed."""
-        await self._write(self.format.failure(token_id, error))
+    async def write(self, record: Record) -> None:
+        """Write a record."""
+        await self._write(self.format.record(record))
 
     async def end(self) -> None:
-        """Bring the document to its end."""
+        """Write the end of the document."""
         await self._write(self.format.end())
 
     async def _write(self, text: str) -> None:
@@ -108,64 +155,95 @@ class Output:
 
 
 @asynccontextmanager
-async def open_output(
+async def open_results(
     destination: Destination, messages: Messages, *, order: Sequence[str] = (), sink: Sink | None = None
-) -> AsyncGenerator[Output, None]:
-    """Take results, and bring the document to its end, also where they end too early.
+) -> AsyncGenerator[Results, None]:
+    """Open the results. At the end of the context the document is completed, even if an error ended it early.
 
     Args:
-        destination: Where to, and how.
-        messages: Where to say what became of a file.
-        order: For tables, see there.
-        sink: One that was opened before; otherwise it is opened here.
+        destination: The format and the file.
+        messages: Prints what was kept if the command fails.
+        order: For a table: the IDs in the order of its rows.
+        sink: The file, if it was opened before.
 
     Raises:
-        BadParameter: The file cannot be written.
-        CommandError: The file cannot be written any more.
+        BadParameter: The file cannot be opened.
+        CommandError: The file cannot be written.
     """
-    in_file = Console(file=StringIO(), width=TABLE_WIDTH, color_system=None, highlight=False)
-    console = PipedConsole(highlight=False) if destination.path is None else in_file
-    output = Output(make_format(destination.format, console, order), sink or open_sink(destination, messages))
+    sink = sink or open_sink(destination, messages)
+    results = Results(
+        format_for(destination.format, sink, destination.path, order),
+        sink,
+        progress_allowed(sink, at_end=destination.format == "table"),
+    )
     try:
-        yield output
-        await output.end()
+        yield results
+        await results.end()
     except BaseException as error:
-        empty = output.empty
+        empty = results.empty
         try:
-            if not empty and not isinstance(error, BrokenPipeError | CommandError):
-                await output.end()
+            if not (empty or sink.is_blocked or isinstance(error, BrokenPipeError | CommandError)):
+                await results.end()
         finally:
-            output.sink.abandon(empty=empty)
+            sink.abandon(empty=empty)
         raise
-    output.sink.finish()
+    sink.finish()
+
+
+def format_for(name: FormatName, sink: Sink, path: Path | None, order: Sequence[str] = ()) -> Format:
+    """Return the format for tokens in a file."""
+    if name == "table":
+        return TokenTables(table_console(path), order)
+    return make_format(name, TOKEN_COLUMNS, ascii_only=not sink.is_utf8, for_terminal=sink.is_terminal)
+
+
+def table_console(path: Path | None) -> PipedConsole:
+    """Return the console that tables are made for: it has the width and the colours of their destination."""
+    return PipedConsole() if path is None else PipedConsole(file=StringIO(), width=_FILE_WIDTH, color_system=None)
 
 
 def open_sink(destination: Destination, messages: Messages) -> Sink:
     """Open what the results go to.
 
     Raises:
-        BadParameter: The file cannot be written, or is not what it would have to be.
+        BadParameter: The file cannot be opened.
+        CommandError: Results cannot be added to the file.
     """
-    return open_file(destination.path, messages, growing=destination.format == "jsonl")
+    path = destination.path
+    if path is None or destination.mode == "replace" or is_stream(path):
+        return open_replaced(path, messages)
+    return open_lines(path, messages, destination.mode)
 
 
-def open_file(path: Path | None, messages: Messages, *, growing: bool = False, option: str = "--output") -> Sink:
-    """Open a file, or standard output.
+def open_lines(path: Path, messages: Messages, mode: JsonlMode) -> ResumableJsonl:
+    """Open a file of JSON lines that grows line by line.
+
+    Raises:
+        BadParameter: It cannot be opened.
+        CommandError: Results cannot be added to it.
+    """
+    try:
+        return ResumableJsonl(path, messages, mode)
+    except OSError as error:
+        raise _unwritable(path, error, "--output") from None
+
+
+def open_replaced(path: Path | None, messages: Messages, option: str = "--output") -> Sink:
+    """Open a file that is replaced as a whole, or standard output, a device or a named pipe.
 
     Args:
         path: The file; `None` for standard output.
-        messages: Where to say what became of it.
-        growing: Whether it is one of JSON lines, to which lines are added.
-        option: The option that named it.
+        messages: Prints what was kept if the command fails.
+        option: The option that named the file.
 
     Raises:
-        BadParameter: It cannot be written, or is not what it would have to be.
+        BadParameter: It cannot be opened.
     """
-    if path is None:
-        return Stdout()
     try:
-        if path.exists() and not path.is_file():
-            return Device(path)
-        return LinesFile(path) if growing else ReplacedFile(path, messages)
+        return open_file(path, messages)
     except OSError as error:
-        raise typer.BadParameter(f"cannot write {path}: {error.strerror}", param_hint=option) from None
+        raise _unwritable(path, error, option) from None
+
+
+def _unwritable(path: Path | None, error: OSError, option: str) -> typer.BadParameter:
+    return typer.BadParameter(f"cannot write to {path}: {error.strerror}", param_hint=option)

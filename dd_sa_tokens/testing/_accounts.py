@@ -186,13 +186,14 @@ class Accounts:
         return sorted(records, key=lambda record: record.place)
 
     def _find_account(self, account_id: str) -> dict[str, Record]:
-        account = self._accounts.get(account_id)
+        account = self._accounts.get(account_id) or self._accounts.get(account_id.lower())  # UUIDs have no case
         if account is None:
             raise RefusedError(404)
         return account
 
     def _find(self, account_id: str, token_id: str) -> Record:
-        record = self._find_account(account_id).get(token_id)
+        account = self._find_account(account_id)
+        record = account.get(token_id) or account.get(token_id.lower())
         if record is None:
             raise RefusedError(404)
         return record

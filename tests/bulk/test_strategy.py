@@ -283,9 +283,9 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async def read(_number: int) -> Page:
         raise ZeroDivisionError
 
+    strategy = make_strategy("list", TokenRequests(Account([]).get, read, partial(read, 0), WIDTH), ["t1"])
     with pytest.raises(ZeroDivisionError):
-        requests = TokenRequests(Account([]).get, read, partial(read, 0), WIDTH)
-        await make_strategy("list", requests, ["t1"]).prepare()
+        await strategy.prepare()
 
 
 @pytest.mark.parametrize("strategy", ["list", "auto"])

@@ -28,7 +28,7 @@ from dd_sa_tokens.testing import FakeDatadog
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 async def test_a_list_is_the_whole_account(size: int) -> None:
-    """All tokens come in the API's order for any page size, with a request for each page, and one more if all are full."""
+    """All tokens come in the API's order for any page size, with a request for each page, one more if all are full."""
     async with FakeDatadog(tokens=70) as datadog, connected(datadog) as client:
         tokens = [token async for token in client.list_tokens(datadog.service_account_id, page_size=size)]
         assert tuple(tokens) == datadog.tokens

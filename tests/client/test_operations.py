@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aioresponses import aioresponses
-from support.keys import ACCOUNT, API_KEY
+from support.keys import ACCOUNT
 from support.mocked import TOKENS, US1, sent
 from support.payloads import resource
 from support.samples import SAMPLES

@@ -269,12 +269,13 @@ def test_redirects_are_not_followed(status: int) -> None:
             403,
             ("Forbidden", "Permission required: service_account_write"),
             "the API answered 403 Forbidden: 'Permission required: service_account_write'; it needs the permission "
-            "service_account_write (for service accounts that you manage) or org_app_keys_read (for all)",
+            + "service_account_write (for service accounts that you manage) or org_app_keys_read (for all)",
         ),
-        (404, ("Access token not found",), "the API answered 404, no such token or service account: 'Access token not found'"),
-        (404, ("Not Found",), "the API answered 404, no such token or service account"),
-        (404, ("not found.",), "the API answered 404, no such token or service account"),
-        (404, (), "the API answered 404, no such token or service account"),
+        (
+            404,
+            ("Access token not found",),
+            "the API answered 404, no such token or service account: 'Access token not found'",
+        ),
         (409, ("Conflict",), "the API answered 409 Conflict"),
         (429, ("Too many requests",), "the API answered 429 Too Many Requests"),
         (
@@ -289,6 +290,13 @@ def test_error_samples_give_the_api_s_words(status: int, errors: tuple[str, ...]
     failed = error(sample("get", status))
     assert failed.errors == errors
     assert str(failed) == text
+
+
+@pytest.mark.parametrize("said", ['["Not Found"]', '["not found."]', '["404"]', "[]"])
+def test_words_that_say_no_more_than_the_status_are_left_out(said: str) -> None:
+    """A 404 says what there is none of; the phrase of the status beside it would be read twice."""
+    failed = error(reply(404, f'{{"errors": {said}}}'.encode()))
+    assert str(failed) == "the API answered 404, no such token or service account"
 
 
 def test_unknown_status_and_hostile_words_stay_printable() -> None:
@@ -361,7 +369,7 @@ def test_a_5xx_keeps_a_long_retry_after() -> None:
     [
         reply(400, f'{{"errors": ["bad key {KEY}", "{APP}"]}}'.encode()),
         reply(500, X_Request_Id=f"r-{KEY}"),
-        reply(429, X_RateLimit_Name=f"limit of {APP}"),
+        reply(429, redact=REDACT, X_RateLimit_Name=f"limit of {APP}"),
     ],
 )
 def test_keys_that_a_server_echoes_are_masked(answer: Response) -> None:
@@ -385,7 +393,7 @@ def test_a_key_is_masked_where_an_error_is_cut(before: int) -> None:
 @pytest.mark.parametrize("name", ["X-Request-Id", "X-RateLimit-Name"])
 def test_a_key_is_masked_where_a_header_is_cut(name: str) -> None:
     """Cutting a long header leaves no piece of a key at its end."""
-    outcome = interpret(REQUEST, reply(429, headers={name: "x" * 80 + KEY}), REDACT)
+    outcome = interpret(REQUEST, reply(429, headers={name: "x" * 80 + KEY}, redact=REDACT), REDACT)
     assert isinstance(outcome, Failure)
     assert "can" not in f"{outcome.error} {vars(outcome.error)}"
 

@@ -378,8 +378,8 @@ async def test_it_is_cancelled_when_store_is_just_done(client: TokensClient, vau
 async def test_the_last_step_is_cancelled_in_flight(
     datadog: ScriptedDatadog, vault: Vault, log: pytest.LogCaptureFixture, fault: dict[str, Any]
 ) -> None:
-    """A revoke in flight is waited for. If it succeeds, the note says that the rotation is complete, and there is nothing
-    to warn of. If it fails, it is not repeated, and the note and the log say what is still to be done.
+    """A revoke in flight is waited for. If it succeeds, the note says that the rotation is complete, and nothing is
+    logged. If it fails, it is not repeated, and the note and the log say what is still to be done.
     """
     datadog.fail("DELETE", **fault)
     async with connect(datadog, retry=RetryPolicy(initial_backoff=0.0)) as client:

@@ -1,4 +1,4 @@
-"""A real browser for the report: Debian's Chromium, without a window and without a network."""
+"""A real browser for the page of an audit: Debian's Chromium, without a window and without a network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Browser:
     driver: Any
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Open a file in a window of a size, for eyes that like it light or dark."""
-        self.driver.get_log("performance")  # what came before
+        """Open a file in a window of a size, in a light or a dark color scheme."""
+        self.driver.get_log("performance")  # earlier messages
         self.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
@@ -38,15 +38,15 @@ class Browser:
         return self.driver.execute_cdp_cmd(command, arguments)
 
     def js(self, expression: str) -> Any:
-        """Return what an expression of the page is."""
+        """Return the value of an expression in the page."""
         return self.driver.execute_script(f"return {expression}")
 
     def console(self) -> list[str]:
-        """Return what the page's console has said."""
+        """Return the messages of the page's console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Return the addresses that the page has asked for."""
+        """Return the URLs that the page has requested."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [
             message["params"]["request"]["url"]
@@ -56,16 +56,16 @@ class Browser:
         ]
 
 
-def why_not() -> str | None:
-    """Say why there is no browser; `None` where there is one."""
+def missing_browser() -> str | None:
+    """Return what is missing for a browser; `None` if there is one."""
     missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"there is no {' and no '.join(missing)} on this machine" if missing else None
 
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[Browser]:
-    """Run the browser that is there; selenium is told where, so that it never looks for one to download."""
-    if reason := why_not():
+    """Run the installed browser. selenium gets its path, so that it never downloads one."""
+    if reason := missing_browser():
         pytest.skip(reason)
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     options = webdriver.ChromeOptions()
@@ -73,7 +73,7 @@ def open_browser(profile: Path) -> Iterator[Browser]:
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.unhandled_prompt_behavior = "ignore"  # a dialog stays open, to be seen by the test
+    options.unhandled_prompt_behavior = "ignore"  # a dialog stays open, so that the test sees it
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         yield Browser(driver)

@@ -1,10 +1,11 @@
-"""Running the real command line: as a process beside the test's loop, in a pseudo-terminal, or within this process."""
+"""Runs the real command line: as a process beside the test's loop, in a pseudo-terminal, or within this process."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
 import os
+import re
 import select
 import signal
 import subprocess
@@ -24,18 +25,28 @@ from dd_sa_tokens.testing import FakeDatadog
 ROOT = Path(__file__).parents[2]
 EXECUTABLE = str(Path(sys.executable).with_name("dd-sa-tokens"))
 MODULE = (sys.executable, "-m", "dd_sa_tokens")
-OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONPATH", "TTY_")
+OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHON", "TTY_")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return an environment without the settings of whoever runs the tests."""
+    """Return an environment without the settings of the user who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return kept | {"TERM": "xterm-256color"} | more
 
 
 def keys(datadog: FakeDatadog) -> dict[str, str]:
-    """Return the variables with the keys that are good."""
+    """Return the variables with the keys that the fake server accepts."""
     return {"DD_API_KEY": datadog.api_key, "DD_APP_KEY": datadog.app_key}
+
+
+def python(code: str, *args: str) -> tuple[str, ...]:
+    """Return a program that runs some code, and then the command line, as if it were the executable."""
+    return (sys.executable, "-c", f"{code}\nfrom dd_sa_tokens.__main__ import main\nmain()", *args)
+
+
+def plain(text: str) -> str:
+    """Return what a terminal shows, without escape sequences."""
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
 
 
 @attrs.frozen
@@ -48,7 +59,7 @@ class Done:
 
 
 class Process:
-    """The command line as a process, against a fake that runs in the test's loop."""
+    """The command line as a process, against a fake server in the test's loop."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -60,25 +71,26 @@ class Process:
         *args: str,
         program: tuple[str, ...] = (EXECUTABLE,),
         url: str | None = None,
+        preexec: Callable[[], object] | None = None,
         **env: str,
     ) -> Process:
-        """Start it with good keys, unless `env` has others; every stream is a pipe."""
+        """Start it with valid keys, unless `env` has others. Every stream is a pipe."""
         pipe = asyncio.subprocess.PIPE
         words = (*program, *args, "--base-url", url or datadog.url)
         variables = environment(**(keys(datadog) | env))
         return cls(
             await asyncio.create_subprocess_exec(
-                *words, cwd=ROOT, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**22
+                *words, cwd=ROOT, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**22, preexec_fn=preexec
             )
         )
 
-    async def end(self, stdin: str | bytes = b"") -> Done:
+    async def end(self, stdin: str | bytes = b"", encoding: str = "utf-8") -> Done:
         """Give it its input, and wait for its end."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
         async with asyncio.timeout(60):
             out, err = await self.process.communicate(data)
         assert self.process.returncode is not None
-        done = Done(self.process.returncode, out.decode(), err.decode())
+        done = Done(self.process.returncode, out.decode(encoding), err.decode(encoding))
         assert "Traceback" not in done.err
         assert "Exception ignored" not in done.err
         return done
@@ -88,25 +100,34 @@ class Process:
         self.process.send_signal(number)
 
 
-async def run(datadog: FakeDatadog, *args: str, stdin: str | bytes = b"", **options: Any) -> Done:
+async def run(
+    datadog: FakeDatadog, *args: str, stdin: str | bytes = b"", encoding: str = "utf-8", **options: Any
+) -> Done:
     """Run the executable to its end."""
-    return await (await Process.start(datadog, *args, **options)).end(stdin)
+    return await (await Process.start(datadog, *args, **options)).end(stdin, encoding)
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that another process does."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - nothing tells
+        while not condition():  # noqa: ASYNC110 - the other process sends no event
             await asyncio.sleep(0.005)
 
 
 async def within(datadog: FakeDatadog, *args: str, stdin: str | None = None, **env: str) -> Done:
-    """Run the command line within this process, in a thread with a loop of its own: quick, and seen by coverage."""
+    """Run the command line within this process, in a thread with its own loop: quick, and measured by coverage."""
     words = [*args, "--base-url", datadog.url]
     runner = CliRunner()
     result = await asyncio.to_thread(runner.invoke, cli.app, words, input=stdin, env=keys(datadog) | env)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Done(result.exit_code, result.stdout, result.stderr)
+
+
+async def fast(datadog: FakeDatadog, *args: str, **options: Any) -> Done:
+    """Run the command line within this process, unless the options or the exact bytes of CSV need a process."""
+    if "csv" in args or options.keys() & {"program", "url", "stdin", "preexec"}:
+        return await run(datadog, *args, **options)
+    return await within(datadog, *args, **options)
 
 
 class Terminal:
@@ -124,14 +145,20 @@ class Terminal:
         self.text = ""
         self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end within a character
 
+    @classmethod
+    async def show(cls, datadog: FakeDatadog, *args: str, columns: int = 80, **env: str) -> tuple[int, str]:
+        """Run the executable to its end, and return its status and what the terminal received."""
+        screen = cls(EXECUTABLE, *args, "--base-url", datadog.url, columns=columns, **(keys(datadog) | env))
+        return await asyncio.to_thread(screen.end), screen.text
+
     def read(self, until: str | None = None) -> str:
-        """Read until something shows up, or until the process has ended."""
+        """Read until a text appears, or until the process has ended."""
         deadline = time.monotonic() + 60
         while until is None or until not in self.text:
             assert select.select([self.master], [], [], deadline - time.monotonic())[0], self.text
             try:
                 data = os.read(self.master, 65536)
-            except OSError:  # what Linux says when the other side is closed
+            except OSError:  # Linux says so when the other side is closed
                 data = b""
             if not data:
                 break
@@ -139,11 +166,11 @@ class Terminal:
         return self.text
 
     def type(self, text: str) -> None:
-        """Type something."""
+        """Type a text."""
         os.write(self.master, text.encode())
 
     def end(self) -> int:
-        """Wait for the end and return the exit code."""
+        """Wait for the end and return the status."""
         self.read()
         os.close(self.master)
         return self.process.wait(60)

@@ -10,7 +10,7 @@ from dd_sa_tokens import (
     APIError,
     RateLimit,
 )
-from dd_sa_tokens._protocol.headers import parse_rate_limit, parse_retry_after
+from dd_sa_tokens._protocol.headers import Redact, parse_rate_limit, parse_retry_after
 from dd_sa_tokens._protocol.interpret import interpret
 from dd_sa_tokens._protocol.operations import (
     Request,
@@ -47,10 +47,16 @@ RECORDED_ID = "9d4b2c6e-8f01-4723-a5b9-e1c3d5f7092b"
 NOW = 1_790_000_003.25  # the local clock when a reply came
 
 
-def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None, **named: str) -> Response:
+def reply(
+    status: int = 200,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    redact: Redact = plain,
+    **named: str,
+) -> Response:
     given = {name.replace("_", "-"): value for name, value in named.items()}
     all_headers = CIMultiDict((headers or {}) | given)
-    return Response(status, all_headers, body, parse_rate_limit(all_headers, NOW, plain), NOW)
+    return Response(status, all_headers, body, parse_rate_limit(all_headers, NOW, redact), NOW)
 
 
 # What became of a request, and how it may be sent again: what the two facts of a failure say together.

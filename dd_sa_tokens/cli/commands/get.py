@@ -1,0 +1,229 @@
+"""`dd-sa-tokens get`: fetch tokens by their IDs, any number of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import attrs
+import typer
+
+from dd_sa_tokens._validation import Strategy
+from dd_sa_tokens.cli.command import Run, ServiceAccount, command
+from dd_sa_tokens.cli.exit_codes import NAME, ExitCode, Tally, explain
+from dd_sa_tokens.cli.interrupts import run_async
+from dd_sa_tokens.cli.io.console import Messages
+from dd_sa_tokens.cli.io.files import Sink, is_stream
+from dd_sa_tokens.cli.io.formats import failure_record, token_record
+from dd_sa_tokens.cli.io.ids import Source, gather, open_ids
+from dd_sa_tokens.cli.io.jsonl import ResumableJsonl
+from dd_sa_tokens.cli.io.progress import with_bar
+from dd_sa_tokens.cli.output import (
+    AppendOption,
+    Destination,
+    FormatOption,
+    OutputOption,
+    Results,
+    choose_destination,
+    open_lines,
+    open_results,
+    open_sink,
+)
+from dd_sa_tokens.client import TokensClient
+from dd_sa_tokens.errors import DatadogError
+
+_FAILURES_SHOWN = 3
+
+
+@attrs.define
+class Wanted:
+    """The IDs to fetch.
+
+    Attributes:
+        ids: All IDs that were given.
+        done: The IDs that the file of an earlier run holds. They are not fetched again.
+        once: Whether each ID is fetched once, even if it is given twice.
+        tally: Counts the IDs that are skipped.
+        given: How many IDs were given, so far.
+    """
+
+    ids: Source
+    done: set[str]
+    once: bool
+    tally: Tally
+    given: int = 0
+    _seen: set[str] = attrs.field(factory=set[str], init=False)
+
+    def select(self) -> Source:
+        """Return the IDs to fetch: a list if all are known in advance."""
+        if not isinstance(self.ids, list):
+            return self._each(self.ids)
+        selected = [token_id for token_id in self.ids if self._is_wanted(token_id)]
+        self.tally.total = len(selected) + self.tally.skipped
+        return selected
+
+    async def _each(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for token_id in ids:
+            if self._is_wanted(token_id):
+                yield token_id
+
+    def _is_wanted(self, token_id: str) -> bool:
+        self.given += 1
+        if not self.once:
+            return True
+        if token_id in self._seen:
+            return False
+        self._seen.add(token_id)
+        if token_id not in self.done:
+            return True
+        self.done.remove(token_id)  # `_seen` has it now: no ID is in memory twice
+        self.tally.skipped += 1
+        return False
+
+
+@attrs.frozen
+class Fetch:
+    """What to fetch, and where the results go.
+
+    Attributes:
+        service_account_id: The service account.
+        wanted: The IDs.
+        strategy: See `TokensClient.get_tokens`.
+        destination: The format and the file.
+        sink: The file, opened.
+    """
+
+    service_account_id: str
+    wanted: Wanted
+    strategy: Strategy
+    destination: Destination
+    sink: Sink
+
+
+@command
+def get(
+    run: Run,
+    service_account_id: ServiceAccount,
+    token_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="TOKEN_ID", help="The tokens' IDs.", show_default=False)
+    ] = None,
+    *,
+    ids_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read IDs, one a line; - for standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(help="How to fetch with few requests."),
+    ] = "auto",
+    format_name: FormatOption = None,
+    output: OutputOption = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the jsonl FILE of an earlier run."),
+    ] = False,
+    append: AppendOption = False,
+) -> int:
+    """Fetch tokens by their IDs. An ID that fails does not stop the others."""
+    if not token_ids and ids_from is None:
+        raise typer.BadParameter("there is nothing to fetch: give TOKEN_IDs, or --ids-from", param_hint="TOKEN_ID")
+    destination = choose_destination(format_name, output, append=append, resume=resume)
+    client = run.client()
+    ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from))
+    sink = _open(destination, run.messages)
+    wanted = Wanted(ids, _done(sink, run.messages, resume=resume), once=isinstance(sink, ResumableJsonl), tally=Tally())
+    fetch = Fetch(service_account_id, wanted, strategy, destination, sink)
+    return run_async(_get(run, client, fetch, from_stdin=ids_from == "-"))
+
+
+def _open(destination: Destination, messages: Messages) -> Sink:
+    """Open what the results go to. JSON lines grow in their file, so that a run can be resumed."""
+    path = destination.path
+    if destination.format != "jsonl" or path is None or is_stream(path):
+        return open_sink(destination, messages)
+    return open_lines(path, messages, destination.mode)
+
+
+def _done(sink: Sink, messages: Messages, *, resume: bool) -> set[str]:
+    """Return the IDs that are not to be fetched again."""
+    if not (resume and isinstance(sink, ResumableJsonl)):
+        return set()
+    if sink.done:
+        messages.say(f"{sink.name} has {len(sink.done)} tokens already; they are not fetched again")
+    return sink.done
+
+
+async def _get(run: Run, client: TokensClient, fetch: Fetch, *, from_stdin: bool) -> int:
+    """Fetch, and return the exit code."""
+    wanted, destination, messages = fetch.wanted, fetch.destination, run.messages
+    ids, tally = wanted.select(), wanted.tally
+    failures: list[DatadogError] = []
+    order = ids if isinstance(ids, list) else []
+    try:
+        async with client, open_results(destination, messages, order=order, sink=fetch.sink) as results:
+            work = _stream(client, fetch, ids, results, failures)
+            await with_bar(work, messages, tally, client, allowed=results.progress_allowed)
+            if not wanted.given:
+                raise typer.BadParameter("the file has no IDs", param_hint="--ids-from")
+    except asyncio.CancelledError:
+        messages.fail(_interrupted(fetch.sink, tally, from_stdin=from_stdin))
+        raise
+    _report(messages, tally, failures, in_table=destination.format == "table")
+    return tally.exit_code
+
+
+async def _stream(
+    client: TokensClient, fetch: Fetch, ids: Source, results: Results, failures: list[DatadogError]
+) -> None:
+    tally = fetch.wanted.tally
+    items = client.stream_tokens(fetch.service_account_id, ids, strategy=fetch.strategy)
+    async with aclosing(items):
+        async for item in items:
+            if item.token is not None:
+                tally.succeeded += 1
+                await results.write(token_record(item.token))
+                continue
+            assert item.error is not None
+            tally.fail(item.error)
+            if len(failures) < _FAILURES_SHOWN:
+                failures.append(item.error)
+            await results.write(failure_record(item.token_id, item.error))
+
+
+def _report(messages: Messages, tally: Tally, failures: list[DatadogError], *, in_table: bool) -> None:
+    """Print the first failures, and how many there are."""
+    if not failures:
+        return
+    if tally.exit_code == ExitCode.REFUSED:
+        messages.fail(explain(failures[0]))
+    elif not in_table:
+        for error in failures:
+            messages.fail(explain(error))
+    if tally.attempted > 1:
+        messages.fail(tally.summary())
+
+
+def _interrupted(sink: Sink, tally: Tally, *, from_stdin: bool) -> str:
+    """Return a line that says what was kept, and how to continue."""
+    if not isinstance(sink, ResumableJsonl):
+        return f"interrupted after {tally.done} tokens; a run with --output FILE.jsonl can be resumed"
+    again = " with the same IDs on standard input" if from_stdin else ""
+    return f"interrupted; {sink.name} has the results so far. Resume{again}: {_resuming_command()}"
+
+
+def _resuming_command() -> str:
+    """Return the command that the user typed, with --resume."""
+    program, *arguments = sys.argv
+    typed = [NAME] if Path(program).name != "__main__.py" else ["python", "-m", "dd_sa_tokens"]
+    arguments = [argument for argument in arguments if argument not in {"--resume", "--append"}]
+    arguments.insert(arguments.index("get") + 1, "--resume")  # not at the end, where a -- would make it an ID
+    return shlex.join([*typed, *arguments])
