@@ -194,7 +194,6 @@ HTML = "the body is not JSON; it looks like HTML or XML, such as the page of a p
         (b'{"data": {"id": "t\xff"}}', GARBLED),
         (b'{"data": {"id": "t\\ud800"}}', GARBLED),
         (b'{"data": {"id": "t\\uDC00"}}', GARBLED),
-        (b'\xef\xbb\xbf{"data": {"id": "t1"}}', "the body is not JSON"),
         (b'{"data": {"id": "t1"}, "x": NaN}', GARBLED),
         (b'{"data": {"id": "t1"}, "x": -Infinity}', GARBLED),
         (b'{"data": {"id": "t1"}, "x": 1e999}', GARBLED),

@@ -261,6 +261,12 @@ def test_redirects_are_not_followed(status: int) -> None:
     assert f"answered {status}, and redirects are not followed" in str(outcome.error)
 
 
+NEEDS = (
+    "it needs the permission service_account_write (for service accounts that you manage) or org_app_keys_read "
+    "(for all)"
+)
+
+
 @pytest.mark.parametrize(
     ("status", "errors", "text"),
     [
@@ -268,8 +274,7 @@ def test_redirects_are_not_followed(status: int) -> None:
         (
             403,
             ("Forbidden", "Permission required: service_account_write"),
-            "the API answered 403 Forbidden: 'Permission required: service_account_write'; it needs the permission "
-            + "service_account_write (for service accounts that you manage) or org_app_keys_read (for all)",
+            f"the API answered 403 Forbidden: 'Permission required: service_account_write'; {NEEDS}",
         ),
         (
             404,

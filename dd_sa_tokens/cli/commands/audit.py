@@ -229,6 +229,6 @@ def _conclude(messages: Messages, result: AuditResult, plan: _Plan) -> int:
         messages.say(f"nothing was found: {result.headline()}")
     if plan.fail_on is None or not (bad := result.at_least(plan.fail_on)):
         return ExitCode.OK
-    worse = "" if plan.fail_on == Level.HIGH else " or worse"
+    worse = "" if plan.fail_on == max(Level) else " or worse"
     messages.fail(f"{count(bad, 'finding')} of level {plan.fail_on}{worse}")
     return ExitCode.FINDINGS

@@ -2,7 +2,7 @@
 // Makes the table of tokens sortable. The page can be read without it.
 const table = document.getElementById("all");
 const body = table.tBodies[0];
-const ranks = new Map(["high", "medium", "low", "info", "fine"].map((level, rank) => [level, rank]));
+const ranks = new Map(["critical", "high", "medium", "low", "info", "fine"].map((level, rank) => [level, rank]));
 const headers = [...table.tHead.rows[0].cells];
 const compare = new Intl.Collator(undefined, { numeric: true }).compare;
 headers.forEach((header, column) => {

@@ -21,7 +21,7 @@ _EDGE = 0.06  # share of the width: a label closer to the edge would be cut off
 LEVELS: tuple[Level | None, ...] = (*sorted(Level, reverse=True), None)
 """The levels that a token's worst finding can have, the worst first; `None` for a token without findings."""
 
-SIGNS: dict[Level | None, str] = dict(zip(LEVELS, "▲◆■○✓", strict=True))
+SIGNS: dict[Level | None, str] = dict(zip(LEVELS, "✖▲◆■○✓", strict=True))
 """A shape for each level, because not all readers see colours."""
 
 
