@@ -158,6 +158,18 @@ async def test_a_create_without_an_answer_can_be_abandoned(datadog):
     assert f"To look for it: dd-sa-tokens list {datadog.service_account_id} --sort=-created_at" in done.err
 
 
+async def test_many_signals_during_a_create(datadog):
+    """However many signals come, the message about the token is printed."""
+    datadog.fail_next(1, stall=30.0)
+    process = await create(datadog)
+    while process.process.returncode is None:
+        process.signal(signal.SIGINT)
+        await asyncio.sleep(0.002)
+    done = await process.end()
+    assert done.code == 130
+    assert "To look for it: dd-sa-tokens list" in done.err
+
+
 async def test_a_create_that_was_not_sent(datadog):
     """A signal before the request is sent ends the create at once, and nothing is created."""
     code = """

@@ -97,10 +97,12 @@ async def _create(
         if client.stats.requests:
             with suppress(asyncio.CancelledError):  # a second signal ends the wait
                 await asyncio.wait([creating], timeout=ANSWER_WITHIN)
-    if creating.done():
+    if not creating.done():
+        creating.cancel()
+        with suppress(asyncio.CancelledError):  # a third signal must not end the command before its message
+            await asyncio.wait([creating])
+    if creating.done() and not creating.cancelled():
         return creating.result(), True
-    creating.cancel()
-    await asyncio.wait([creating])
     if client.stats.requests:
         look = shell_command("list", service_account_id, "--sort=-created_at")
         messages.fail(f"interrupted; there may be a new token, whose secret is lost. To look for it: {look}")
