@@ -13,6 +13,7 @@ import typer
 
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.config import RetryPolicy
+from dd_sa_tokens.models import AccessToken
 
 from .app import guarded
 from .exit_codes import check_credentials
@@ -77,3 +78,8 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
     keyword = [each for each in given if each.kind is Parameter.KEYWORD_ONLY]
     call.__signature__ = own.replace(parameters=[context, *positional, *keyword, options], return_annotation=None)  # type: ignore[attr-defined]  # typer reads it there
     return with_options(call, hidden=True)
+
+
+def describe(token: AccessToken) -> str:
+    """Return the name and the ID of a token, for a message."""
+    return f"{token.name!r} ({token.id})" if token.name else token.id

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
+import attrs
+
 T = TypeVar("T")
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -24,13 +26,29 @@ try:
 except ImportError:
     _new_loop = None
 
-_cancel_running: list[Callable[[], object]] = []  # one entry while a command's coroutine runs
+
+@attrs.define
+class _State:
+    """What the signal handler knows.
+
+    Attributes:
+        cancel: Cancels the command's coroutine; `None` while none runs.
+        received: Whether a signal has come.
+    """
+
+    cancel: Callable[[], object] | None = None
+    received: bool = False
+
+
+_state = _State()
 
 
 def _on_signal(_number: int, _frame: FrameType | None) -> None:
-    if not _cancel_running:
+    again, _state.received = _state.received, True
+    if _state.cancel is not None:
+        _state.cancel()
+    elif not again:  # the command ends already, and must keep its exit code
         raise KeyboardInterrupt
-    _cancel_running[0]()
 
 
 @contextmanager
@@ -38,13 +56,14 @@ def handled_signals() -> Generator[None, None, None]:
     """Handle the signals until the context ends. A signal that is ignored, as under `nohup`, stays ignored."""
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     ours = [number for number, handler in handlers.items() if handler != signal.SIG_IGN]
+    _state.received = False
     for number in ours:
         signal.signal(number, _on_signal)
     try:
         yield
     finally:
         for number in ours:
-            signal.signal(number, handlers[number])
+            signal.signal(number, signal.SIG_IGN if _state.received else handlers[number])
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -64,8 +83,8 @@ async def _cancellable(main: Coroutine[Any, Any, T]) -> T:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     # A handler runs between two instructions of the loop, so it must not touch the loop's own lists.
-    _cancel_running.append(lambda: loop.call_soon_threadsafe(task.cancel))
+    _state.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
     try:
         return await main
     finally:
-        _cancel_running.clear()
+        _state.cancel = None

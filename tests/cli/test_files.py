@@ -202,6 +202,21 @@ async def test_a_disk_that_is_full_from_the_start(tmp_path, format_name):
     assert list(tmp_path.iterdir()) == [file]
 
 
+async def test_a_full_disk_under_a_file_that_grows(datadog, tmp_path):
+    """A run that replaces a jsonl file keeps nothing either if nothing could be written."""
+    file = tmp_path / "x.jsonl"
+    file.write_text("old")
+    args = ("get", datadog.service_account_id, "t0", "--output", str(file))
+    done = await run(datadog, *args, preexec=limited(0))
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "x.jsonl is unchanged; none of the results could be kept",
+        f"dd-sa-tokens: cannot write to {file}.partial: File too large",
+    ]
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
 async def test_a_disk_that_is_full_later(tmp_path):
     """If some text could be written, the message names the file that has it, and it does have it."""
     file, beside = tmp_path / "y.csv", tmp_path / "y.csv.partial"

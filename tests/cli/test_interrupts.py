@@ -5,11 +5,13 @@ import os
 import re
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 from support.command_line import MODULE, Process, python, run, until, within
 
+from dd_sa_tokens import TokenResult, TokensClient
 from dd_sa_tokens.testing import FakeDatadog
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -158,6 +160,18 @@ async def test_a_create_without_an_answer_can_be_abandoned(datadog):
     assert f"To look for it: dd-sa-tokens list {datadog.service_account_id} --sort=-created_at" in done.err
 
 
+async def test_many_signals_during_a_create(datadog):
+    """However many signals come, the message about the token is printed."""
+    datadog.fail_next(1, stall=30.0)
+    process = await create(datadog)
+    while process.process.returncode is None:
+        process.signal(signal.SIGINT)
+        await asyncio.sleep(0.002)
+    done = await process.end()
+    assert done.code == 130
+    assert "To look for it: dd-sa-tokens list" in done.err
+
+
 async def test_a_create_that_was_not_sent(datadog):
     """A signal before the request is sent ends the create at once, and nothing is created."""
     code = """
@@ -243,3 +257,76 @@ async def test_the_reader_of_a_named_pipe_gets_an_end(datadog, tmp_path):
         assert (await within(datadog, *args)).code == code
         async with asyncio.timeout(20):
             assert await reading == ""
+
+
+# ---- The same within this process, where coverage sees it
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "said"),
+    [
+        (("create", "SA", "--name", "n", "--scope", "s"), "create_token", "interrupted; nothing was created"),
+        (("update", "SA", "t", "--name", "n"), "update_token", "interrupted; t may have been changed"),
+        (("revoke", "SA", "t", "--yes"), "revoke_token", "interrupted; t may have been revoked"),
+        (("rotate", "SA", "t", "--store-command", "true"), "rotate_token", "interrupted; both tokens work"),
+    ],
+)
+async def test_a_cancelled_change(datadog, monkeypatch, words, method, said):
+    """A cancelled change has code 130, and says what may have been done."""
+
+    async def cancelled(*_args: object, **_kwargs: object) -> None:
+        error = asyncio.CancelledError()
+        error.add_note("both tokens work")
+        raise error
+
+    monkeypatch.setattr(TokensClient, method, cancelled)
+    done = await within(datadog, *words)
+    assert (done.code, done.out) == (130, "")
+    assert said in done.err
+
+
+async def test_a_create_that_is_cancelled_in_its_last_moment(datadog, monkeypatch):
+    """A create that has an answer although it was cancelled prints the secret, and has code 130."""
+    shield = asyncio.shield
+
+    async def cancelled(awaitable: asyncio.Future[object]) -> None:
+        await shield(awaitable)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "shield", cancelled)
+    done = await within(datadog, "create", datadog.service_account_id, "--name", "n", "--scope", "s")
+    assert done.code == 130
+    assert datadog.token_ids[-1] in done.err
+    assert done.out.startswith("ddsat_")
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "said"),
+    [
+        (
+            "new.jsonl",
+            "/x/dd_sa_tokens/__main__.py",
+            "new.jsonl has the results so far. Resume: python -m dd_sa",
+        ),
+        ("old.jsonl", "/x/dd-sa-tokens", "old.jsonl.partial has the results so far. Resume: dd-sa-tokens get --resume"),
+        ("old.csv", "/x/dd-sa-tokens", "interrupted after 1 tokens; a run with --output FILE.jsonl can be resumed"),
+    ],
+)
+async def test_a_cancelled_get(datadog, tmp_path, monkeypatch, name, program, said):
+    """A cancelled fetch keeps its results and prints how to continue; a file that it was to replace is unchanged."""
+    for old in ("old.jsonl", "old.csv"):
+        (tmp_path / old).write_text("old")
+
+    async def cancelled(*_args: object, **_kwargs: object) -> AsyncIterator[TokenResult]:
+        yield TokenResult("a", datadog.tokens[0], None)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(TokensClient, "stream_tokens", cancelled)
+    args = ("get", datadog.service_account_id, "a", "b", "--output", str(tmp_path / name))
+    monkeypatch.setattr(sys, "argv", [program, *args])
+    done = await within(datadog, *args)
+    assert done.code == 130
+    assert said in done.err
+    beside = tmp_path / f"{name}.partial"
+    assert datadog.token_ids[0] in (beside if name.startswith("old") else tmp_path / name).read_text()
+    assert (tmp_path / "old.csv").read_text() == (tmp_path / "old.jsonl").read_text() == "old"

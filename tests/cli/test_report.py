@@ -318,14 +318,14 @@ def test_very_long_tables_are_marked(number: int, classes: str) -> None:
 def test_several_accounts_in_one_report() -> None:
     """Each account has its own timeline on a common scale, and each row names its account."""
     root = page(one=[token("a", expires_at=None)], two=[token("b", expires_at=NOW)], three=[])
-    pictures = root.all("svg", "plot")
+    plots = root.all("svg", "plot")
 
     assert [heading.text for heading in root.all("h3")] == [
         f"Service account {name}" for name in ("one", "two", "three")
     ]
-    assert len(pictures) == 2
-    assert [tick.attributes["x"] for tick in pictures[0].all("text")] == [
-        tick.attributes["x"] for tick in pictures[1].all("text")
+    assert len(plots) == 2
+    assert [tick.attributes["x"] for tick in plots[0].all("text")] == [
+        tick.attributes["x"] for tick in plots[1].all("text")
     ]
     assert "This account has no tokens." in root.one("section", id="timeline").text
     assert [row.children[-1].text for row in root.one("table", id="all").all("tr")] == ["Service account", "one", "two"]
@@ -366,11 +366,11 @@ def test_bars_have_the_level_of_the_worst_finding() -> None:
 
 def test_the_timeline_has_a_text_alternative() -> None:
     """The timeline is an image with a title and a description of its content."""
-    picture = page(*MIXED).all("svg", "plot")[0]
-    title, description = picture.one("title"), picture.one("desc")
+    plot = page(*MIXED).all("svg", "plot")[0]
+    title, description = plot.one("title"), plot.one("desc")
 
-    assert picture.attributes["role"] == "img"
-    assert picture.attributes["aria-labelledby"].split() == [title.attributes["id"], description.attributes["id"]]
+    assert plot.attributes["role"] == "img"
+    assert plot.attributes["aria-labelledby"].split() == [title.attributes["id"], description.attributes["id"]]
     assert title.text == "Timeline of the tokens of service account sa"
     assert description.text == (
         "Each token is a bar from its creation to its expiry, the worst first. "

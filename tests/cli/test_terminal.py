@@ -63,9 +63,12 @@ async def test_a_wide_terminal_is_used(datadog):
     assert max(len(plain(line)) for line in text.splitlines() if "─" in line) == 230
 
 
-@pytest.mark.parametrize(("columns", "env"), [(80, {"COLUMNS": "4"}), (80, {"COLUMNS": "0"}), (4, {}), (1, {})])
-async def test_a_least_width(hostile, columns, env):
-    """In a terminal with no room for a table, it is printed in the least width."""
+@pytest.mark.parametrize(
+    ("columns", "env"),
+    [(80, {"COLUMNS": "4"}), (80, {"COLUMNS": "0"}), (80, {"COLUMNS": "-1"}), (80, {"COLUMNS": "9" * 12}), (1, {})],
+)
+async def test_impossible_widths(hostile, columns, env):
+    """A width that is too small or too large for a table is replaced by the nearest possible one."""
     for command in ("list", "audit"):
         code, text = await Terminal.show(hostile, command, hostile.service_account_id, columns=columns, **env)
         assert code == 0, text

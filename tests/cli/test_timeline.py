@@ -106,7 +106,7 @@ def test_the_worst_come_first() -> None:
 
 
 def test_worst_levels() -> None:
-    """A token's level is that of its worst finding, whatever their order."""
+    """A token's level is that of its worst finding, in any order."""
     one, two = token("a"), token("b")
     findings = [finding(one, Level.LOW), finding(one, Level.HIGH), finding(one, Level.INFO), finding(two, Level.INFO)]
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,9 @@ class Process:
         return done
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self.process.send_signal(number)
+        """Send a signal, unless the process has ended. asyncio's own method can lose the status of one that ends."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
 
 async def run(

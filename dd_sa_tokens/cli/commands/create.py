@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import attrs
 import typer
 
-from dd_sa_tokens.cli.command import Run, ServiceAccount, command
+from dd_sa_tokens.cli.command import Run, ServiceAccount, command, describe
 from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, shell_command
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.files import open_stdout
 from dd_sa_tokens.cli.io.formats import to_json, token_record
 from dd_sa_tokens.cli.times import ExpiresAt, ExpiresIn, choose_expiry
-from dd_sa_tokens.cli.wording import describe
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.models import AccessToken, CreatedToken
 
@@ -28,16 +26,6 @@ SecretFormat = Annotated[
     Literal["secret", "json"],
     typer.Option("--format", help="The secret alone, or a JSON object of the token with its secret as key."),
 ]
-
-
-@attrs.frozen(kw_only=True)
-class _Creation:
-    """The token to create."""
-
-    service_account_id: str
-    name: str
-    scopes: list[str]
-    expires_at: datetime | None
 
 
 @command
@@ -58,34 +46,32 @@ def create(
     The secret is printed this once and cannot be read again. Without --expires-at or --expires-in the token never
     expires.
     """
-    ends = choose_expiry(expires_at, expires_in)
-    creation = _Creation(service_account_id=service_account_id, name=name, scopes=scope, expires_at=ends)
-    return run_async(_create_and_print(run.messages, run.client(), creation, format_name))
+    client, messages, ends = run.client(), run.messages, choose_expiry(expires_at, expires_in)
 
+    async def create_and_print() -> int:
+        async with client:
+            creating = client.create_token(service_account_id, name=name, scopes=scope, expires_at=ends)
+            created, interrupted = await _create(messages, client, service_account_id, creating)
+            # Before the client is closed: a signal could end that wait, and the secret would be lost.
+            await _print_secret(messages, service_account_id, created, format_name)
+            how = "interrupted, but the API had created the token: " if interrupted else ""
+            messages.say(
+                f"{how}created {describe(created.token)}, which {_expiry(created.token)}; "
+                "its secret is on standard output, this once, and cannot be read again"
+            )
+        return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
 
-async def _create_and_print(
-    messages: Messages, client: TokensClient, creation: _Creation, format_name: Literal["secret", "json"]
-) -> int:
-    """Create the token and print its secret. A signal at any moment leaves the token's ID on standard error."""
-    async with client:
-        created, interrupted = await _create(messages, client, creation)
-        # Before the client is closed: a signal could end that wait, and the secret would be lost.
-        await _print_secret(messages, created, creation, format_name)
-        how = "interrupted, but the API had created the token: " if interrupted else ""
-        messages.say(
-            f"{how}created {describe(created.token)}, which {_expiry(created.token)}; "
-            "its secret is on standard output, this once, and cannot be read again"
-        )
-    return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
+    return run_async(create_and_print())
 
 
 async def _print_secret(
-    messages: Messages, created: CreatedToken, creation: _Creation, format_name: Literal["secret", "json"]
+    messages: Messages, service_account_id: str, created: CreatedToken, format_name: Literal["secret", "json"]
 ) -> None:
+    """Print the secret. If that fails, or a signal ends it, the message names the token."""
     token, secret, stdout = created.token, created.key.reveal(), open_stdout()
     record = {**token_record(token), "key": secret}
     text = secret if format_name == "secret" else to_json(record, ascii_only=not stdout.is_utf8)
-    undo = shell_command("revoke", creation.service_account_id, token.id)
+    undo = shell_command("revoke", service_account_id, token.id)
     try:
         await stdout.write(f"{text}\n")
     except (OSError, CommandError):
@@ -96,29 +82,29 @@ async def _print_secret(
         raise
 
 
-async def _create(messages: Messages, client: TokensClient, creation: _Creation) -> tuple[CreatedToken, bool]:
+async def _create(
+    messages: Messages, client: TokensClient, service_account_id: str, call: Coroutine[Any, Any, CreatedToken]
+) -> tuple[CreatedToken, bool]:
     """Create the token.
 
     Returns:
         The token, and whether a signal came meanwhile.
     """
-    creating = asyncio.ensure_future(
-        client.create_token(
-            creation.service_account_id, name=creation.name, scopes=creation.scopes, expires_at=creation.expires_at
-        )
-    )
+    creating = asyncio.ensure_future(call)
     try:
         return await asyncio.shield(creating), False
     except asyncio.CancelledError:
         if client.stats.requests:
             with suppress(asyncio.CancelledError):  # a second signal ends the wait
                 await asyncio.wait([creating], timeout=ANSWER_WITHIN)
-    if creating.done():
+    if not creating.done():
+        creating.cancel()
+        with suppress(asyncio.CancelledError):  # a third signal must not end the command before its message
+            await asyncio.wait([creating])
+    if creating.done() and not creating.cancelled():
         return creating.result(), True
-    creating.cancel()
-    await asyncio.wait([creating])
     if client.stats.requests:
-        look = shell_command("list", creation.service_account_id, "--sort=-created_at")
+        look = shell_command("list", service_account_id, "--sort=-created_at")
         messages.fail(f"interrupted; there may be a new token, whose secret is lost. To look for it: {look}")
     else:
         messages.fail("interrupted; nothing was created")

@@ -9,11 +9,10 @@ import attrs
 import typer
 from rich.prompt import Confirm
 
-from dd_sa_tokens.cli.command import Run, ServiceAccount, Tokens, command
+from dd_sa_tokens.cli.command import Run, ServiceAccount, Tokens, command, describe
 from dd_sa_tokens.cli.exit_codes import ExitCode, Tally, explain, shell_command
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.report.tables import cell
-from dd_sa_tokens.cli.wording import describe
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import DatadogError, UnauthorizedError
 

@@ -15,14 +15,13 @@ from typing import Annotated
 import attrs
 import typer
 
-from dd_sa_tokens.cli.command import Run, ServiceAccount, Token, command
+from dd_sa_tokens.cli.command import Run, ServiceAccount, Token, command, describe
 from dd_sa_tokens.cli.exit_codes import ExitCode
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.cli.output import AppendOption, FormatOption, OutputOption, choose_destination, open_results
 from dd_sa_tokens.cli.times import ExpiresAt, ExpiresIn, choose_expiry
-from dd_sa_tokens.cli.wording import describe
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import RotationError
 from dd_sa_tokens.models import AccessToken, CreatedToken, Secret

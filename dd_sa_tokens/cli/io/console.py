@@ -14,20 +14,21 @@ from dd_sa_tokens.cli.exit_codes import NAME
 
 from .printable import printable
 
-LEAST_WIDTH = 40  # columns: rich raises IndexError, or prints nothing, where there is no room for a table's columns
+# Columns. With less, rich raises IndexError or prints nothing. With a billion, it would fill the memory.
+LEAST_WIDTH, MOST_WIDTH = 40, 1000
 
 
 class PipedConsole(Console):
-    """rich's console, with a least width, and with an exception where the reader of its output is gone.
+    """rich's console, with limits for its width, and with an exception if the reader of its output is gone.
 
     rich itself would end the process.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, **options)
-        too_narrow = self.width < LEAST_WIDTH  # from COLUMNS, or from the terminal itself
-        if too_narrow:  # otherwise the width stays free to follow the terminal
-            self.width = LEAST_WIDTH
+        width = min(max(self.width, LEAST_WIDTH), MOST_WIDTH)
+        if width != self.width:  # otherwise it stays free to follow the terminal
+            self.width = width
 
     def on_broken_pipe(self) -> None:
         """Raise the error again. rich calls this from its except block."""

@@ -148,8 +148,10 @@ class ResumableJsonl(Sink):
     def abandon(self, *, empty: bool) -> None:
         """Keep the lines. A run with --resume can continue."""
         try:
-            if self._is_beside and empty and not self.done:
+            if self._is_beside and not os.fstat(self._file.fileno()).st_size:
                 Path(self._file.name).unlink(missing_ok=True)
+                if not empty:
+                    self._messages.say(f"{self._path.name} is unchanged; none of the results could be kept")
             elif self._is_beside:
                 self._messages.say(f"{self._path.name} is unchanged; the results so far are in {self.name}")
             elif self._one_line_each:
