@@ -30,7 +30,7 @@ from .errors import (
     TransportError,
     UnauthorizedError,
 )
-from .models import AccessToken, ClientStats, CreatedToken, RateLimit, Secret
+from .models import AccessToken, ClientStats, CreatedToken, Leak, RateLimit, Secret, ServiceAccount
 from .results import BulkResult, SourceError, TokenResult
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
+    "Leak",
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
@@ -55,6 +56,7 @@ __all__ = [
     "RotationError",
     "Secret",
     "ServerError",
+    "ServiceAccount",
     "Site",
     "Sort",
     "SourceError",

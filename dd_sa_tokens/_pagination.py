@@ -124,28 +124,37 @@ async def read_pages(
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def list_all(read: ReadPage[T], concurrency: int, *, size: int) -> AsyncGenerator[T, None]:
+async def list_all(
+    read: ReadPage[T], concurrency: int, *, size: int, seen: set[str] | None = None
+) -> AsyncGenerator[T, None]:
     """Yield each item of a list once.
 
     An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. That
     shows by a total that changes, by an item that comes twice, or by one that was made after the first page was read.
     The list is then read once more for what was missed.
+
+    Args:
+        read: Reads a page.
+        concurrency: Most pages under way.
+        size: Items asked for in a page.
+        seen: The IDs that were yielded already, for a list that is read in several parts; they are added to.
     """
-    seen: set[str] = set()
+    known: set[str] = set() if seen is None else seen
     for last_pass in (False, True):
         moved, began, more_than_one = False, None, False
+        here: set[str] = set()
         async with aclosing(read_pages(read, concurrency, size=size)) as pages:
             async for page, progress in pages:
                 more_than_one = began is not None
                 began = page.date if began is None else began
                 moved = moved or progress.moved
                 for item in page.items:
-                    if item.id in seen:
-                        moved = True
-                        continue
-                    seen.add(item.id)
                     # `Date` is in whole seconds, so an item of the same second may be newer, too.
-                    moved = moved or (item.created_at is not None and item.created_at.timestamp() > began)
-                    yield item
+                    is_new = item.created_at is not None and item.created_at.timestamp() > began
+                    moved = moved or is_new or item.id in here
+                    here.add(item.id)
+                    if item.id not in known:
+                        known.add(item.id)
+                        yield item
         if last_pass or not moved or not more_than_one:
             return

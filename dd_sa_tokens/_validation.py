@@ -10,16 +10,29 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
+from uuid import UUID
 
 from .errors import ConfigurationError, InvalidArgumentError, short_repr
 
 Sort = Literal[
-    "name", "-name", "created_at", "-created_at", "expires_at", "-expires_at", "last_used_at", "-last_used_at"
+    "name",
+    "-name",
+    "created_at",
+    "-created_at",
+    "expires_at",
+    "-expires_at",
+    "last_used_at",
+    "-last_used_at",
+    "leaked",
+    "-leaked",
 ]
 """An order in which the API can list tokens; a leading `-` reverses it."""
 
 Strategy = Literal["auto", "get", "list"]
 """How a bulk fetch spends as few requests as possible; see `TokensClient.get_tokens`."""
+
+MOST_OWNERS = 50
+"""Most owners that one request for a list names: each takes 50 characters of the URL."""
 
 LARGEST_PAGE = 100
 """Most items that the API puts on one page of a list."""
@@ -32,6 +45,7 @@ PLAIN_ID = re.compile(f"[0-9A-Za-z_-]{{1,{_LONGEST_ID}}}")
 
 # Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
 _UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UUID_FORM = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _UNSENDABLE = re.compile("[\ud800-\udfff]")
 
 
@@ -110,6 +124,43 @@ def check_id(name: str, value: object, operation: str, service_account_id: str |
     if isinstance(value, str):
         setattr(error, name, value)
     raise error
+
+
+def as_id(value: object) -> object:
+    """Return a `uuid.UUID` as its text, and anything else as it is: it is checked later."""
+    return str(value) if isinstance(value, UUID) else value
+
+
+def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
+    """Return the IDs of service accounts, each once.
+
+    Raises:
+        InvalidArgumentError: It is no collection, a single `str`, or holds an invalid ID.
+    """
+    if isinstance(service_account_ids, str | bytes) or not isinstance(service_account_ids, Collection):
+        msg = f"service_account_ids must be a collection of IDs, not {short_repr(service_account_ids)}"
+        raise InvalidArgumentError(msg, operation=operation)
+    ids = [
+        check_id("service_account_id", as_id(value), operation)
+        for value in cast("Collection[object]", service_account_ids)
+    ]
+    return list({canonical_id(value): value for value in ids}.values())
+
+
+def canonical_id(value: str) -> str:
+    """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
+    return value.lower() if len(value) == 36 and _UUID_FORM.fullmatch(value) else value
+
+
+def check_flag(name: str, value: object, **context: Any) -> None:
+    """Refuse an option that is no `bool`.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, not {short_repr(value)}"
+        raise InvalidArgumentError(msg, **context)
 
 
 def check_strategy(strategy: object, **context: Any) -> None:

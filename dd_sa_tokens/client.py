@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
+from uuid import UUID
 
 import aiohttp
 
@@ -16,16 +27,31 @@ from ._credentials import as_secret, read_credentials
 from ._endpoint import read_base_url
 from ._execution import Executor
 from ._http import Transport
-from ._protocol import operations
-from ._protocol.operations import Request
+from ._protocol import operations, organization
+from ._protocol.operations import ListOptions, Request
+from ._protocol.organization import OtherRow
 from ._ratelimit import RateLimiter
-from ._validation import LARGEST_PAGE, Sort, Strategy, check_expiry, check_id, check_strategy
+from ._validation import (
+    LARGEST_PAGE,
+    MOST_OWNERS,
+    Sort,
+    Strategy,
+    as_id,
+    check_expiry,
+    check_flag,
+    check_id,
+    check_owner_ids,
+    check_strategy,
+)
 from .config import Options, RetryPolicy, Site
-from .errors import ClientClosedError
-from .models import AccessToken, ClientStats, CreatedToken, RateLimit
+from .errors import ClientClosedError, NotFoundError
+from .models import AccessToken, ClientStats, CreatedToken, RateLimit, ServiceAccount
 from .results import BulkResult, TokenResult
 
 T = TypeVar("T")
+
+ID = str | UUID
+"""An ID, as text or as a UUID."""
 
 
 class TokensClient:
@@ -102,12 +128,13 @@ class TokensClient:
         """The client's counters: a snapshot."""
         return self._executor.stats
 
-    async def get_token(self, service_account_id: str, token_id: str) -> AccessToken:
+    async def get_token(self, service_account_id: ID, token_id: ID, *, include_leak: bool = False) -> AccessToken:
         """Fetch one token.
 
         Args:
             service_account_id: The service account that owns it.
             token_id: Its ID.
+            include_leak: Whether to ask where and when a leaked key was found, too; see `AccessToken.leak`.
 
         Returns:
             The token.
@@ -117,14 +144,16 @@ class TokensClient:
             NotFoundError: There is no such token or service account.
             DatadogError: Any other failure; see the error tree.
         """
-        return await self._send(operations.get_token(service_account_id, token_id))
+        account, token = _text(service_account_id), _text(token_id)
+        return await self._send(operations.get_token(account, token, include_leak=include_leak))
 
     async def get_tokens(
         self,
-        service_account_id: str,
-        token_ids: Iterable[str] | AsyncIterable[str],
+        service_account_id: ID,
+        token_ids: Iterable[ID] | AsyncIterable[ID],
         *,
         strategy: Strategy = "auto",
+        include_leak: bool = False,
     ) -> BulkResult:
         """Fetch many tokens, and return one result for each position of the input, in its order.
 
@@ -139,6 +168,7 @@ class TokensClient:
                 each), and asks only for the IDs that it did not hold. `"auto"` looks at the list's first page if
                 `token_ids` is a collection of 20 different IDs or more, and goes on with whichever needs fewer
                 requests. It fetches any other iterable one by one.
+            include_leak: As for `get_token`.
 
         Returns:
             A sequence of `TokenResult`.
@@ -147,15 +177,16 @@ class TokensClient:
             InvalidArgumentError: `service_account_id` or `strategy` is invalid, or `token_ids` is no iterable of IDs.
             SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
-        make_strategy = self._strategy("get_tokens", service_account_id, token_ids, strategy)
+        make_strategy = self._strategy("get_tokens", service_account_id, token_ids, strategy, include_leak=include_leak)
         return await _bulk.collect(token_ids, make_strategy, self._options.concurrency)
 
     def stream_tokens(
         self,
-        service_account_id: str,
-        token_ids: Iterable[str] | AsyncIterable[str],
+        service_account_id: ID,
+        token_ids: Iterable[ID] | AsyncIterable[ID],
         *,
         strategy: Strategy = "auto",
+        include_leak: bool = False,
     ) -> AsyncGenerator[TokenResult, None]:
         """Fetch many tokens and yield the results as they come, in bounded memory.
 
@@ -167,6 +198,7 @@ class TokensClient:
             service_account_id: The service account that owns them.
             token_ids: The IDs, from any iterable or async iterable, of any length.
             strategy: As for `get_tokens`.
+            include_leak: As for `get_token`.
 
         Yields:
             A `TokenResult` for each position of the input, in the order in which the answers come.
@@ -177,15 +209,45 @@ class TokensClient:
             ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
             Exception: Any exception of `token_ids`, after the results that were in flight.
         """
-        make_strategy = self._strategy("stream_tokens", service_account_id, token_ids, strategy)
+        make_strategy = self._strategy(
+            "stream_tokens", service_account_id, token_ids, strategy, include_leak=include_leak
+        )
         return _bulk.stream(token_ids, make_strategy, self._options.concurrency)
+
+    async def find_tokens(
+        self, token_ids: Iterable[ID] | AsyncIterable[ID], *, include_leak: bool = False
+    ) -> BulkResult:
+        """Find tokens by their IDs alone, in the organization's list of tokens.
+
+        The list is read, 100 tokens a request, until all are found or it ends.
+
+        Args:
+            token_ids: The IDs, from any iterable or async iterable.
+            include_leak: As for `get_token`.
+
+        Returns:
+            One result for each position of the input, in its order. An ID that is not in the list gets a
+            `NotFoundError`: there is no such token, these keys may not see it, or it is a personal access token. If the
+            list cannot be read to its end, an ID that was not found gets the error of the list.
+
+        Raises:
+            InvalidArgumentError: `token_ids` is no iterable of IDs.
+            SourceError: `token_ids` raised; the error's `partial` holds the results so far.
+        """
+        self._require_open()
+        _bulk.check_source(token_ids)
+        check_flag("include_leak", include_leak, operation="find_tokens")
+        options = ListOptions(include_leak=include_leak)
+        return await _bulk.find(token_ids, lambda: self._organization_rows((), options))
 
     def list_tokens(
         self,
-        service_account_id: str,
+        service_account_id: ID,
         *,
         filter: str | None = None,  # noqa: A002 - the API's own name for it
         sort: Sort | None = None,
+        leaked_only: bool = False,
+        include_leak: bool = False,
         page_size: int = 100,
     ) -> AsyncGenerator[AccessToken, None]:
         """List a service account's tokens, each once, in the API's order.
@@ -197,7 +259,9 @@ class TokensClient:
         Args:
             service_account_id: The service account.
             filter: Only tokens that match this text; the API decides how.
-            sort: `name`, `created_at`, `expires_at` or `last_used_at`; descending with a leading `-`.
+            sort: `name`, `created_at`, `expires_at`, `last_used_at` or `leaked`; descending with a leading `-`.
+            leaked_only: Whether to list only tokens whose keys are known to be leaked.
+            include_leak: As for `get_token`.
             page_size: Tokens in one request, 1 to 100.
 
         Yields:
@@ -208,11 +272,101 @@ class TokensClient:
             DatadogError: A page could not be read.
         """
         self._require_open()
-        read = self._reader(service_account_id, filter, sort, page_size)
+        options = ListOptions(
+            filter=filter, sort=sort, leaked_only=leaked_only, include_leak=include_leak, size=page_size
+        )
+        read = self._reader(_text(service_account_id), options)
         return _pagination.list_all(read, self._options.concurrency, size=page_size)
 
+    def list_organization_tokens(
+        self,
+        *,
+        service_account_ids: Collection[ID] = (),
+        filter: str | None = None,  # noqa: A002 - the API's own name for it
+        sort: Sort | None = None,
+        leaked_only: bool = False,
+        include_leak: bool = False,
+        page_size: int = 100,
+    ) -> AsyncGenerator[AccessToken, None]:
+        """List the tokens of all service accounts of the organization, each once, in the API's order.
+
+        The API's list has personal access tokens, too; they are skipped. Pages are read as by `list_tokens`. The keys
+        need the permission `org_app_keys_read`.
+
+        Args:
+            service_account_ids: Only tokens of these service accounts, 50 of them in a request; all by default. Of
+                more than 50, the tokens of the first 50 come first.
+            filter: As for `list_tokens`.
+            sort: As for `list_tokens`.
+            leaked_only: As for `list_tokens`.
+            include_leak: As for `get_token`.
+            page_size: Tokens in one request, personal ones included, 1 to 100.
+
+        Yields:
+            The tokens; `AccessToken.service_account_id` says whose they are.
+
+        Raises:
+            InvalidArgumentError: An argument is invalid; raised at once, not when the loop begins.
+            DatadogError: A page could not be read.
+        """
+        self._require_open()
+        options = ListOptions(
+            filter=filter, sort=sort, leaked_only=leaked_only, include_leak=include_leak, size=page_size
+        )
+        owners = check_owner_ids(service_account_ids, "list_organization_tokens")
+        return _only(AccessToken, self._organization_rows(owners, options))
+
+    def list_service_accounts(
+        self,
+        *,
+        filter: str | None = None,  # noqa: A002 - the API's own name for it
+    ) -> AsyncGenerator[ServiceAccount, None]:
+        """List the organization's service accounts, each once.
+
+        The API has no list of them, so they are picked from the list of all users, 100 users a request. The keys need
+        the permission `user_access_read`.
+
+        Args:
+            filter: Only users that match this text; the API decides how.
+
+        Yields:
+            The service accounts.
+
+        Raises:
+            InvalidArgumentError: `filter` is invalid; raised at once, not when the loop begins.
+            DatadogError: A page could not be read.
+        """
+        self._require_open()
+        request = partial(organization.list_users, filter)
+        request(0)  # an invalid argument is refused now
+        rows = _pagination.list_all(
+            lambda number: self._send(request(number)), self._options.concurrency, size=LARGEST_PAGE
+        )
+        return _only(ServiceAccount, rows)
+
+    async def get_service_account(self, service_account_id: ID) -> ServiceAccount:
+        """Fetch one service account. The keys need the permission `user_access_read`.
+
+        Args:
+            service_account_id: Its ID.
+
+        Returns:
+            The service account.
+
+        Raises:
+            InvalidArgumentError: The ID is invalid; nothing was sent.
+            NotFoundError: There is no such user, or the user is a person.
+            DatadogError: Any other failure.
+        """
+        account_id = _text(service_account_id)
+        user = await self._send(organization.get_user(account_id))
+        if isinstance(user, ServiceAccount):
+            return user
+        msg = "this user is a person, not a service account"
+        raise NotFoundError(msg, status=404, operation="get_service_account", service_account_id=account_id, attempts=1)
+
     async def create_token(
-        self, service_account_id: str, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
+        self, service_account_id: ID, *, name: str, scopes: Collection[str], expires_at: datetime | None = None
     ) -> CreatedToken:
         """Make a token. Its secret, `key`, is given only here: it cannot be read again.
 
@@ -237,14 +391,15 @@ class TokensClient:
                 scopes than itself, or outlives it.
             DatadogError: Any other failure; see `outcome_unknown`.
         """
-        check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=service_account_id)
-        request = operations.create_token(service_account_id, name=name, scopes=scopes, expires_at=expires_at)
+        account = _text(service_account_id)
+        check_expiry(expires_at, datetime.now(UTC), operation="create_token", service_account_id=account)
+        request = operations.create_token(account, name=name, scopes=scopes, expires_at=expires_at)
         return await self._send(request)
 
     async def update_token(
         self,
-        service_account_id: str,
-        token_id: str,
+        service_account_id: ID,
+        token_id: ID,
         *,
         name: str | None = None,
         scopes: Collection[str] | None = None,
@@ -265,9 +420,11 @@ class TokensClient:
             NotFoundError: There is no such token or service account.
             DatadogError: Any other failure; see `outcome_unknown`.
         """
-        return await self._send(operations.update_token(service_account_id, token_id, name=name, scopes=scopes))
+        return await self._send(
+            operations.update_token(_text(service_account_id), _text(token_id), name=name, scopes=scopes)
+        )
 
-    async def revoke_token(self, service_account_id: str, token_id: str) -> None:
+    async def revoke_token(self, service_account_id: ID, token_id: ID) -> None:
         """Revoke a token. Within seconds it no longer works. This cannot be undone.
 
         If an answer is lost, and the next attempt finds no such token, the first one has revoked it: that is a success.
@@ -281,12 +438,12 @@ class TokensClient:
             NotFoundError: There is no such token, and this call did not revoke it.
             DatadogError: Any other failure; see `outcome_unknown`.
         """
-        await self._send(operations.revoke_token(service_account_id, token_id))
+        await self._send(operations.revoke_token(_text(service_account_id), _text(token_id)))
 
     async def rotate_token(
         self,
-        service_account_id: str,
-        token_id: str,
+        service_account_id: ID,
+        token_id: ID,
         *,
         store: Callable[[CreatedToken], Awaitable[object] | None],
         expires_at: datetime | None = None,
@@ -333,34 +490,65 @@ class TokensClient:
             DatadogError: It failed before anything was changed.
         """
         return await _rotation.rotate(
-            self._executor, self._options, service_account_id, token_id, store=store, expires_at=expires_at
+            self._executor,
+            self._options,
+            _text(service_account_id),
+            _text(token_id),
+            store=store,
+            expires_at=expires_at,
         )
 
     def _strategy(
-        self, operation: str, service_account_id: str, token_ids: _bulk.Source, strategy: Strategy
+        self,
+        operation: str,
+        service_account_id: ID,
+        token_ids: _bulk.Source,
+        strategy: Strategy,
+        *,
+        include_leak: bool,
     ) -> _bulk.MakeStrategy:
         """Check the arguments of a bulk fetch, and return the function that makes its strategy."""
         self._require_open()
-        check_id("service_account_id", service_account_id, operation)
-        check_strategy(strategy, operation=operation, service_account_id=service_account_id)
+        account = check_id("service_account_id", as_id(service_account_id), operation)
+        check_strategy(strategy, operation=operation, service_account_id=account)
+        check_flag("include_leak", include_leak, operation=operation, service_account_id=account)
         _bulk.check_source(token_ids)
-        send, get = self._send, operations.token_getter(service_account_id)
-        first = operations.list_tokens(service_account_id, filter_=None, sort=None, size=LARGEST_PAGE, number=0)
+        send, get = self._send, operations.token_getter(account, include_leak=include_leak)
+        options = ListOptions(include_leak=include_leak)
+        first = operations.list_tokens(account, options, 0)
         requests = _bulk.TokenRequests(
             get=lambda token_id: send(get(token_id)),
-            read_page=self._reader(service_account_id),
+            read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
         )
         return partial(_bulk.make_strategy, strategy, requests)
 
-    def _reader(
-        self, service_account_id: str, filter_: str | None = None, sort: str | None = None, size: int = LARGEST_PAGE
-    ) -> _pagination.ReadPage[AccessToken]:
-        """Return the function that reads a page by its number."""
-        request = partial(operations.list_tokens, service_account_id, filter_=filter_, sort=sort, size=size)
-        request(number=0)  # an invalid argument is refused now
-        return lambda number: self._send(request(number=number))
+    def _reader(self, service_account_id: str, options: ListOptions) -> _pagination.ReadPage[AccessToken]:
+        """Return the function that reads a page of a service account's list by its number."""
+        request = partial(operations.list_tokens, service_account_id, options)
+        request(0)  # an invalid argument is refused now
+        return lambda number: self._send(request(number))
+
+    def _organization_rows(
+        self, owner_ids: Sequence[str], options: ListOptions
+    ) -> AsyncGenerator[AccessToken | OtherRow, None]:
+        """Return the rows of the organization's list, for all owners or for some."""
+        parts = [owner_ids[start : start + MOST_OWNERS] for start in range(0, len(owner_ids), MOST_OWNERS)] or [[]]
+        organization.list_organization_tokens(parts[0], options, 0)  # an invalid argument is refused now
+        return self._rows_of_parts(parts, options)
+
+    async def _rows_of_parts(
+        self, parts: list[Sequence[str]], options: ListOptions
+    ) -> AsyncGenerator[AccessToken | OtherRow, None]:
+        seen: set[str] = set()
+        for part in parts:
+            request = partial(organization.list_organization_tokens, part, options)
+            read = partial(_read, self._send, request)
+            rows = _pagination.list_all(read, self._options.concurrency, size=options.size, seen=seen)
+            async with aclosing(rows):
+                async for row in rows:
+                    yield row
 
     def _send(self, request: Request[T]) -> Coroutine[Any, Any, T]:
         return self._executor.send(request, self._options)
@@ -369,3 +557,20 @@ class TokensClient:
         if self._executor.closed:
             msg = "the client is closed"
             raise ClientClosedError(msg)
+
+
+def _text(value: ID) -> str:
+    """Return an ID as text; what is none is refused where the request is made."""
+    return cast("str", as_id(value))
+
+
+async def _read(send: Callable[[Request[T]], Awaitable[T]], request: Callable[[int], Request[T]], number: int) -> T:
+    return await send(request(number))
+
+
+async def _only(kind: type[T], rows: AsyncGenerator[Any, None]) -> AsyncGenerator[T, None]:
+    """Yield the rows of a kind; other ones are skipped."""
+    async with aclosing(rows):
+        async for row in rows:
+            if isinstance(row, kind):
+                yield row

@@ -8,6 +8,9 @@ from typing import Any, NoReturn, final
 
 import attrs
 
+LEAK_TYPE = "leaked_keys"
+"""The JSON:API type of a leak."""
+
 TOKEN_TYPE = "service_access_tokens"  # noqa: S105 - a type, no secret
 """The JSON:API type of a service access token."""
 
@@ -81,20 +84,55 @@ class Secret:
 class Leak:
     """A place where the key of a token was found in public.
 
-    Attributes:
-        id: The leak's ID. `relationships.leak_information.data.id` of the token.
-        detected_at: When Datadog found the key; `None` if that was not asked for. `attributes.date` of the resource
-            of type `leaked_keys` in `$.included`.
-        source: Where the key was found; `None` if that is not known or was not asked for. `attributes.leak_source` of
-            the same resource.
-
     Raises:
         ValueError: `detected_at` has no timezone.
     """
 
     id: str
+    """The leak's ID. `relationships.leak_information.data.id` of the token."""
+
     detected_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When Datadog found the key; `None` if that was not asked for. `attributes.date` of the resource of type
+    `leaked_keys` in `$.included`.
+    """
+
     source: str | None = None
+    """Where the key was found; `None` if that is not known or was not asked for. `attributes.leak_source` of the same
+    resource.
+    """
+
+
+@attrs.frozen(kw_only=True)
+class ServiceAccount:
+    """A service account: a user that is no person and owns tokens.
+
+    The paths below are relative to the JSON:API resource object (`$.data` of an answer).
+    Source: https://docs.datadoghq.com/api/latest/users/
+
+    Raises:
+        ValueError: `created_at` has no timezone.
+    """
+
+    id: str
+    """Its ID. `id`."""
+
+    name: str | None = None
+    """Its name. `attributes.name`."""
+
+    email: str | None = None
+    """The address for notifications. `attributes.email`."""
+
+    handle: str | None = None
+    """Its handle; for a service account usually its ID. `attributes.handle`."""
+
+    disabled: bool | None = None
+    """Whether it is disabled: then its tokens do not work. `attributes.disabled`."""
+
+    status: str | None = None
+    """Its status, such as `Active`. `attributes.status`."""
+
+    created_at: datetime | None = attrs.field(default=None, validator=_require_aware)
+    """When it was made, timezone-aware. `attributes.created_at`."""
 
 
 @attrs.frozen(kw_only=True)

@@ -131,15 +131,16 @@ def test_the_fake_is_published(installed: Path, tmp_path: Path) -> None:
 def test_the_reports_parts_are_published(installed: Path, tmp_path: Path) -> None:
     """The installed package has the template, the style and the script of the audit's report, and can make one."""
     code = (
-        "import datetime; from dd_sa_tokens.cli.report import render_report; "
-        "print(render_report({}, [], now=datetime.datetime.now(datetime.UTC)))"
+        "import datetime; from dd_sa_tokens.cli.report.audit_result import run_audit; "
+        "from dd_sa_tokens.cli.report.html import render_report; "
+        "print(render_report(run_audit({}, now=datetime.datetime.now(datetime.UTC), rules=())))"
     )
 
     page = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
 
     assert page.startswith("<!doctype html>")
     assert {f"report.{kind}" for kind in ("html.j2", "css", "js")} <= {
-        path.name for path in (installed / "dd_sa_tokens" / "cli").iterdir()
+        path.name for path in (installed / "dd_sa_tokens" / "cli" / "report").iterdir()
     }
 
 

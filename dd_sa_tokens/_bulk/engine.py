@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from typing import Any, cast
 
+from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
-from .ids import PAUSE, SLICE, Source, as_text, canonical, has_length, is_rereadable
+from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
 from .worker_pool import WorkerPool
@@ -31,14 +32,14 @@ async def collect(token_ids: Source, make_strategy: MakeStrategy, concurrency: i
     """
     error: BaseException | None = None
     if not is_rereadable(token_ids) and has_length(token_ids):
-        token_ids, error = _read(cast("Iterable[str]", token_ids))
+        token_ids, error = read_once(cast("Iterable[str]", token_ids))
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await strategy.prepare()
-    unique = _Unique(token_ids)
+    unique = Unique(token_ids)
     pool = WorkerPool(unique.ids, strategy.fetch, concurrency, collect_all=True)
     async with aclosing(pool.results()) as items:
-        found = {canonical(item.token_id): item async for item in items}
+        found = {canonical_id(item.token_id): item async for item in items}
     results = await unique.arrange(found)
     error = error or pool.source_error
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
@@ -49,7 +50,7 @@ async def collect(token_ids: Source, make_strategy: MakeStrategy, concurrency: i
     return results
 
 
-def _read(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
+def read_once(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
     """Read a source that may be read once only; return what it gave, and what it raised."""
     items: list[str] = []
     try:
@@ -88,7 +89,7 @@ async def stream(token_ids: Source, make_strategy: MakeStrategy, concurrency: in
         raise pool.open_reason
 
 
-class _Unique:
+class Unique:
     """The positions of the input, and each different ID among them once.
 
     Attributes:
@@ -106,8 +107,9 @@ class _Unique:
 
     def _filter(self, source: Iterable[Any]) -> Iterator[Any]:
         for value in source:
-            if self.is_new(value):
-                yield value
+            token_id = self.take(value)
+            if token_id is not None:
+                yield token_id
             elif len(self._positions) % SLICE == 0:
                 yield PAUSE
 
@@ -116,16 +118,17 @@ class _Unique:
         """Whether so many positions were read that the event loop should run."""
         return len(self._positions) % SLICE == 0
 
-    def is_new(self, value: Any) -> bool:
-        """Note a position; return whether its ID has to be fetched."""
+    def take(self, value: Any) -> str | None:
+        """Note a position; return its ID if that has to be fetched."""
         token_id = as_text(value)
         self._positions.append(token_id)
         if isinstance(token_id, TokenResult):
-            return False
-        key = canonical(token_id)
-        new = key not in self._known
+            return None
+        key = canonical_id(token_id)
+        if key in self._known:
+            return None
         self._known.add(key)
-        return new
+        return token_id
 
     async def arrange(self, found: dict[str, TokenResult]) -> BulkResult:
         """Put the results in the order of the input, each with the text and an exception of its own position."""
@@ -135,7 +138,7 @@ class _Unique:
             if isinstance(position, TokenResult):
                 items.append(position)
             else:
-                key = canonical(position)
+                key = canonical_id(position)
                 item = found[key]
                 items.append(copy_for_duplicate(item, position) if key in given else item)
                 given.add(key)
@@ -147,14 +150,14 @@ class _Unique:
 class _AsyncFilter(AsyncIterator[Any]):
     """The new IDs of an async iterator. It is no generator, so nothing is left to close when a fetch is cancelled."""
 
-    def __init__(self, source: AsyncIterator[Any], unique: _Unique) -> None:
+    def __init__(self, source: AsyncIterator[Any], unique: Unique) -> None:
         self._source = source
         self._unique = unique
 
     async def __anext__(self) -> Any:
         while True:
-            value = await anext(self._source)
-            if self._unique.is_new(value):
-                return value
+            token_id = self._unique.take(await anext(self._source))
+            if token_id is not None:
+                return token_id
             if self._unique.at_slice_end:
                 return PAUSE

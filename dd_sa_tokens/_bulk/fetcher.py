@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import (
     ConfigurationError,
     DatadogError,
@@ -16,7 +17,7 @@ from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import TokenResult
 
 from .credential_breaker import CredentialBreaker
-from .ids import as_text, canonical
+from .ids import as_text
 from .single_flight import SingleFlight, copy_for_duplicate
 
 FetchToken = Callable[[Any], Awaitable[AccessToken]]
@@ -50,7 +51,7 @@ class Fetcher:
             return token_id
         if self.breaker.open_reason is not None:
             return _not_sent(token_id, self.breaker.open_reason)
-        key = canonical(token_id)
+        key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)
         self._in_flight.begin(key, worker)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable, Iterable, MappingView, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
@@ -19,8 +18,6 @@ PAUSE: Final = object()
 
 SLICE = 1_000
 """Positions that are handled between two passes of the event loop: less than 10 ms."""
-
-_UUID_FORM = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def check_source(token_ids: object) -> None:
@@ -59,8 +56,3 @@ def as_text(value: Any) -> str | TokenResult:
     kind = type(value).__name__
     error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation="get_token")
     return TokenResult(f"<{kind} {short_repr(value)}>", error=error)  # no ID looks like that
-
-
-def canonical(token_id: str) -> str:
-    """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
-    return token_id.lower() if len(token_id) == 36 and _UUID_FORM.fullmatch(token_id) else token_id

@@ -16,12 +16,12 @@ import attrs
 
 from dd_sa_tokens._pagination import ReadPage, read_pages
 from dd_sa_tokens._protocol.documents import Page
-from dd_sa_tokens._validation import LARGEST_PAGE, Strategy, check_id
+from dd_sa_tokens._validation import LARGEST_PAGE, Strategy, canonical_id, check_id
 from dd_sa_tokens.errors import DatadogError, InvalidArgumentError
 from dd_sa_tokens.models import AccessToken
 
 from .fetcher import FetchToken
-from .ids import SLICE, as_text, canonical
+from .ids import SLICE, as_text
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -105,11 +105,11 @@ class ListFirst:
         pages = read_pages(read, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
         async with aclosing(pages):
             async for page, _ in pages:
-                self._found |= {canonical(token.id): token for token in page.items}
+                self._found |= {canonical_id(token.id): token for token in page.items}
 
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self._found.get(canonical(token_id))
+        token = self._found.get(canonical_id(token_id))
         return token if token is not None else await self._requests.get(token_id)
 
 
@@ -129,7 +129,7 @@ class ListIfCheaper(ListFirst):
             return
         try:
             page = await self._requests.try_first_page()
-            self._found = {canonical(token.id): token for token in page.items}
+            self._found = {canonical_id(token.id): token for token in page.items}
             if page.total is None or not page.items:
                 return
             more_pages = -(-page.total // len(page.items)) - 1
@@ -145,7 +145,7 @@ class ListIfCheaper(ListFirst):
             for number, value in enumerate(self._ids, 1):
                 token_id = as_text(value)
                 if isinstance(token_id, str) and _costs_a_request(token_id):
-                    key = canonical(token_id)
+                    key = canonical_id(token_id)
                     if key not in self._found:
                         missing.add(key)
                         if len(missing) >= most:

@@ -6,7 +6,7 @@ Strict where a wrong value would mislead (a date that is no date), tolerant wher
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from sys import intern
 from typing import Any
@@ -15,7 +15,7 @@ from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from dd_sa_tokens.errors import InvalidResponseError
-from dd_sa_tokens.models import TOKEN_TYPE, AccessToken, CreatedToken, Secret
+from dd_sa_tokens.models import LEAK_TYPE, TOKEN_TYPE, AccessToken, CreatedToken, Leak, Secret
 
 from .documents import Json, Page, decode_page, describe_mismatch, member, mismatch, parse_document
 
@@ -42,6 +42,12 @@ def _structure_str(value: object, _type: object) -> str:
 
 def _structure_optional_str(value: object, _type: object) -> str | None:
     return None if value is None else _structure_str(value, str)
+
+
+def _structure_optional_bool(value: object, _type: object) -> bool | None:
+    if value is not None and type(value) is not bool:
+        raise _expected("a boolean", value)
+    return value
 
 
 def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
@@ -71,7 +77,23 @@ def _structure_scopes(value: Json, _type: object) -> tuple[str, ...]:
     raise _expected("an array of strings, each item", wrong)
 
 
-def _structure_token(resource: Json, path: str) -> AccessToken:
+Leaks = Mapping[str, Leak]
+"""The leaks that a document includes, by their IDs."""
+
+_NO_LEAKS: Leaks = {}
+
+
+def structure_token(resource: Json, path: str, leaks: Leaks = _NO_LEAKS) -> AccessToken:
+    """Make a token of a resource.
+
+    Args:
+        resource: The resource.
+        path: Its JSON path, for errors.
+        leaks: What the document includes of leaks.
+
+    Raises:
+        InvalidResponseError: The resource is not what the API documents.
+    """
     if type(resource) is not dict:
         raise mismatch(path, "an object", resource)
     if not resource.get("id"):
@@ -79,8 +101,13 @@ def _structure_token(resource: Json, path: str) -> AccessToken:
     kind = resource.get("type", TOKEN_TYPE)
     attributes = member(resource, path, "attributes")
     owner_id = member(resource, path, "relationships", "owned_by", "data").get("id")
+    relationships = resource.get("relationships")
+    leak = None
+    if relationships is not None and relationships.get("leak_information") is not None:
+        leak = _leak(resource, path, leaks)
     flat = {
         **attributes,
+        "leak": leak,
         "id": resource["id"],
         "type": TOKEN_TYPE if kind == TOKEN_TYPE else kind,
         "service_account_id": intern(owner_id) if type(owner_id) is str else owner_id,
@@ -88,11 +115,57 @@ def _structure_token(resource: Json, path: str) -> AccessToken:
     try:
         return _from_flat(flat, AccessToken)
     except ClassValidationError as group:
-        name, reason = _first_fault(group)
+        name, reason = first_fault(group)
     raise InvalidResponseError(path=path + _PATHS.get(name, f".attributes.{name}"), reason=reason)
 
 
-def _first_fault(group: ClassValidationError) -> tuple[str, str]:
+def _leak(resource: dict[str, Any], path: str, leaks: Leaks) -> Leak | None:
+    """Return the leak that a token names, with what the document includes of it."""
+    named = member(resource, path, "relationships", "leak_information", "data")
+    if not named:
+        return None
+    leak_id = named.get("id")
+    if type(leak_id) is not str or not leak_id:
+        raise mismatch(f"{path}.relationships.leak_information.data.id", "a string", leak_id)
+    return leaks.get(leak_id) or Leak(leak_id)
+
+
+def included_leaks(document: dict[str, Any]) -> Leaks:
+    """Read the leaks that a document includes. Malformed ones are left out: the token itself names its leak."""
+    included: Json = document.get("included")
+    if type(included) is not list:
+        return _NO_LEAKS
+    leaks: dict[str, Leak] = {}
+    resources: list[Json] = included
+    for resource in resources:
+        leak = _included_leak(resource)
+        if leak is not None:
+            leaks[leak.id] = leak
+    return leaks
+
+
+def _included_leak(resource: Json) -> Leak | None:
+    if type(resource) is not dict or resource.get("type") != LEAK_TYPE:
+        return None
+    leak_id: Json = resource.get("id")
+    attributes: Json = resource.get("attributes")
+    known: dict[str, Any] = attributes if type(attributes) is dict else {}
+    source: Json = known.get("leak_source")
+    if type(leak_id) is not str:
+        return None
+    return Leak(leak_id, parse_moment(known.get("date")), source if type(source) is str else None)
+
+
+def parse_moment(value: object) -> datetime | None:
+    """Return an ISO 8601 date and time with an offset as a datetime; `None` for any other value."""
+    try:
+        return _structure_optional_datetime(value, datetime)
+    except _WrongValueError:
+        return None
+
+
+def first_fault(group: ClassValidationError) -> tuple[str, str]:
+    """Return the first attribute that is wrong, and the reason."""
     for error, note in group.group_exceptions()[0]:
         if isinstance(error, _WrongValueError):
             return note.name, str(error)
@@ -117,10 +190,12 @@ def _unstructure_token(token: AccessToken) -> dict[str, Any]:
     attributes |= {name: value for name, value in optional.items() if value is not None}
     attributes["scopes"] = list(token.scopes)
     resource: dict[str, Any] = {"id": token.id, "type": token.type, "attributes": attributes}
+    relationships: dict[str, Any] = {}
     if token.service_account_id is not None:
-        owner = {"id": token.service_account_id, "type": "service_account"}
-        resource["relationships"] = {"owned_by": {"data": owner}}
-    return resource
+        relationships["owned_by"] = {"data": {"id": token.service_account_id, "type": "service_account"}}
+    if token.leak is not None:
+        relationships["leak_information"] = {"data": {"id": token.leak.id, "type": LEAK_TYPE}}
+    return resource | ({"relationships": relationships} if relationships else {})
 
 
 def _make_converter() -> Converter:
@@ -129,6 +204,8 @@ def _make_converter() -> Converter:
     made.register_structure_hook(str | None, _structure_optional_str)
     made.register_structure_hook(datetime | None, _structure_optional_datetime)
     made.register_structure_hook_func(lambda cls: cls == tuple[str, ...], _structure_scopes)
+    made.register_structure_hook(Leak | None, lambda leak, _type: leak)  # it is one already, see `_leak`
+    made.register_structure_hook(bool | None, _structure_optional_bool)
     return made
 
 
@@ -136,12 +213,12 @@ converter: Converter = _make_converter()
 """The cattrs converter between `AccessToken` and the documented JSON:API resource object.
 
 `converter.structure(resource, AccessToken)` raises `InvalidResponseError` with the JSON path of what is wrong;
-`converter.unstructure(token)` gives the resource back.
+`converter.unstructure(token)` gives the resource back. What is known of a leak beyond its ID is not in the resource.
 """
 
 # cattrs writes this function for the flat model; the hook below lays the nested resource out flat for it.
 _from_flat = make_dict_structure_fn(AccessToken, converter)
-converter.register_structure_hook(AccessToken, lambda resource, _type: _structure_token(resource, "$"))
+converter.register_structure_hook(AccessToken, lambda resource, _type: structure_token(resource, "$"))
 converter.register_unstructure_hook(AccessToken, _unstructure_token)
 
 
@@ -151,7 +228,8 @@ def decode_token(body: bytes) -> AccessToken:
     Raises:
         InvalidResponseError: It is something else.
     """
-    return _structure_token(parse_document(body).get("data"), "$.data")
+    document = parse_document(body)
+    return structure_token(document.get("data"), "$.data", included_leaks(document))
 
 
 def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:
@@ -160,7 +238,9 @@ def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:
     Raises:
         InvalidResponseError: It is something else.
     """
-    return decode_page(body, date, _structure_token)
+    document = parse_document(body)
+    leaks = included_leaks(document)
+    return decode_page(document, date, lambda resource, path: structure_token(resource, path, leaks))
 
 
 def decode_created(body: bytes) -> CreatedToken:
@@ -172,7 +252,7 @@ def decode_created(body: bytes) -> CreatedToken:
     document = parse_document(body)
     resource: Json = document.get("data")
     try:
-        return CreatedToken(_structure_token(resource, "$.data"), _key(document))
+        return CreatedToken(structure_token(resource, "$.data"), _key(document))
     except InvalidResponseError as error:
         # There is a token now, and the caller needs its ID to revoke it.
         token_id = resource.get("id") if type(resource) is dict else None

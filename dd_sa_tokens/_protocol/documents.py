@@ -127,18 +127,17 @@ class Page(Generic[T]):
     date: float = 0.0
 
 
-def decode_page(body: bytes, date: float, decode_item: Callable[[Json, str], T]) -> Page[T]:
+def decode_page(document: dict[str, Any], date: float, decode_item: Callable[[Json, str], T]) -> Page[T]:
     """Read the answer `{"data": [resource, ...], "meta": {"page": {"total_filtered_count": n}}}`.
 
     Args:
-        body: The answer's body.
+        document: The answer's document.
         date: When the server answered, in seconds since the epoch.
         decode_item: Makes an item of a resource, given the resource and its JSON path.
 
     Raises:
-        InvalidResponseError: The body is something else.
+        InvalidResponseError: The document is something else.
     """
-    document = parse_document(body)
     data: Json = document.get("data")
     if type(data) is not list:
         raise mismatch("$.data", "an array", data)

@@ -13,7 +13,15 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from dd_sa_tokens._validation import PLAIN_ID, check_id, check_list_options, check_name, check_scopes
+from dd_sa_tokens._validation import (
+    LARGEST_PAGE,
+    PLAIN_ID,
+    check_flag,
+    check_id,
+    check_list_options,
+    check_name,
+    check_scopes,
+)
 from dd_sa_tokens.errors import InvalidArgumentError, InvalidResponseError, short_repr
 from dd_sa_tokens.models import AccessToken, CreatedToken
 
@@ -22,6 +30,9 @@ from .documents import Page, decode_nothing
 from .responses import Response
 
 T = TypeVar("T")
+
+INCLUDE_LEAK = [("include", "leak_information")]
+"""The part of a query that asks for what is known of leaks."""
 
 
 @attrs.frozen
@@ -74,40 +85,82 @@ class Request(Generic[T]):
     how_to_verify: str = ""
 
 
-def get_token(service_account_id: str, token_id: str) -> Request[AccessToken]:
-    """Ask for one token.
+def get_token(service_account_id: str, token_id: str, *, include_leak: bool = False) -> Request[AccessToken]:
+    """Ask for one token, and for what is known of its leak if `include_leak`.
 
     Raises:
         InvalidArgumentError: An ID is invalid.
     """
-    return _get(service_account_id, _collection(_GET_TOKEN, service_account_id), token_id)
+    return token_getter(service_account_id, include_leak=include_leak)(token_id)
 
 
-def token_getter(service_account_id: str) -> Callable[[str], Request[AccessToken]]:
+def token_getter(service_account_id: str, *, include_leak: bool = False) -> Callable[[str], Request[AccessToken]]:
     """Return `get_token` for many tokens of one service account, whose part of the path is made once.
 
     Raises:
         InvalidArgumentError: The ID is invalid.
     """
-    return partial(_get, service_account_id, _collection(_GET_TOKEN, service_account_id))
+    check_flag("include_leak", include_leak, operation="get_token", service_account_id=service_account_id)
+    query = f"?{urlencode(INCLUDE_LEAK)}" if include_leak else ""
+    return partial(_get, service_account_id, _collection(_GET_TOKEN, service_account_id), query)
 
 
-def _get(service_account_id: str, collection: str, token_id: str) -> Request[AccessToken]:
-    path = f"{collection}/{_segment('token_id', token_id, _GET_TOKEN, service_account_id)}"
+def _get(service_account_id: str, collection: str, query: str, token_id: str) -> Request[AccessToken]:
+    path = f"{collection}/{segment('token_id', token_id, _GET_TOKEN, service_account_id)}{query}"
     return Request(_GET_TOKEN, path, service_account_id, token_id)
 
 
-def list_tokens(
-    service_account_id: str, *, filter_: str | None, sort: str | None, size: int, number: int
-) -> Request[Page[AccessToken]]:
+@attrs.frozen(kw_only=True)
+class ListOptions:
+    """Which tokens of a list are wanted, and how: the same for a service account's list and the organization's.
+
+    Attributes:
+        filter: Only tokens that match this text.
+        sort: The order.
+        leaked_only: Only tokens whose keys are known to be leaked.
+        include_leak: Whether to ask for what is known of leaks.
+        size: Tokens on a page.
+    """
+
+    filter: str | None = None
+    sort: str | None = None
+    leaked_only: bool = False
+    include_leak: bool = False
+    size: int = LARGEST_PAGE
+
+    def check(self, **context: Any) -> None:
+        """Refuse options that no list has.
+
+        Raises:
+            InvalidArgumentError: One is invalid; the text names it.
+        """
+        check_list_options(self.filter, self.sort, self.size, **context)
+        check_flag("leaked_only", self.leaked_only, **context)
+        check_flag("include_leak", self.include_leak, **context)
+
+    def query(self, number: int, *more: tuple[str, str]) -> str:
+        """Return the query of page number `number`, counted from 0."""
+        pairs: list[tuple[str, str | int]] = [("page[size]", self.size), ("page[number]", number)]
+        if self.sort is not None:
+            pairs.append(("sort", self.sort))
+        if self.filter is not None:
+            pairs.append(("filter", self.filter))
+        if self.leaked_only:
+            pairs.append(("filter[leaked]", "true"))
+        if self.include_leak:
+            pairs += INCLUDE_LEAK
+        return f"?{urlencode([*pairs, *more], quote_via=quote)}"
+
+
+def list_tokens(service_account_id: str, options: ListOptions, number: int) -> Request[Page[AccessToken]]:
     """Ask for a page of a service account's tokens; pages count from 0.
 
     Raises:
         InvalidArgumentError: The ID, or an option, is invalid.
     """
     path = _collection(_LIST_TOKENS, service_account_id)
-    check_list_options(filter_, sort, size, operation="list_tokens", service_account_id=service_account_id)
-    return Request(_LIST_TOKENS, path + _page_query(size, number, sort=sort, filter=filter_), service_account_id)
+    options.check(operation="list_tokens", service_account_id=service_account_id)
+    return Request(_LIST_TOKENS, path + options.query(number), service_account_id)
 
 
 def create_token(
@@ -166,27 +219,20 @@ def revoke_token(service_account_id: str, token_id: str) -> Request[None]:
 
 
 def _collection(operation: Operation[Any], service_account_id: str) -> str:
-    account = _segment("service_account_id", service_account_id, operation)
+    account = segment("service_account_id", service_account_id, operation)
     return f"/api/v2/service_accounts/{account}/access_tokens"
 
 
 def _resource(operation: Operation[Any], service_account_id: str, token_id: str) -> str:
-    token = _segment("token_id", token_id, operation, service_account_id)
+    token = segment("token_id", token_id, operation, service_account_id)
     return f"{_collection(operation, service_account_id)}/{token}"
 
 
-def _segment(name: str, value: str, operation: Operation[Any], service_account_id: str | None = None) -> str:
+def segment(name: str, value: str, operation: Operation[Any], service_account_id: str | None = None) -> str:
     """Return a checked ID as one segment of a path."""
     if type(value) is str and PLAIN_ID.fullmatch(value):
         return value
     return quote(check_id(name, value, operation.name, service_account_id), safe="")
-
-
-def _page_query(size: int, number: int, **options: str | None) -> str:
-    """Return the query of a page; options that are `None` are left out."""
-    query: dict[str, str | int] = {"page[size]": size, "page[number]": number}
-    query |= {name: value for name, value in options.items() if value is not None}
-    return f"?{urlencode(query, quote_via=quote)}"
 
 
 def _decode_same_token(request: Request[AccessToken], response: Response) -> AccessToken:

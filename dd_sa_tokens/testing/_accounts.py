@@ -47,7 +47,8 @@ class Accounts:
             InvalidArgumentError: The service account has another token of the same ID.
         """
         owner = token.service_account_id or self.account_ids[0]
-        plain = attrs.evolve(token, service_account_id=owner, leak=None)
+        # As a get without include=leak_information shows it, so that tests can compare the two.
+        plain = attrs.evolve(token, service_account_id=owner, leak=token.leak and Leak(token.leak.id))
         record = Record(plain, next(self._places), token.leak)
         if token.type == PERSONAL_TYPE:
             self._personal.append(record)

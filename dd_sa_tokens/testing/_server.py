@@ -135,7 +135,10 @@ class FakeDatadog:
 
     @property
     def tokens(self) -> tuple[AccessToken, ...]:
-        """The tokens of all service accounts now, in the order of creation. `leaks` has what is known of leaks."""
+        """The tokens of all service accounts now, in the order of creation, as a get without `include_leak` shows them.
+
+        A leaked token has the ID of its leak; `leaks` has the rest.
+        """
         with self._service.lock:
             return self._accounts.tokens()
 

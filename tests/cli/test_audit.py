@@ -112,7 +112,7 @@ async def test_table_has_counts_timeline_and_findings(datadog):
     lines = done.out.splitlines()
     assert lines[0] == "5 tokens of 1 service account, as of 2026-06-01 12:00 UTC: 4 findings"
     assert lines[1].split("   ") == [
-        *("Tokens by their worst finding:", "▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"),
+        *("Tokens by their worst finding:", "✖ 0 critical", "▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"),
     ]
     assert [line.split()[1] for line in lines if "━" in line and "created to expiry" not in line] == [
         *("boss", "soon", "gone", "writer", "fine"),
@@ -328,7 +328,7 @@ async def test_an_account_that_fails_does_not_stop_the_others(datadog):
     """Its error is on stderr and in the report, the code is 1, and the others are reported; code 5 precedes 1."""
     done = await audit(datadog, "nope")
     assert (done.code, found(done.out)) == (1, WORST_FIRST)
-    assert "404 Not Found" in done.err
+    assert "404, no such service account" in done.err
     assert "service account 'nope'" in done.err
     assert "1 of 2 service accounts could not be read" in done.err
     assert "Not read: service account nope" in (await audit(datadog, "nope", "--format", "table")).out

@@ -90,7 +90,7 @@ async def test_json_is_one_array(hostile):
     done = await get(hostile, *hostile.token_ids, "nope", "--format", "json", program=MODULE)
     items = json.loads(done.out)
     failed = [item for item in items if "error" in item]
-    message = "the API answered 404 Not Found: 'Not Found'"
+    message = "the API answered 404, no such token or service account"
     assert failed == [{"id": "nope", "error": {"type": "NotFoundError", "status": 404, "message": message}}]
     assert same([item for item in items if "error" not in item], hostile)
     assert done.out.replace("\n", "").isprintable()
@@ -164,7 +164,7 @@ async def test_ids_stream_through(datadog):
     done = await process.end(second)
     assert [json.loads(line)["id"] for line in done.out.splitlines()] == [second]
     assert done.code == 0
-    assert re.search(r"DEBUG GET /api/v2/service_accounts/\S+: 200, try 1", done.err)
+    assert re.search(r"DEBUG GET /api/v2/service_accounts/\S+: 200, attempt 1", done.err)
     assert not any(key in done.err for key in keys(datadog).values())
 
 
@@ -208,7 +208,6 @@ async def test_exit_code_2_for_usage(datadog, words):
         ({"DD_API_KEY": "", "DD_APP_KEY": ""}, "set DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN"),
         ({"DD_APP_KEY": ""}, "DD_APP_KEY is not set"),
         ({"DD_API_KEY": ""}, "DD_API_KEY is missing"),
-        ({"DD_ACCESS_TOKEN": "ddsat_0123456789"}, "give either DD_ACCESS_TOKEN"),
         ({"DD_APP_KEY": "canary 0123456789"}, "DD_APP_KEY must be printable ASCII"),
     ],
 )

@@ -177,6 +177,7 @@ def test_the_headline_counts_tokens_by_their_worst_finding() -> None:
     header = " ".join(root.one("header").text.split())
 
     assert [" ".join(item.text.split()) for item in counts.all("li")] == [
+        "0 ✖ critical",
         "1 ▲ high",
         "1 ◆ medium",
         "1 ■ low",

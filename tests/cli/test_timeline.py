@@ -111,7 +111,7 @@ def test_worst_levels() -> None:
     findings = [finding(one, Level.LOW), finding(one, Level.HIGH), finding(one, Level.INFO), finding(two, Level.INFO)]
 
     assert worst_levels(findings) == {one: Level.HIGH, two: Level.INFO}
-    assert LEVELS == (Level.HIGH, Level.MEDIUM, Level.LOW, Level.INFO, None)
+    assert LEVELS == (Level.CRITICAL, Level.HIGH, Level.MEDIUM, Level.LOW, Level.INFO, None)
 
 
 # ---- The scale
@@ -219,7 +219,7 @@ def test_a_line_for_each_token() -> None:
 
 def test_the_legend_explains_the_signs() -> None:
     """Below the bars each sign is explained, wrapped where the terminal is narrow."""
-    legend = " ".join(drawn(width=60)[2:])
+    legend = " ".join(" ".join(drawn(width=60)[2:]).split())
 
     for words in ("▲ high", "◆ medium", "■ low", "○ info", "✓ nothing found", "● last use", "◀▶ beyond or unknown"):
         assert words in legend

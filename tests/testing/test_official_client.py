@@ -130,6 +130,7 @@ def read(resource: Any) -> AccessToken:
     }
     assert all(type(value) in (datetime, type(None)) for value in optional.values())
     owner = resource.relationships.owned_by.data
+    leaked = resource.relationships.get("leak_information")
     assert str(owner.type) == "service_account"
     return AccessToken(
         id=resource.id,
@@ -138,6 +139,7 @@ def read(resource: Any) -> AccessToken:
         scopes=tuple(resource.attributes.scopes),
         service_account_id=owner.id,
         type=str(resource.type),
+        leak=Leak(leaked.data.id) if leaked and leaked.data else None,
         **optional,
     )
 
