@@ -465,9 +465,9 @@ class TokensClient:
         | cancelled after `store` raised | `CancelledError` | works | revoked if it can be |
         | cancelled while the old one was being revoked | `CancelledError` | revoked, works, or may | works, stored |
 
-        A `RotationError` has both IDs, and says what is left to do. A cancellation carries the same text in a note
-        (which `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way,
-        `timeout` seconds at most, and up to 30 seconds more to revoke a token that was not stored.
+        A `RotationError` says what is left to do. A cancellation carries the same text in a note (which
+        `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way, and up to
+        30 seconds more to revoke a token that was not stored.
 
         A client can rotate the token that it signs with. All later calls get a 401, so make a new client with the new
         key. A token cannot make one that outlives it: give an `expires_at` that is not later than its own end.

@@ -112,7 +112,15 @@ async def test_table_has_counts_timeline_and_findings(datadog):
     lines = done.out.splitlines()
     assert lines[0] == "5 tokens of 1 service account, as of 2026-06-01 12:00 UTC: 4 findings"
     assert lines[1].split("   ") == [
-        *("Tokens by their worst finding:", "✖ 0 critical", "▲ 1 high", "◆ 1 medium", "■ 1 low", "○ 1 info", "✓ 1 without findings"),
+        *(
+            "Tokens by their worst finding:",
+            "✖ 0 critical",
+            "▲ 1 high",
+            "◆ 1 medium",
+            "■ 1 low",
+            "○ 1 info",
+            "✓ 1 without findings",
+        ),
     ]
     assert [line.split()[1] for line in lines if "━" in line and "created to expiry" not in line] == [
         *("boss", "soon", "gone", "writer", "fine"),
