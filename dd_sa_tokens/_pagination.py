@@ -128,8 +128,8 @@ async def list_all(read: ReadPage[T], concurrency: int, *, size: int) -> AsyncGe
     """Yield each item of a list once.
 
     An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. That
-    shows by a total that changes, by an item that comes twice, or by one that was made after the first page was read.
-    The list is then read once more for what was missed.
+    shows by a total that changes, by an item that comes twice, or by one that was made or updated after the first page
+    was read. The list is then read once more for what was missed.
     """
     seen: set[str] = set()
     for last_pass in (False, True):
@@ -144,8 +144,14 @@ async def list_all(read: ReadPage[T], concurrency: int, *, size: int) -> AsyncGe
                         moved = True
                         continue
                     seen.add(item.id)
-                    # `Date` is in whole seconds, so an item of the same second may be newer, too.
-                    moved = moved or (item.created_at is not None and item.created_at.timestamp() > began)
+                    moved = moved or _has_changed(item, began)
                     yield item
         if last_pass or not moved or not more_than_one:
             return
+
+
+def _has_changed(item: Item, since: float) -> bool:
+    """Return whether an item was made or updated after a page was read. An update may move it into a filter."""
+    times = (item.created_at, getattr(item, "modified_at", None))  # not every item has the second
+    # A page's `Date` is in whole seconds, so an item of the same second may be newer, too.
+    return any(at is not None and at.timestamp() > since for at in times)
