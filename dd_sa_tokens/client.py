@@ -469,7 +469,7 @@ class TokensClient:
         `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way, and up to
         30 seconds more to revoke a token that was not stored.
 
-        A client can rotate the token that it signs with. All later calls get a 401, so make a new client with the new
+        A client that rotates the token that it signs with gets a 401 to all later calls: make a new one with the new
         key. A token cannot make one that outlives it: give an `expires_at` that is not later than its own end.
 
         Args:
@@ -479,7 +479,7 @@ class TokensClient:
                 old one must have switched. If that fails, it must raise. A plain function must return `None`; any other
                 value that cannot be awaited counts as not stored.
             expires_at: When the new token stops working, timezone-aware and in the future. By default it lives as
-                long from now as the old one did from its creation, and without end only if the old one did.
+                long as the old one did, from now on, and without end only if the old one did.
 
         Returns:
             The new token.
@@ -513,11 +513,11 @@ class TokensClient:
         check_strategy(strategy, operation=operation, service_account_id=account)
         check_flag("include_leak", include_leak, operation=operation, service_account_id=account)
         _bulk.check_source(token_ids)
-        send, get = self._send, operations.token_getter(account, include_leak=include_leak)
+        send, get = self._executor.send, operations.token_getter(account, include_leak=include_leak)
         options = ListOptions(include_leak=include_leak)
         first = operations.list_tokens(account, options, 0)
         requests = _bulk.TokenRequests(
-            get=lambda token_id: send(get(token_id)),
+            get=lambda token_id: send(get(token_id), self._options),
             read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
