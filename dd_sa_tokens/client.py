@@ -452,18 +452,7 @@ class TokensClient:
 
         Reads the old token, makes the new one, awaits `store(created)`, and only then revokes the old one.
 
-        | what went wrong | what is raised | old token | new token |
-        |---|---|---|---|
-        | the old one could not be read, or the new one not be made | that error | works | none |
-        | its name, scopes or lifetime cannot be copied | `RotationError` | works | none |
-        | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret lost |
-        | `store` raised | `RotationError`, `__cause__` unless that holds the secret | works | revoked |
-        | `store` raised, and revoking the new one failed | the same | works | works, or may |
-        | revoking the old one failed | `RotationError` | works, or may | works, stored |
-        | cancelled before the create was answered | `CancelledError` | works | none, or revoked if it can be |
-        | cancelled in `store` | `CancelledError` | works | works, perhaps stored |
-        | cancelled after `store` raised | `CancelledError` | works | revoked if it can be |
-        | cancelled while the old one was being revoked | `CancelledError` | revoked, works, or may | works, stored |
+        What is raised if a step fails, and what holds then: see the table of `RotationError`.
 
         A `RotationError` says what is left to do. A cancellation carries the same text in a note (which
         `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way, and up to
