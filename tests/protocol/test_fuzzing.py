@@ -40,7 +40,7 @@ DECODERS: dict[Callable[[bytes], Any], type] = {
 }
 REQUESTS: list[operations.Request[Any]] = [
     operations.get_token("a", "t"),
-    operations.list_tokens("a", filter_=None, sort=None, size=100, number=0),
+    operations.list_tokens("a", operations.ListOptions(), 0),
     operations.create_token("a", name="n", scopes=["s"], expires_at=None),
     operations.update_token("a", "t", name="n", scopes=None),
     operations.revoke_token("a", "t"),

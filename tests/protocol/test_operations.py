@@ -29,6 +29,7 @@ from dd_sa_tokens import (
     InvalidArgumentError,
 )
 from dd_sa_tokens._protocol.operations import (
+    ListOptions,
     Request,
     create_token,
     get_token,
@@ -176,7 +177,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
     """A request holds its operation, its IDs, its body, and how to find out what became of it."""
     requests: list[Request[Any]] = [
         get_token("sa", "t1"),
-        list_tokens("sa", filter_=None, sort=None, size=7, number=3),
+        list_tokens("sa", ListOptions(size=7), 3),
         create_token("sa", name="n", scopes=["a"], expires_at=datetime(2999, 1, 1, tzinfo=UTC)),
         update_token("sa", "t1", name="n", scopes=["a"]),
         update_token("sa", "t1", name=None, scopes=["a"]),
@@ -217,7 +218,7 @@ def test_each_request_is_all_that_has_to_be_sent() -> None:
 @pytest.mark.parametrize(
     ("ask", "operation", "token_id"),
     [
-        (lambda: list_tokens("sa", filter_=5, sort=None, size=1, number=0), "list_tokens", None),
+        (lambda: list_tokens("sa", ListOptions(filter=5, size=1), 0), "list_tokens", None),
         (lambda: create_token("sa", name="", scopes=["a"], expires_at=None), "create_token", None),
         (lambda: create_token("sa", name="n", scopes=[], expires_at=None), "create_token", None),
         (lambda: update_token("sa", "t1", name="", scopes=None), "update_token", "t1"),
@@ -235,10 +236,10 @@ def test_a_refusal_says_what_was_asked(ask: Callable[[], Any], operation: str, t
 
 def test_a_filter_and_a_sort_go_into_the_query() -> None:
     """Size and number of the page, the sort and the filter, each under the API's own name, and only those given."""
-    request = list_tokens(ACCOUNT, filter_="a&b=c #?/+é", sort="-created_at", size=7, number=12)
+    request = list_tokens(ACCOUNT, ListOptions(filter="a&b=c #?/+é", sort="-created_at", size=7), 12)
     query = "page%5Bsize%5D=7&page%5Bnumber%5D=12&sort=-created_at&filter=a%26b%3Dc%20%23%3F%2F%2B%C3%A9"
     assert request.path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens?{query}"
-    assert list_tokens(ACCOUNT, filter_="", sort=None, size=7, number=0).path.endswith("%5D=0&filter=")
+    assert list_tokens(ACCOUNT, ListOptions(filter="", size=7), 0).path.endswith("%5D=0&filter=")
 
 
 @given(
@@ -251,7 +252,7 @@ def test_the_server_reads_the_query_as_it_was_given(
     filter_: str | None, sort: str | None, size: int, number: int
 ) -> None:
     """Two servers' ways of reading a query find exactly the filter that was given, for any text."""
-    path, _, query = list_tokens(ACCOUNT, filter_=filter_, sort=sort, size=size, number=number).path.partition("?")
+    path, _, query = list_tokens(ACCOUNT, ListOptions(filter=filter_, sort=sort, size=size), number).path.partition("?")
     expected = {"page[size]": str(size), "page[number]": str(number), "sort": sort, "filter": filter_}
     given_ = {name: value for name, value in expected.items() if value is not None}
     assert path == f"/api/v2/service_accounts/{ACCOUNT}/access_tokens"
@@ -264,7 +265,7 @@ def test_the_server_reads_the_query_as_it_was_given(
 
 ASK: list[Callable[[Any, Any], Request[Any]]] = [
     get_token,
-    lambda account, _: list_tokens(account, filter_=None, sort=None, size=1, number=0),
+    lambda account, _: list_tokens(account, ListOptions(size=1), 0),
     lambda account, _: create_token(account, name="n", scopes=["s"], expires_at=None),
     lambda account, token: update_token(account, token, name="n", scopes=None),
     revoke_token,
@@ -299,9 +300,9 @@ def test_every_operation_encodes_its_ids(ask: Callable[[Any, Any], Request[Any]]
         (lambda: update_token(ACCOUNT, TOKEN, name="n", scopes=[]), "scopes must", TOKEN),
         (lambda: update_token(ACCOUNT, TOKEN, name=None, scopes="s"), "scopes must", TOKEN),
         (lambda: update_token(ACCOUNT, TOKEN, name=None, scopes=None), "give name, scopes or both", TOKEN),
-        (lambda: list_tokens(ACCOUNT, filter_="\ud800", sort=None, size=1, number=0), "filter must", None),
-        (lambda: list_tokens(ACCOUNT, filter_=None, sort="id", size=1, number=0), "sort must", None),
-        (lambda: list_tokens(ACCOUNT, filter_=None, sort=None, size=101, number=0), "page_size must", None),
+        (lambda: list_tokens(ACCOUNT, ListOptions(filter="\ud800", size=1), 0), "filter must", None),
+        (lambda: list_tokens(ACCOUNT, ListOptions(sort="id", size=1), 0), "sort must", None),
+        (lambda: list_tokens(ACCOUNT, ListOptions(size=101), 0), "page_size must", None),
     ],
 )
 def test_what_cannot_be_sent_is_refused(ask: Callable[[], Request[Any]], text: str, token_id: str | None) -> None:

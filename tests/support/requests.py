@@ -13,6 +13,7 @@ from dd_sa_tokens import (
 from dd_sa_tokens._protocol.headers import Redact, parse_rate_limit, parse_retry_after
 from dd_sa_tokens._protocol.interpret import interpret
 from dd_sa_tokens._protocol.operations import (
+    ListOptions,
     Request,
     create_token,
     get_token,
@@ -25,7 +26,7 @@ from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
 TOKEN = "c0ffee00-1d2e-4f30-8a41-52b6c7d8e9f0"
 REQUEST = get_token(ACCOUNT, TOKEN)
-LIST = list_tokens(ACCOUNT, filter_=None, sort=None, size=100, number=0)
+LIST = list_tokens(ACCOUNT, ListOptions(), 0)
 CREATE = create_token(ACCOUNT, name="deploy-bot", scopes=["dashboards_read"], expires_at=None)
 UPDATE = update_token(ACCOUNT, TOKEN, name="deploy-bot-2", scopes=None)
 REVOKE = revoke_token(ACCOUNT, TOKEN)
