@@ -15,6 +15,8 @@ from .replies import ReceivedRequest, Responder, reply
 
 Row = dict[str, Any]
 
+NOW = 1_800_000_000.0  # seconds since the epoch: all rows are older
+
 
 def ids(count: int, kind: int = 0) -> list[str]:
     """Return the IDs of tokens, in the API's form; each kind has its own."""
@@ -37,6 +39,20 @@ def personal(token_id: str, **attributes: Any) -> Row:
 def owned(token_id: str, account_id: str) -> Row:
     """Return a token of a service account."""
     return resource(token_id) | {"relationships": {"owned_by": {"data": {"id": account_id, "type": "service_account"}}}}
+
+
+def user(user_id: str, **attributes: Any) -> Row:
+    """Return a user, who is a service account unless the attributes say otherwise."""
+    known = {
+        "name": f"name of {user_id}",
+        "handle": user_id,
+        "created_at": "2025-05-12T09:53:43.305109+00:00",
+        "email": "robots@example.com",
+        "service_account": True,
+        "disabled": False,
+        "status": "Active",
+    }
+    return {"id": user_id, "type": "users", "attributes": known | attributes}
 
 
 class ServedRows:
@@ -91,7 +107,7 @@ def decode_page_of(request: Request[Any], rows: Iterable[Row], total: int) -> An
         "meta": {"page": {"total_filtered_count": total}},
         "included": [{"id": "role"}] * 50,
     }
-    return request.operation.decode(request, Response(200, {}, json.dumps(document).encode(), None, 0.0))
+    return request.operation.decode(request, Response(200, {}, json.dumps(document).encode(), None, NOW))
 
 
 def _owner(row: Row) -> str:
