@@ -44,7 +44,7 @@ from ._validation import (
     check_strategy,
 )
 from .config import Options, RetryPolicy, Site
-from .errors import ClientClosedError, NotFoundError
+from .errors import ClientClosedError
 from .models import AccessToken, ClientStats, CreatedToken, RateLimit, ServiceAccount
 from .results import BulkResult, TokenResult
 
@@ -358,12 +358,7 @@ class TokensClient:
             NotFoundError: There is no such user, or the user is a person.
             DatadogError: Any other failure.
         """
-        account_id = _text(service_account_id)
-        user = await self._send(organization.get_user(account_id))
-        if isinstance(user, ServiceAccount):
-            return user
-        msg = "this user is a person, not a service account"
-        raise NotFoundError(msg, status=404, operation="get_service_account", service_account_id=account_id, attempts=1)
+        return await self._send(organization.get_user(_text(service_account_id)))
 
     async def create_token(
         self, service_account_id: ID, *, name: str, scopes: Collection[str], expires_at: datetime | None = None

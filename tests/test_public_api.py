@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -22,10 +22,14 @@ from dd_sa_tokens import (
     ClientStats,
     CreatedToken,
     DatadogError,
+    Leak,
     RateLimit,
     RetryPolicy,
     Secret,
+    ServiceAccount,
     Site,
+    Sort,
+    Strategy,
     TokenResult,
     TokensClient,
 )
@@ -44,6 +48,7 @@ CONTRACT = {
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
+    "Leak",
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
@@ -52,6 +57,7 @@ CONTRACT = {
     "RotationError",
     "Secret",
     "ServerError",
+    "ServiceAccount",
     "Site",
     "Sort",
     "SourceError",
@@ -87,6 +93,8 @@ ERRORS: dict[str, tuple[str, ...]] = {
 TOKEN = AccessToken(id="t1", name="deploy", scopes=("dashboards_read",), expires_at=datetime(2030, 1, 1, tzinfo=UTC))
 VALUES: list[Any] = [
     TOKEN,
+    Leak("l1", datetime(2026, 1, 1, tzinfo=UTC), "a repository"),
+    ServiceAccount(id="sa"),
     CreatedToken(TOKEN, Secret("s3cret")),
     RateLimit(limit=100),
     ClientStats(requests=1),
@@ -95,11 +103,16 @@ VALUES: list[Any] = [
 ]
 
 REQUIRED = inspect.Parameter.empty
+BULK = {"strategy": "auto", "include_leak": False}
+LIST = {"filter": None, "sort": None, "leaked_only": False, "include_leak": False, "page_size": 100}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be given by position, and by keyword only
-    "get_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {}),
-    "get_tokens": ({"service_account_id": REQUIRED, "token_ids": REQUIRED}, {"strategy": "auto"}),
-    "stream_tokens": ({"service_account_id": REQUIRED, "token_ids": REQUIRED}, {"strategy": "auto"}),
-    "list_tokens": ({"service_account_id": REQUIRED}, {"filter": None, "sort": None, "page_size": 100}),
+    "get_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"include_leak": False}),
+    "get_tokens": ({"service_account_id": REQUIRED, "token_ids": REQUIRED}, BULK),
+    "stream_tokens": ({"service_account_id": REQUIRED, "token_ids": REQUIRED}, BULK),
+    "find_tokens": ({"token_ids": REQUIRED}, {"include_leak": False}),
+    "list_tokens": ({"service_account_id": REQUIRED}, LIST),
+    "list_organization_tokens": ({}, {"service_account_ids": ()} | LIST),
+    "get_service_account": ({"service_account_id": REQUIRED}, {}),
     "create_token": ({"service_account_id": REQUIRED}, {"name": REQUIRED, "scopes": REQUIRED, "expires_at": None}),
     "update_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"name": None, "scopes": None}),
     "revoke_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {}),
@@ -180,7 +193,17 @@ def test_the_methods_parameters(name: str) -> None:
     assert keywords == SIGNATURES[name][1]
 
 
-AWAITED = ["get_token", "get_tokens", "create_token", "update_token", "revoke_token", "rotate_token", "close"]
+AWAITED = [
+    "get_token",
+    "get_tokens",
+    "find_tokens",
+    "get_service_account",
+    "create_token",
+    "update_token",
+    "revoke_token",
+    "rotate_token",
+    "close",
+]
 
 
 @pytest.mark.parametrize("name", [*AWAITED, "__aenter__", "__aexit__"])
@@ -190,9 +213,14 @@ def test_what_is_awaited(name: str) -> None:
 
 
 async def test_a_stream_is_an_async_generator() -> None:
-    """`stream_tokens` and `list_tokens` give async generators, not awaited, so `aclose()` and `aclosing` work."""
+    """Streams and lists are async generators, not awaited, so `aclose()` and `aclosing` work."""
     async with TokensClient(access_token="ddpat_x", base_url="http://127.0.0.1:1") as client:
-        for items in (client.stream_tokens("account", []), client.list_tokens("account")):
+        for items in (
+            client.stream_tokens("account", []),
+            client.list_tokens("account"),
+            client.list_organization_tokens(),
+            client.list_service_accounts(),
+        ):
             assert inspect.isasyncgen(items)
             await items.aclose()
 
@@ -249,12 +277,31 @@ def test_the_fields_of_the_values() -> None:
             "type",
             "leak",
         ],
+        "Leak": ["id", "detected_at", "source"],
+        "ServiceAccount": ["id", "name", "email", "handle", "disabled", "status", "created_at"],
         "CreatedToken": ["token", "key"],
         "RateLimit": ["limit", "period", "remaining", "reset", "name"],
         "ClientStats": ["requests", "retries", "rate_limited", "rate_limit_wait_seconds"],
         "RetryPolicy": ["max_attempts", "initial_backoff", "max_backoff", "max_rate_limit_wait"],
         "TokenResult": ["token_id", "token", "error"],
     }
+
+
+def test_names_of_strategies_and_sorts() -> None:
+    """`Strategy` and `Sort` are literal types: a program can list their names for a menu or an argument parser."""
+    assert get_args(Strategy) == ("auto", "get", "list")
+    names = ("name", "created_at", "expires_at", "last_used_at", "leaked")
+    assert get_args(Sort) == tuple(sort for name in names for sort in (name, f"-{name}"))
+
+
+def test_only_ids_are_required() -> None:
+    """A leak and a service account need an ID only; the rest is `None`; dates need a time zone."""
+    assert attrs.astuple(Leak("l1")) == ("l1", None, None)
+    assert attrs.astuple(ServiceAccount(id="sa")) == ("sa", None, None, None, None, None, None)
+    with pytest.raises(ValueError, match="detected_at must be timezone-aware"):
+        Leak("l1", datetime(2026, 1, 1))
+    with pytest.raises(ValueError, match="created_at must be timezone-aware"):
+        ServiceAccount(id="sa", created_at=datetime(2026, 1, 1))
 
 
 def test_the_retry_policys_defaults() -> None:

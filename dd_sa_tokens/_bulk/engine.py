@@ -93,11 +93,16 @@ async def stream(token_ids: Source, make_strategy: MakeStrategy, concurrency: in
 class Unique:
     """The positions of the input, and each different ID among them once.
 
+    Args:
+        source: The input.
+        operation: What the errors of positions that are no IDs name.
+
     Attributes:
         ids: Gives each different ID once, and notes the positions that it comes from.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, operation: str = "get_token") -> None:
+        self._operation = operation
         self._positions: list[str | TokenResult] = []
         self._known: set[str] = set()
         self.ids: Iterator[Any] | AsyncIterator[Any]
@@ -121,7 +126,7 @@ class Unique:
 
     def take(self, value: Any) -> str | None:
         """Note a position; return its ID if that has to be fetched."""
-        token_id = as_text(value)
+        token_id = as_text(value, self._operation)
         self._positions.append(token_id)
         if isinstance(token_id, TokenResult):
             return None

@@ -33,7 +33,7 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
         SourceError: The iterable raised; the error carries what was found.
     """
     items, source_error = await _take_all(token_ids)
-    unique = Unique(items)
+    unique = Unique(items, _OPERATION)
     found: dict[str, TokenResult] = {}
     wanted: dict[str, str] = {}
     for token_id in cast("Iterable[str]", unique.ids):

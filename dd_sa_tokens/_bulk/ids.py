@@ -45,7 +45,7 @@ def has_length(source: object) -> bool:
     return isinstance(source, Sized) and not isinstance(source, AsyncIterable)
 
 
-def as_text(value: Any) -> str | TokenResult:
+def as_text(value: Any, operation: str = "get_token") -> str | TokenResult:
     """Return an ID as text; for a value that is no ID, which may not even be hashable, its result."""
     if type(value) is str:
         return value
@@ -58,5 +58,5 @@ def as_text(value: Any) -> str | TokenResult:
     except Exception:  # noqa: BLE001, S110 - an object that stands for one that is gone refuses even this: it is no ID
         pass
     kind = type(value).__name__
-    error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation="get_token")
+    error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation=operation)
     return TokenResult(f"<{kind} {short_repr(value)}>", error=error)  # no ID looks like that

@@ -122,10 +122,10 @@ def structure_token(resource: Json, path: str, leaks: Leaks = _NO_LEAKS) -> Acce
 
 def _leak(resource: dict[str, Any], path: str, leaks: Leaks) -> Leak | None:
     """Return the leak that a token names, with what the document includes of it."""
-    named = member(resource, path, "relationships", "leak_information", "data")
-    if not named:
+    relationship = member(resource, path, "relationships", "leak_information")
+    if relationship.get("data") is None:
         return None
-    leak_id = named.get("id")
+    leak_id = member(relationship, f"{path}.relationships.leak_information", "data").get("id")
     if type(leak_id) is not str or not leak_id:
         raise mismatch(f"{path}.relationships.leak_information.data.id", "a string", leak_id)
     return leaks.get(leak_id) or Leak(leak_id)

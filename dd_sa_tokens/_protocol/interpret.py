@@ -11,6 +11,7 @@ import attrs
 from dd_sa_tokens.errors import (
     APIError,
     InvalidResponseError,
+    NotFoundError,
     TransportError,
     api_error_class,
     short_repr,
@@ -42,10 +43,10 @@ def interpret(request: Request[T], response: Response, redact: Redact, *, repeat
     if 200 <= status < 300 or gone:
         try:
             return request.operation.decode(request, attrs.evolve(response, body=b"") if gone else response)
-        except InvalidResponseError as error:
+        except (InvalidResponseError, NotFoundError) as error:
             # A copy has no traceback: its frames would hold the body, which may hold a secret.
             copied = error.with_context(token_id=error.token_id and redact(error.token_id))
-            if copied.path == "$":  # not even the document is as expected
+            if isinstance(copied, InvalidResponseError) and copied.path == "$":  # not even the document is as expected
                 copied = copied.with_context(message=f"{copied.message}{_content_type(response)}")
         return Failure(copied, Retry.NEVER, sent=True, maybe_applied=True)
     if status < 400:

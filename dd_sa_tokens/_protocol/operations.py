@@ -43,7 +43,8 @@ class Operation(Generic[T]):
         name: The client's method. Errors, logs and the rate limiter know the operation by it.
         method: The HTTP method.
         idempotent: Whether it may be sent again although it may have been carried out (RFC 9110, section 9.2.2).
-        decode: Makes the value of a 2xx answer; raises `InvalidResponseError`.
+        decode: Makes the value of a 2xx answer; raises `InvalidResponseError`, or `NotFoundError` where the answer is
+            about something else than what was asked for.
         permissions: The permissions that the keys need, for the text of a 403.
         not_found: What a 404 says there is none of.
         not_found_means_done: Whether the goal is that the resource is gone. A 404 to a retry then means success.

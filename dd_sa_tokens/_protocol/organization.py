@@ -15,7 +15,7 @@ from cattrs import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 
 from dd_sa_tokens._validation import LARGEST_PAGE, check_list_options
-from dd_sa_tokens.errors import InvalidResponseError
+from dd_sa_tokens.errors import InvalidResponseError, NotFoundError
 from dd_sa_tokens.models import AccessToken, ServiceAccount
 
 from .codec import converter, first_fault, included_leaks, parse_moment, structure_token
@@ -71,8 +71,8 @@ def list_users(filter_: str | None, number: int) -> Request[Page[ServiceAccount 
     return Request(_LIST_USERS, f"/api/v2/users?{urlencode(query, quote_via=quote)}")
 
 
-def get_user(service_account_id: str) -> Request[ServiceAccount | OtherRow]:
-    """Ask for one user, who may be a service account.
+def get_user(service_account_id: str) -> Request[ServiceAccount]:
+    """Ask for one user, who must be a service account.
 
     Raises:
         InvalidArgumentError: The ID is invalid.
@@ -97,7 +97,10 @@ def _decode_user_row(resource: Json, path: str) -> ServiceAccount | OtherRow:
     if type(resource) is not dict:
         raise mismatch(path, "an object", resource)
     attributes = member(resource, path, "attributes")
-    if attributes.get("service_account") is not True:
+    flag: Json = attributes.get("service_account")
+    if flag is not None and type(flag) is not bool:
+        raise mismatch(f"{path}.attributes.service_account", "a boolean", flag)
+    if not flag:
         return _other_row(resource, path)
     try:
         return _account_from_flat({**attributes, "id": _id_of(resource, path)}, ServiceAccount)
@@ -106,11 +109,21 @@ def _decode_user_row(resource: Json, path: str) -> ServiceAccount | OtherRow:
     raise InvalidResponseError(path=f"{path}.attributes.{name}", reason=reason)
 
 
+def _decode_service_account(_request: object, response: Response) -> ServiceAccount:
+    user = _decode_user_row(parse_document(response.body).get("data"), "$.data")
+    if isinstance(user, ServiceAccount):
+        return user
+    msg = "this user is a person, not a service account"
+    raise NotFoundError(msg, status=404)
+
+
 _account_from_flat = make_dict_structure_fn(ServiceAccount, converter)
 
 
 def _other_row(resource: dict[str, Any], path: str) -> OtherRow:
-    return OtherRow(_id_of(resource, path), parse_moment(member(resource, path, "attributes").get("created_at")))
+    attributes: Json = resource.get("attributes")
+    created_at = attributes.get("created_at") if type(attributes) is dict else None
+    return OtherRow(_id_of(resource, path), parse_moment(created_at))
 
 
 def _id_of(resource: dict[str, Any], path: str) -> str:
@@ -139,11 +152,11 @@ _LIST_USERS = Operation[Page[ServiceAccount | OtherRow]](
     permissions=_SEE_USERS,
     not_found="",
 )
-_GET_USER = Operation[ServiceAccount | OtherRow](
+_GET_USER = Operation[ServiceAccount](
     "get_service_account",
     "GET",
     idempotent=True,
-    decode=lambda _, response: _decode_user_row(parse_document(response.body).get("data"), "$.data"),
+    decode=_decode_service_account,
     permissions=_SEE_USERS,
     not_found="service account",
 )
