@@ -71,9 +71,14 @@ def tokens_table(tokens: Sequence[Record], width: int, *, with_id: bool = True) 
         tokens: The records of the tokens.
         width: The columns of the terminal, which decide what is shown.
         with_id: Whether there is a column for the ID. Without it, all other columns are shown.
+
+    Returns:
+        The table. It has a column for leaks if a key is known to be leaked.
     """
     table = _table()
     layout = next(layout for least, layout in _LAYOUTS if width >= least or not with_id)
+    if any(token["leak"] for token in tokens):
+        layout = (layout[0], ("Leaked", 3), *layout[1:])
     if with_id:
         _add_ids(table, tokens)
     for title, ratio in layout:
@@ -93,6 +98,7 @@ def _cells(token: Record, now: datetime) -> Mapping[str, Text]:
     expired = expires is not None and expires <= now
     return {
         "Name": cell(token["name"] or "-"),
+        "Leaked": cell(_leak(token["leak"]), style="red"),
         "Public portion": cell(token["public_portion"] or "-"),
         "Scopes": cell(", ".join(token["scopes"]) or "none"),
         "Last used": Text(_day(_moment(token["last_used_at"]))),
@@ -120,9 +126,14 @@ def _add_ids(table: Table, records: Iterable[Record]) -> None:
     table.add_column("ID", width=max(len("ID"), min(longest, LONGEST_ID)), overflow="fold")
 
 
-def cell(text: str) -> Text:
+def cell(text: str, style: str = "") -> Text:
     """Return text from the API for a terminal: rich takes nothing in it for markup, and control characters are gone."""
-    return Text(printable(text))
+    return Text(printable(text), style=style)
+
+
+def _leak(leak: Record | None) -> str:
+    """Return where a key was found, or else the ID of the leak."""
+    return "" if leak is None else leak["source"] or leak["id"]
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -36,7 +36,8 @@ def print_audit(console: Console, result: AuditResult, *, limit: int | None = No
             Text(f"{level_sign(console, level)} {number} {level_name(level)}", STYLES[level])
             for level, number in result.counts.items()
         ]
-        console.print(Text("   ").join([Text("Tokens by their worst finding:"), *levels]))
+        console.print(Text("Tokens by their worst finding:"))
+        console.print(Padding(Text("  ").join(levels), (0, 0, 0, 2), expand=False))
     for account in result.unread:  # standard error has the reasons
         console.print(Text.assemble("Not read: service account ", cell(account), style="red"))
     _print_timelines(console, result, limit)
