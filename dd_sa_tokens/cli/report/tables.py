@@ -19,6 +19,7 @@ LONGEST_ID = 36
 """Columns for an ID: a UUID. A longer one is wrapped."""
 
 _DAY = len("2026-01-31")
+_EMAIL_WIDTH = 100  # columns: a narrower table of service accounts has no addresses
 
 # The columns and their shares of the width; None for a day. A narrow terminal shows fewer columns, but always the
 # whole ID, because other commands need it.
@@ -31,8 +32,8 @@ _LAYOUTS: tuple[tuple[int, _Layout], ...] = (
 )
 
 
-class TokenTables(Format):
-    """A table of tokens and a table of failures, made at the end of the document.
+class Tables(Format):
+    """Tables that are made at the end of the document.
 
     Args:
         console: The console that the tables are made for.
@@ -41,7 +42,7 @@ class TokenTables(Format):
 
     def __init__(self, console: Console, order: Sequence[str] = ()) -> None:
         self._console = console
-        self._places = {token_id: place for place, token_id in enumerate(order)}
+        self._places = {row_id: place for place, row_id in enumerate(order)}
         self._records: list[Record] = []
 
     def record(self, record: Record) -> str:
@@ -51,9 +52,28 @@ class TokenTables(Format):
 
     def end(self) -> str:
         """Return the tables."""
-        self._records.sort(key=lambda record: self._places.get(record["id"], 0))
-        tokens = [record for record in self._records if "error" not in record]
-        failures = [record for record in self._records if "error" in record]
+        records = sorted(self._records, key=lambda record: self._places.get(record["id"], 0))
+        return self._draw(records) if records else ""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        raise NotImplementedError
+
+
+class AccountTable(Tables):
+    """A table of service accounts."""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        with self._console.capture() as capture:
+            self._console.print(_accounts_table(records, self._console.width))
+        return capture.get()
+
+
+class TokenTables(Tables):
+    """A table of tokens and a table of failures."""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        tokens = [record for record in records if "error" not in record]
+        failures = [record for record in records if "error" in record]
         with self._console.capture() as capture:
             if tokens:
                 self._console.print(tokens_table(tokens, self._console.width))
@@ -104,6 +124,28 @@ def _cells(token: Record, now: datetime) -> Mapping[str, Text]:
         "Last used": Text(_day(_moment(token["last_used_at"]))),
         "Expires": Text(_day(expires), style="red" if expired else ""),
     }
+
+
+def _accounts_table(accounts: Sequence[Record], width: int) -> Table:
+    table = _table()
+    _add_ids(table, accounts)
+    table.add_column("Name", ratio=5, no_wrap=True, overflow="ellipsis")
+    with_email = width >= _EMAIL_WIDTH
+    if with_email:
+        table.add_column("Email", ratio=5, no_wrap=True, overflow="ellipsis")
+    table.add_column("Status", width=len("Disabled"), no_wrap=True, overflow="ellipsis")
+    table.add_column("Created", width=_DAY, no_wrap=True)
+    for account in accounts:
+        created = _moment(account["created_at"])
+        status = "Disabled" if account["disabled"] else account["status"] or "-"
+        table.add_row(
+            cell(account["id"]),
+            cell(account["name"] or "-"),
+            *([cell(account["email"] or "-")] if with_email else []),
+            cell(status, "red" if account["disabled"] else ""),
+            Text("-" if created is None else utc_day(created)),
+        )
+    return table
 
 
 def _failures_table(failures: Sequence[Record]) -> Table:

@@ -57,7 +57,9 @@ def _print_timelines(console: Console, result: AuditResult, limit: int | None) -
     for account, tokens in result.accounts.items():
         console.print()
         if len(result.accounts) > 1 or not tokens:
-            console.print(Text.assemble("Service account ", cell(account), "" if tokens else " has no tokens"))
+            console.print(
+                Text.assemble("Service account ", cell(result.title(account)), "" if tokens else " has no tokens")
+            )
         if tokens:
             print_timeline(console, tokens, result.findings, now=result.now, scale=scale, limit=limit)
 
@@ -78,7 +80,7 @@ def _print_group(console: Console, result: AuditResult, findings: Sequence[Findi
         by_account[finding.token.service_account_id or "unknown"].append(finding)
     for account, some in by_account.items():
         if len(result.accounts) > 1:
-            console.print(Text.assemble("  Service account ", cell(account)))
+            console.print(Text.assemble("  Service account ", cell(result.title(account))))
         console.print(_findings_table(some, console.width - 2))
     if len(shown) < len(findings):
         console.print(Text(f"  and {len(findings) - len(shown)} more", style="dim"))
