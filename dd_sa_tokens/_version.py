@@ -1,3 +1,3 @@
-"""The package's version: its own room, so that the client can name it without importing the face."""
+"""The package's version, in a module of its own: the client names it in each request."""
 
 __version__ = "0.1.0"

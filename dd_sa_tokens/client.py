@@ -347,7 +347,7 @@ class TokensClient:
         read, concurrency = partial(_read, self._send, request), self._options.concurrency
         if not account_ids:
             return _only(ServiceAccount, _pagination.list_all(read, concurrency, size=LARGEST_PAGE))
-        get = None if filter is not None else lambda account_id: self._send(organization.get_user(account_id))
+        get = None if filter is not None else self._get_user
         return _bulk.find_accounts(account_ids, _bulk.UserRequests(read, get, concurrency))
 
     async def get_service_account(self, service_account_id: ID) -> ServiceAccount:
@@ -539,6 +539,9 @@ class TokensClient:
             async with aclosing(rows):
                 async for row in rows:
                     yield row
+
+    def _get_user(self, service_account_id: str) -> Coroutine[Any, Any, ServiceAccount | OtherRow]:
+        return self._send(organization.get_user(service_account_id))
 
     def _send(self, request: Request[T]) -> Coroutine[Any, Any, T]:
         return self._executor.send(request, self._options)

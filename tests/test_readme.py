@@ -226,7 +226,7 @@ def test_setting_up_is_two_commands() -> None:
 
 
 def test_the_benchmarks_commands_run(tmp_path: Path) -> None:
-    """One part is measured here, in its quick form, and drawing changes no figure. The next test is about the others."""
+    """One part is measured here, in its quick form, and drawing changes no figure. The next test has the others."""
     _, one_part, draw = (block.text for block in commands(BENCHMARKS))
     assert draw.endswith(" --draw")
     copy = shutil.copytree(BENCHMARKS.parent, tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
