@@ -113,6 +113,17 @@ async def test_each_position_has_its_result() -> None:
         assert datadog.requests == 3
 
 
+async def test_ids_are_found_in_any_case(server: RawServer, connect: Connect) -> None:
+    """UUIDs are the same in any case, as given and as the API writes them; other IDs differ by case."""
+    server.script(otherwise=reply(200, {"data": [resource(ids(1)[0].upper()), resource("T1"), personal("t2")]}))
+
+    result = await connect().find_tokens([ids(1)[0], ids(1)[0].title(), "t1", "T1", "T2"])
+
+    assert [item.ok for item in result] == [True, True, False, True, False]
+    assert [item.token_id for item in result] == [ids(1)[0], ids(1)[0].title(), "t1", "T1", "T2"]
+    assert [error.message for error in errors_of(result)] == ["not in the list that these keys may see"] * 2
+
+
 @pytest.mark.parametrize(
     "make",
     [
