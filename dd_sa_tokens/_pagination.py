@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 import attrs
@@ -130,8 +130,8 @@ async def list_all(
     """Yield each item of a list once.
 
     An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. That
-    shows by a total that changes, by an item that comes twice, or by one that was made after the first page was read.
-    The list is then read once more for what was missed.
+    shows by a total that changes, by an item that comes twice, or by one that was made or updated after the first page
+    was read. The list is then read once more for what was missed.
 
     Args:
         read: Reads a page.
@@ -142,19 +142,26 @@ async def list_all(
     known: set[str] = set() if seen is None else seen
     for last_pass in (False, True):
         moved, began, more_than_one = False, None, False
-        here: set[str] = set()
         async with aclosing(read_pages(read, concurrency, size=size)) as pages:
             async for page, progress in pages:
                 more_than_one = began is not None
-                began = page.date if began is None else began
+                began = datetime.fromtimestamp(page.date, UTC) if began is None else began
                 moved = moved or progress.moved
                 for item in page.items:
-                    # `Date` is in whole seconds, so an item of the same second may be newer, too.
-                    is_new = item.created_at is not None and item.created_at.timestamp() > began
-                    moved = moved or is_new or item.id in here
-                    here.add(item.id)
-                    if item.id not in known:
-                        known.add(item.id)
-                        yield item
+                    if item.id in known:
+                        moved = True
+                        continue
+                    known.add(item.id)
+                    moved = moved or _has_changed(item, began)
+                    yield item
         if last_pass or not moved or not more_than_one:
             return
+
+
+def _has_changed(item: Item, since: datetime) -> bool:
+    """Return whether an item was made or updated after a page was read. An update may move it into a filter.
+
+    A page's `Date` is in whole seconds, so an item of the same second may be newer, too.
+    """
+    created, modified = item.created_at, getattr(item, "modified_at", None)  # not every item has the second
+    return (created is not None and created > since) or (modified is not None and modified > since)

@@ -149,7 +149,9 @@ def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
 
 def canonical_id(value: str) -> str:
     """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
-    return value.lower() if len(value) == 36 and _UUID_FORM.fullmatch(value) else value
+    if value.islower() or len(value) != 36:  # as nearly all are
+        return value
+    return value.lower() if _UUID_FORM.fullmatch(value) else value
 
 
 def check_flag(name: str, value: object, **context: Any) -> None:

@@ -144,6 +144,21 @@ class InvalidResponseError(DatadogError):
 class RotationError(DatadogError):
     """A rotation that stopped halfway. The text says why, what holds now, and what is left to do.
 
+    What a rotation raises, and what holds then:
+
+    | what went wrong | what is raised | old token | new token |
+    |---|---|---|---|
+    | the old one could not be read, or the new one not be made | that error | works | none |
+    | its name, scopes or lifetime cannot be copied | `RotationError` | works | none |
+    | no answer to the create | `RotationError`, `outcome_unknown` | works | perhaps one, its secret lost |
+    | `store` raised | `RotationError`, `__cause__` unless that holds the secret | works | revoked |
+    | `store` raised, and revoking the new one failed | the same | works | works, or may |
+    | revoking the old one failed | `RotationError` | works, or may | works, stored |
+    | cancelled before the create was answered | `CancelledError` | works | none, or revoked if it can be |
+    | cancelled in `store` | `CancelledError` | works | works, perhaps stored |
+    | cancelled after `store` raised | `CancelledError` | works | revoked if it can be |
+    | cancelled while the old one was being revoked | `CancelledError` | revoked, works, or may | works, stored |
+
     Attributes:
         old_id: The token that was to be replaced.
         new_id: The token that was made to replace it; `None` if none was, or it is not known which.

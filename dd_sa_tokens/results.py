@@ -115,4 +115,4 @@ class SourceError(DatadogError):
 
     def __init__(self, message: str = "", *, partial: BulkResult | None = None, **context: Any) -> None:
         super().__init__(message, **context)
-        self.partial = partial if partial is not None else BulkResult()
+        self.partial: BulkResult = partial if partial is not None else BulkResult()

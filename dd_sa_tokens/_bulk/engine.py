@@ -54,7 +54,8 @@ def read_once(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
     """Read a source that may be read once only; return what it gave, and what it raised."""
     items: list[str] = []
     try:
-        items.extend(source)  # keeps what came before an exception
+        for item in source:  # `list` would ask for the length, which may be wrong or raise
+            items.append(item)  # noqa: PERF402 - keeps what came before an exception
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the source may raise anything
         return items, error
     return items, None

@@ -54,7 +54,7 @@ class Fetcher:
         key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)
-        self._in_flight.begin(key, worker)
+        self._in_flight[key] = worker
         result: TokenResult | None = None
         try:
             first = await self._request(token_id)
@@ -94,7 +94,7 @@ class Fetcher:
         self._on_change()
         if self.breaker.open_reason is not None:
             current = asyncio.current_task()
-            for worker in self._in_flight.workers:
+            for worker in self._in_flight.values():
                 if worker.task is not current:
                     worker.cancel(self.breaker.open_reason)
 

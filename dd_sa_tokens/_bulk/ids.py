@@ -49,10 +49,14 @@ def as_text(value: Any, operation: str = "get_token") -> str | TokenResult:
     """Return an ID as text; for a value that is no ID, which may not even be hashable, its result."""
     if type(value) is str:
         return value
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, str):
-        return str.__str__(value)  # a subclass may compare and hash as it likes
+    try:
+        # A subclass may compare, hash and show itself as it likes.
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, UUID):
+            return UUID.__str__(value)
+    except Exception:  # noqa: BLE001, S110 - an object that stands for one that is gone refuses even this: it is no ID
+        pass
     kind = type(value).__name__
     error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation=operation)
     return TokenResult(f"<{kind} {short_repr(value)}>", error=error)  # no ID looks like that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.results import TokenResult
@@ -19,37 +18,22 @@ def copy_for_duplicate(item: TokenResult, token_id: str) -> TokenResult:
     return item if item.token_id == token_id else TokenResult(token_id, item.token)
 
 
-class SingleFlight:
-    """The IDs that are in flight, in their canonical form, and the duplicates that wait for their answers."""
+class SingleFlight(dict[str, Cancellation]):
+    """The workers that fetch the IDs in flight, by the IDs in their canonical form, and the duplicates that wait."""
 
     def __init__(self) -> None:
-        self._in_flight: dict[str, Cancellation] = {}
+        super().__init__()
         self._duplicates: dict[str, list[asyncio.Future[TokenResult]]] = {}
         self._waiting = 0
-
-    def __contains__(self, token_id: str) -> bool:
-        return token_id in self._in_flight
-
-    def __len__(self) -> int:
-        return len(self._in_flight)
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is to come."""
-        return bool(self._in_flight) or self._waiting > 0
-
-    @property
-    def workers(self) -> Iterable[Cancellation]:
-        """The workers that fetch the IDs in flight."""
-        return self._in_flight.values()
-
-    def begin(self, token_id: str, worker: Cancellation) -> None:
-        """Note that a worker fetches an ID, which is not in flight yet."""
-        self._in_flight[token_id] = worker
+        return bool(self) or self._waiting > 0
 
     def end(self, token_id: str, result: TokenResult | None) -> None:
         """Note that an ID is no longer in flight, and pass its answer on. Without one, the duplicates are cancelled."""
-        del self._in_flight[token_id]
+        del self[token_id]
         for answer in self._duplicates.pop(token_id, ()):
             if result is None:
                 answer.cancel()

@@ -43,6 +43,7 @@ class WorkerPool:
         self._fetcher = Fetcher(fetch, self._on_breaker_change)
         self._concurrency = concurrency
         self._open = True  # the source may have more
+        self._paused = False  # the event loop runs before the source is asked again, by any worker
         self._outstanding = 0  # positions taken and not consumed
         self._ready: deque[TokenResult] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -120,7 +121,7 @@ class WorkerPool:
 
     @property
     def _has_room(self) -> bool:
-        return self._outstanding < self._concurrency and len(self._ready) < self._concurrency
+        return not self._paused and self._outstanding < self._concurrency and len(self._ready) < self._concurrency
 
     async def _run_worker(self) -> None:
         worker = Cancellation.of_current_task()
@@ -136,7 +137,7 @@ class WorkerPool:
                     break
                 if taken[0] is PAUSE:
                     self._outstanding -= 1
-                    await asyncio.sleep(0)
+                    await self._pause()
                     continue
                 if len(self._workers) + self._wanted < self._concurrency and not self._idle:
                     self._spawn_worker()
@@ -152,6 +153,15 @@ class WorkerPool:
                 raise
             self._worker_error = self._worker_error or error
             self._close_source()
+
+    async def _pause(self) -> None:
+        """Let the event loop run. Until then no other worker asks the source, or each would handle a slice of it."""
+        self._paused = True
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._paused = False
+            self._wake(len(self._idle))
 
     def _take(self) -> tuple[Any] | None:
         try:

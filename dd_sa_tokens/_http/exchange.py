@@ -47,7 +47,8 @@ class Exchange(Cancellation):
         Raises:
             ServerDisconnectedError: It left before.
         """
-        self.refuse_repetition()
+        if self.was_sent:
+            raise aiohttp.ServerDisconnectedError
         self.seen = self.was_sent = True
 
     def excuse(self, now: float, late: float) -> bool:

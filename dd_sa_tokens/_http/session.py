@@ -88,7 +88,8 @@ class _Connector(aiohttp.TCPConnector):
         """Note that from here on it is seen whether the request leaves."""
         exchange = current_exchange.get()
         if exchange is not None:
-            exchange.refuse_repetition()
+            if exchange.was_sent:
+                exchange.refuse_repetition()
             exchange.seen = True
         return super().connect(req, traces, timeout)
 

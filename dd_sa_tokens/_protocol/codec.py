@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any
 
+import attrs
 from cattrs import ClassValidationError, Converter
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
 from dd_sa_tokens.errors import InvalidResponseError
 from dd_sa_tokens.models import LEAK_TYPE, TOKEN_TYPE, AccessToken, CreatedToken, Leak, Secret
@@ -101,21 +102,21 @@ def structure_token(resource: Json, path: str, leaks: Leaks = _NO_LEAKS) -> Acce
     kind = resource.get("type", TOKEN_TYPE)
     attributes = member(resource, path, "attributes")
     owner_id = member(resource, path, "relationships", "owned_by", "data").get("id")
-    relationships = resource.get("relationships")
-    leak = None
-    if relationships is not None and relationships.get("leak_information") is not None:
-        leak = _leak(resource, path, leaks)
     flat = {
         **attributes,
-        "leak": leak,
         "id": resource["id"],
         "type": TOKEN_TYPE if kind == TOKEN_TYPE else kind,
         "service_account_id": intern(owner_id) if type(owner_id) is str else owner_id,
     }
     try:
-        return _from_flat(flat, AccessToken)
+        token = _from_flat(flat, AccessToken)
     except ClassValidationError as group:
         name, reason = first_fault(group)
+    else:
+        relationships = resource.get("relationships")
+        if relationships is None or relationships.get("leak_information") is None:
+            return token
+        return attrs.evolve(token, leak=_leak(resource, path, leaks))
     raise InvalidResponseError(path=path + _PATHS.get(name, f".attributes.{name}"), reason=reason)
 
 
@@ -204,7 +205,6 @@ def _make_converter() -> Converter:
     made.register_structure_hook(str | None, _structure_optional_str)
     made.register_structure_hook(datetime | None, _structure_optional_datetime)
     made.register_structure_hook_func(lambda cls: cls == tuple[str, ...], _structure_scopes)
-    made.register_structure_hook(Leak | None, lambda leak, _type: leak)  # it is one already, see `_leak`
     made.register_structure_hook(bool | None, _structure_optional_bool)
     return made
 
@@ -217,7 +217,7 @@ converter: Converter = _make_converter()
 """
 
 # cattrs writes this function for the flat model; the hook below lays the nested resource out flat for it.
-_from_flat = make_dict_structure_fn(AccessToken, converter)
+_from_flat = make_dict_structure_fn(AccessToken, converter, leak=override(omit=True))
 converter.register_structure_hook(AccessToken, lambda resource, _type: structure_token(resource, "$"))
 converter.register_unstructure_hook(AccessToken, _unstructure_token)
 
@@ -229,7 +229,8 @@ def decode_token(body: bytes) -> AccessToken:
         InvalidResponseError: It is something else.
     """
     document = parse_document(body)
-    return structure_token(document.get("data"), "$.data", included_leaks(document))
+    leaks = included_leaks(document) if "included" in document else _NO_LEAKS
+    return structure_token(document.get("data"), "$.data", leaks)
 
 
 def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:

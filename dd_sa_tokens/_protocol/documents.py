@@ -74,7 +74,7 @@ def parse_document(body: bytes) -> dict[str, Any]:
     """
     document: Json = None
     try:
-        document = _loads(body.removeprefix(_BOM))
+        document = _loads(body.removeprefix(_BOM) if body[:1] == _BOM[:1] else body)
     except (ValueError, RecursionError):
         reason = _describe_non_json(body)
     else:

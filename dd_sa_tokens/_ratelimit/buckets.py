@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 
@@ -69,27 +69,26 @@ class Buckets:
 
     Args:
         new_window: Makes the window of a limit of which nothing is known yet.
+
+    Attributes:
+        routes: The routes, by operation.
+        all: The buckets: a set that keeps its order.
     """
 
     def __init__(self, new_window: Callable[[], RateLimitWindow]) -> None:
         self._new_window = new_window
-        self._routes: dict[str, Route] = {}  # by operation
-        self._all: dict[Bucket, None] = {}  # a set that keeps its order
+        self.routes: dict[str, Route] = {}
+        self.all: dict[Bucket, None] = {}
         self._by_key: dict[Key, Bucket] = {}
 
-    def __iter__(self) -> Iterator[Bucket]:
-        return iter(self._all)
-
-    def route_of(self, operation: str) -> Route:
-        """Return the route of an operation. A new operation begins with a bucket of its own."""
-        route = self._routes.get(operation)
-        if route is None:
-            route = self._routes[operation] = Route(self._new_bucket())
+    def add_route(self, operation: str) -> Route:
+        """Return the route of a new operation. It begins with a bucket of its own."""
+        route = self.routes[operation] = Route(self._new_bucket())
         return route
 
     def _new_bucket(self) -> Bucket:
         bucket = Bucket(self._new_window())
-        self._all[bucket] = None
+        self.all[bucket] = None
         return bucket
 
     def assign(self, operation: str, route: Route, key: Key) -> None:
@@ -99,7 +98,7 @@ class Buckets:
         was nameless before, or has changed in the middle of a window.
         """
         bucket, known = route.bucket, self._by_key.get(key)
-        is_shared = any(other.bucket is bucket for other in self._routes.values() if other is not route)
+        is_shared = any(other.bucket is bucket for other in self.routes.values() if other is not route)
         if known is None and not is_shared:
             self._forget_key(bucket)
             bucket.key, self._by_key[key] = key, bucket
@@ -118,7 +117,7 @@ class Buckets:
         bucket.with_deadline -= with_deadline
         known.with_deadline += with_deadline
         if not is_shared:
-            del self._all[bucket]
+            del self.all[bucket]
             self._forget_key(bucket)
 
     def _forget_key(self, bucket: Bucket) -> None:

@@ -39,6 +39,7 @@ class RateLimiter:
         self._now = clock.monotonic
         self._wall = clock.wall
         self._buckets = Buckets(lambda: RateLimitWindow(reserve=reserve, concurrency=concurrency))
+        self._routes = self._buckets.routes
         self._last: Bucket | None = None
         self._numbers = itertools.count()
         self._timer: asyncio.Handle | None = None
@@ -53,11 +54,11 @@ class RateLimiter:
 
     def share_a_limit(self, *operations: str) -> bool:
         """Return whether operations are known to spend the same limit."""
-        return len({self._buckets.route_of(operation).bucket for operation in operations}) == 1
+        return len({id(self._routes[name].bucket) if name in self._routes else name for name in operations}) == 1
 
     def try_acquire(self, operation: str) -> Permit | None:
         """Return a permit if the request may be sent at once; `None` if it has to wait."""
-        route = self._buckets.route_of(operation)
+        route = self._routes.get(operation) or self._buckets.add_route(operation)
         bucket = self._last = route.bucket
         now = self._now()
         if bucket.waiters or self.in_flight >= self._concurrency or not bucket.window.can_send(now):
@@ -79,7 +80,7 @@ class RateLimiter:
         permit = self.try_acquire(operation)
         if permit is not None:
             return permit
-        bucket = self._buckets.route_of(operation).bucket
+        bucket = self._routes[operation].bucket
         begun = self._now()
         bucket.sample(begun)
         before = bucket.exhausted_seconds
@@ -105,7 +106,7 @@ class RateLimiter:
         finally:
             if alarm is not None:
                 alarm.cancel()
-            bucket = self._buckets.route_of(operation).bucket  # it may be another by now
+            bucket = self._routes[operation].bucket  # it may be another by now
             bucket.waiters.pop(number, None)
             bucket.with_deadline -= max_wait is not None
             bucket.sample(self._now())
@@ -131,7 +132,7 @@ class RateLimiter:
         if status == 429 and pause and not knows_reset(rate):
             # Before the permit is free, or the next waiter would slip through.
             self.pause(permit.operation, pause)
-        route = self._buckets.route_of(permit.operation)
+        route = self._routes[permit.operation]
         bucket = route.bucket
         if rate is not None and rate.name and bucket.key != (key := (rate.name, rate.limit, rate.period)):
             self._buckets.assign(permit.operation, route, key)
@@ -141,19 +142,19 @@ class RateLimiter:
 
     def abandon(self, permit: Permit) -> None:
         """Take back the permit of a request that went out and got no answer."""
-        route = self._buckets.route_of(permit.operation)
+        route = self._routes[permit.operation]
         route.bucket.window.abandon(permit)
         self._release(route)
 
     def cancel(self, permit: Permit) -> None:
         """Take back the permit of a request that was never sent."""
-        route = self._buckets.route_of(permit.operation)
+        route = self._routes[permit.operation]
         route.bucket.window.cancel(permit)
         self._release(route)
 
     def close(self) -> None:
         """End the wait of all callers: the client is being closed."""
-        for bucket in self._buckets:
+        for bucket in self._buckets.all:
             for waiter in bucket.waiters.values():
                 if not waiter.outcome.done():
                     waiter.outcome.set_result(ClientClosedError("the client was closed while the call was waiting"))
@@ -163,7 +164,7 @@ class RateLimiter:
 
     def pause(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's limit pass for a while."""
-        bucket = self._buckets.route_of(operation).bucket
+        bucket = self._routes[operation].bucket
         bucket.window.pause(self._now() + seconds)
         if bucket.with_deadline:
             self._reject_postponed(bucket)
@@ -173,13 +174,13 @@ class RateLimiter:
         route.in_flight -= 1
         if route.bucket.with_deadline:
             self._reject_postponed(route.bucket)
-        for bucket in self._buckets:
+        for bucket in self._buckets.all:
             if bucket.waiters:
                 self._admit()
                 return
 
     def _with_waiters(self) -> Iterator[Bucket]:
-        return (bucket for bucket in self._buckets if bucket.waiters)
+        return (bucket for bucket in self._buckets.all if bucket.waiters)
 
     def _admit(self) -> None:
         """Let the next callers pass, as many as may."""
@@ -194,7 +195,7 @@ class RateLimiter:
             _, waiter = bucket.waiters.popitem(last=False)
             if not waiter.outcome.done():
                 self.in_flight += 1
-                self._buckets.route_of(waiter.operation).in_flight += 1
+                self._routes[waiter.operation].in_flight += 1
                 waiter.outcome.set_result(bucket.window.acquire(now, waiter.operation))
         self._arm(now)
 
@@ -220,7 +221,7 @@ class RateLimiter:
         self._admit()
 
     def _on_deadline(self, operation: str) -> None:
-        self._reject_expired(self._buckets.route_of(operation).bucket)
+        self._reject_expired(self._routes[operation].bucket)
 
     def _reject_postponed(self, bucket: Bucket) -> None:
         """Reject the waiters whose longest wait will not suffice, each time the window is put off.

@@ -23,23 +23,23 @@ class Probe:
 
     permit: object | None = None
     _since: float = -math.inf
-    _last_send: float = -math.inf
 
-    def send(self, permit: object, now: float, *, is_idle: bool) -> None:
-        """Take the request as the probe if none is under way. `is_idle`: nothing else is in flight."""
+    def send(self, permit: object, now: float, *, after_silence: bool) -> None:
+        """Take the request as the probe if none is under way.
+
+        Args:
+            permit: The request's.
+            now: When it is sent.
+            after_silence: Whether nothing is in flight and nothing was sent for `PROBE_TIMEOUT`.
+        """
         if self.permit is None:
             self.permit = permit
-            if self._since == -math.inf or (is_idle and now - self._last_send > PROBE_TIMEOUT):
+            if self._since == -math.inf or after_silence:
                 self._since = now
 
-    def record_send(self, now: float) -> None:
-        """Note when a request was sent, probe or not."""
-        self._last_send = now
-
-    def end(self, permit: object) -> None:
-        """Note that a request has ended; if it is the probe, another one may go."""
-        if self.permit is permit:
-            self.permit = None
+    def end(self) -> None:
+        """Note that the probe has ended: another one may go."""
+        self.permit = None
 
     def reset(self) -> None:
         """Begin anew: the window that it asked about is over."""

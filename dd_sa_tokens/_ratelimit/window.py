@@ -12,7 +12,7 @@ import attrs
 from dd_sa_tokens.models import RateLimit
 
 from .contention import SLOW_START, Contention
-from .probe import Probe
+from .probe import PROBE_TIMEOUT, Probe
 from .window_end import WindowEnd
 
 
@@ -71,6 +71,7 @@ class RateLimitWindow:
     _headroom_until: float = -math.inf  # until then, nothing holds a request back while enough is left
     _headroom_above: float = math.inf
     _last_reset: float | None = None  # of the last answer that took the general path
+    _last_send: float = -math.inf
     _paused_until: float = -math.inf
     _sent_at_count: int = 0  # requests of this window that had been sent when `remaining` was last lowered
 
@@ -134,8 +135,9 @@ class RateLimitWindow:
         """Give out a permit. The first request of an unconfirmed window is its probe."""
         permit = Permit(self, operation, now, self.number, self.contention.record_send())
         if not self.confirmed:
-            self.probe.send(permit, now, is_idle=not self.in_flight)
-        self.probe.record_send(now)
+            silence = not self.in_flight and now - self._last_send > PROBE_TIMEOUT
+            self.probe.send(permit, now, after_silence=silence)
+        self._last_send = now
         self.in_flight += 1
         return permit
 
@@ -152,7 +154,8 @@ class RateLimitWindow:
 
     def _end(self, permit: Permit) -> None:
         self.in_flight -= 1
-        self.probe.end(permit)
+        if self.probe.permit is permit:
+            self.probe.end()
 
     def record_response(self, permit: Permit, now: float, wall: float, rate: RateLimit | None, status: int) -> None:
         """Learn from an answer.

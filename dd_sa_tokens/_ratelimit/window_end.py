@@ -81,7 +81,7 @@ class WindowEnd:
             reset: Seconds until the window's end, as the answer says.
             expected: The count for which the request was meant, taken if the answer allows it; `None` if unknown.
         """
-        if self.period is None:
+        if self.period is None or self.hi == math.inf:  # nothing is known that the answer could be compared with
             return 0
         lo, hi = self.interval_of(sent, received, reset)
         if expected is not None and self.overlaps(lo - expected * self.period, hi - expected * self.period):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .app import app, run
+from .commands.accounts import list_accounts
 from .commands.audit import audit
 from .commands.create import create
 from .commands.demo import demo
@@ -16,8 +17,9 @@ from .exit_codes import NAME
 __all__ = ["app", "run"]
 
 for _name, _command in (
-    ("get", get),
+    ("accounts", list_accounts),
     ("list", list_tokens),
+    ("get", get),
     ("audit", audit),
     ("create", create),
     ("update", update),

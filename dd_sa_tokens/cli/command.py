@@ -21,6 +21,10 @@ from .io.console import Messages, log_to
 from .options import Options, with_options
 
 ServiceAccount = Annotated[str, typer.Argument(metavar="SA_ID", help="The service account's ID.", show_default=False)]
+AccountOrOrg = Annotated[
+    str | None, typer.Argument(metavar="SA_ID", help="The service account's ID; not with --org.", show_default=False)
+]
+Org = Annotated[bool, typer.Option("--org", help="All service accounts of the organization.")]
 Token = Annotated[str, typer.Argument(metavar="TOKEN_ID", help="The token's ID.", show_default=False)]
 Tokens = Annotated[list[str], typer.Argument(metavar="TOKEN_ID", help="The IDs of the tokens.", show_default=False)]
 

@@ -88,12 +88,14 @@ class Tally:
     """Counts how many tokens a command has finished.
 
     Attributes:
+        noun: What is counted.
         total: How many tokens there are; `None` while that is unknown.
         succeeded: Tokens that were fetched or changed.
         skipped: Tokens that an earlier run had fetched.
         failures: Failures by the name of the error's class.
     """
 
+    noun: str = attrs.field(default="tokens", kw_only=True)
     total: int | None = None
     succeeded: int = 0
     skipped: int = 0

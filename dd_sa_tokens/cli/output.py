@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Annotated, Literal, TypeVar
 
 import attrs
 import typer
+from rich.console import Console
 
 from .exit_codes import CommandError
 from .io.console import Messages, PipedConsole, is_terminal
 from .io.files import Sink, is_stream, open_file
-from .io.formats import TOKEN_COLUMNS, Format, Record, RecordFormat, make_format
+from .io.formats import ACCOUNT_COLUMNS, TOKEN_COLUMNS, Format, Record, RecordFormat, make_format
 from .io.jsonl import JsonlMode, ResumableJsonl
-from .report.tables import TokenTables
+from .report.tables import AccountTable, TokenTables
 
 FormatName = Literal["table", RecordFormat]
 N = TypeVar("N", bound=str)
@@ -39,6 +40,23 @@ OutputOption = Annotated[
     typer.Option(metavar="FILE", help="Replace FILE instead of printing.", show_default=False),
 ]
 AppendOption = Annotated[bool, typer.Option("--append", help="Add the results to a jsonl FILE.")]
+
+
+@attrs.frozen
+class Layout:
+    """How records of a kind are laid out.
+
+    Attributes:
+        columns: The columns of CSV.
+        table: Makes the format of the tables for a console, with the IDs in the order of the rows.
+    """
+
+    columns: Sequence[str]
+    table: Callable[[Console, Sequence[str]], Format]
+
+
+TOKENS = Layout(TOKEN_COLUMNS, TokenTables)
+ACCOUNTS = Layout(ACCOUNT_COLUMNS, AccountTable)
 
 
 @attrs.frozen
@@ -156,13 +174,19 @@ class Results:
 
 @asynccontextmanager
 async def open_results(
-    destination: Destination, messages: Messages, *, order: Sequence[str] = (), sink: Sink | None = None
+    destination: Destination,
+    messages: Messages,
+    *,
+    layout: Layout = TOKENS,
+    order: Sequence[str] = (),
+    sink: Sink | None = None,
 ) -> AsyncGenerator[Results, None]:
     """Open the results. At the end of the context the document is completed, even if an error ended it early.
 
     Args:
         destination: The format and the file.
         messages: Prints what was kept if the command fails.
+        layout: How the records are laid out.
         order: For a table: the IDs in the order of its rows.
         sink: The file, if it was opened before.
 
@@ -172,7 +196,7 @@ async def open_results(
     """
     sink = sink or open_sink(destination, messages)
     results = Results(
-        format_for(destination.format, sink, destination.path, order),
+        _format_for(destination, sink, layout, order),
         sink,
         progress_allowed(sink, at_end=destination.format == "table"),
     )
@@ -190,11 +214,11 @@ async def open_results(
     sink.finish()
 
 
-def format_for(name: FormatName, sink: Sink, path: Path | None, order: Sequence[str] = ()) -> Format:
-    """Return the format for tokens in a file."""
-    if name == "table":
-        return TokenTables(table_console(path), order)
-    return make_format(name, TOKEN_COLUMNS, ascii_only=not sink.is_utf8, for_terminal=sink.is_terminal)
+def _format_for(destination: Destination, sink: Sink, layout: Layout, order: Sequence[str]) -> Format:
+    if destination.format == "table":
+        return layout.table(table_console(destination.path), order)
+    columns, for_terminal = layout.columns, sink.is_terminal
+    return make_format(destination.format, columns, ascii_only=not sink.is_utf8, for_terminal=for_terminal)
 
 
 def table_console(path: Path | None) -> PipedConsole:

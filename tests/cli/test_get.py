@@ -80,7 +80,7 @@ async def test_a_pipe_gets_jsonl(hostile):
     assert same(items, hostile)
     assert list(items[0]) == [
         *("id", "name", "public_portion", "scopes", "created_at", "modified_at", "last_used_at", "expires_at"),
-        *("service_account_id", "type"),
+        *("service_account_id", "type", "leak"),
     ]
     assert done.out.replace("\n", "").isprintable()
 

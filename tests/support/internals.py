@@ -42,7 +42,7 @@ def waiting(client: TokensClient) -> int:
 
 def counted_in_windows(client: TokensClient) -> int:
     """Return the number of requests that the rate-limit windows count as in flight."""
-    return sum(bucket.window.in_flight for bucket in client._limiter._buckets)
+    return sum(bucket.window.in_flight for bucket in client._limiter._buckets.all)
 
 
 def on_the_wire(client: TokensClient) -> int:
@@ -85,7 +85,7 @@ def point_at(client: TokensClient, url: str) -> None:
 
 def confirm_window(client: TokensClient, operation: str) -> None:
     """Let the rate limiter take the current window for confirmed, so that the next request need not wait."""
-    client._limiter._buckets.route_of(operation).bucket.window.confirmed = True
+    client._limiter._routes[operation].bucket.window.confirmed = True
 
 
 def stop_budget_refill(client: TokensClient) -> None:
@@ -114,7 +114,7 @@ def parts(client: TokensClient) -> list[object]:
 
 def windows(client: TokensClient) -> list[object]:
     """Return what the rate limiter knows of each limit."""
-    return list(client._limiter._buckets)
+    return list(client._limiter._buckets.all)
 
 
 def headers_held(credentials: Credentials) -> object:
@@ -147,17 +147,17 @@ def connections_kept(session: aiohttp.ClientSession) -> int:
 
 def waiting_at(limiter: RateLimiter) -> int:
     """Return the number of calls that wait for a rate limiter."""
-    return sum(len(bucket.waiters) for bucket in limiter._buckets)
+    return sum(len(bucket.waiters) for bucket in limiter._buckets.all)
 
 
 def window_of(limiter: RateLimiter, operation: str) -> RateLimitWindow:
     """Return the window of an operation's limit."""
-    return limiter._buckets.route_of(operation).bucket.window
+    return limiter._routes[operation].bucket.window
 
 
 def replace_window(limiter: RateLimiter, operation: str, window: Any) -> None:
     """Let a limiter ask another object for an operation's window."""
-    limiter._buckets.route_of(operation).bucket.window = window
+    limiter._routes[operation].bucket.window = window
 
 
 def probe_of(window: RateLimitWindow) -> Permit | None:

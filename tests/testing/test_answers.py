@@ -60,7 +60,6 @@ async def test_what_is_not_there(session: aiohttp.ClientSession) -> None:
         known = datadog.token_ids[0]
         urls = [
             address(datadog, "unknown"),
-            address(datadog, known.upper()),
             address(datadog, known, "unknown"),
             address(datadog, None, "unknown"),
             address(datadog) / "",
@@ -71,6 +70,15 @@ async def test_what_is_not_there(session: aiohttp.ClientSession) -> None:
         for url in urls:
             got = await get(session, datadog, url)
             assert (got.status, got.json) == (404, {"errors": ["Not Found"]}), url
+
+
+async def test_ids_have_no_case(session: aiohttp.ClientSession) -> None:
+    """The API compares UUIDs without regard to case, and so does the fake."""
+    async with FakeDatadog(tokens=1) as datadog:
+        known = datadog.token_ids[0]
+        for url in (address(datadog, known.upper()), address(datadog, known, datadog.service_account_id.upper())):
+            got = await get(session, datadog, url)
+            assert (got.status, got.json["data"]["id"]) == (200, known)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])

@@ -135,8 +135,8 @@ async def test_the_first_fault_that_fits(session: aiohttp.ClientSession) -> None
 async def test_a_client() -> None:
     """`client()` is a client with the server's URL and keys."""
     async with FakeDatadog(tokens=20) as datadog, datadog.client() as client:
-        datadog.fail_next(2, status=503, operation="list_tokens")
-        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+        datadog.fail_next(2, status=503, operation="get_token")
+        result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
 
         assert [attrs.evolve(token, leak=None) for token in result.tokens.values()] == [
             attrs.evolve(token, leak=None) for token in datadog.tokens

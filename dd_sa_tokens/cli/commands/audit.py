@@ -1,10 +1,8 @@
-"""`dd-sa-tokens audit`: find tokens of service accounts that need attention."""
+"""`dd-sa-tokens audit`: find tokens that need attention, of service accounts or of the organization."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,13 +11,12 @@ import attrs
 import typer
 
 from dd_sa_tokens.audit import Level, Rule, rules_with
-from dd_sa_tokens.cli.command import Run, command
-from dd_sa_tokens.cli.exit_codes import ExitCode, Tally, explain
+from dd_sa_tokens.cli.command import Org, Run, command
+from dd_sa_tokens.cli.exit_codes import ExitCode
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.files import Sink
 from dd_sa_tokens.cli.io.formats import make_format
-from dd_sa_tokens.cli.io.progress import with_bar
 from dd_sa_tokens.cli.output import (
     SUFFIXES,
     FormatName,
@@ -30,27 +27,26 @@ from dd_sa_tokens.cli.output import (
     progress_allowed,
     table_console,
 )
-from dd_sa_tokens.cli.report.audit_result import COLUMNS, AuditResult, count, finding_record, run_audit
+from dd_sa_tokens.cli.report.audit_result import COLUMNS, AuditResult, count, run_audit
 from dd_sa_tokens.cli.report.html import render_report
 from dd_sa_tokens.cli.report.text import print_audit
 from dd_sa_tokens.cli.times import parse_moment, parse_span
 from dd_sa_tokens.client import TokensClient
-from dd_sa_tokens.errors import DatadogError
-from dd_sa_tokens.models import AccessToken
+
+from .audit_source import AuditSource, read_accounts, read_organization
 
 AuditFormat = Literal[FormatName, "html"]
 
 PAGE_SUFFIXES: Mapping[str, Literal["html"]] = {".html": "html", ".htm": "html"}
 
-_AT_ONCE = 8  # service accounts: each reads its pages ahead
 _SHOWN = 15  # tokens of an account, and findings of a rule, on a terminal
 
 
 @attrs.frozen(kw_only=True)
 class _Plan:
-    """What to audit, by which rules, and where the result goes."""
+    """What to audit, by which rules, and where the result goes. Without accounts: the whole organization."""
 
-    accounts: Sequence[str]
+    accounts: Sequence[str] | None
     rules: Sequence[Rule]
     now: datetime
     fail_on: Level | None
@@ -59,24 +55,9 @@ class _Plan:
     sink: Sink
 
 
-@attrs.frozen
-class _Read:
-    """The tokens of the service accounts that could be read, and the errors of the others."""
-
-    accounts: dict[str, list[AccessToken]] = attrs.field(factory=dict[str, list[AccessToken]])
-    errors: dict[str, DatadogError] = attrs.field(factory=dict[str, DatadogError])
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """The exit code for all accounts together."""
-        tally = Tally(succeeded=len(self.accounts))
-        for error in self.errors.values():
-            tally.fail(error)
-        return tally.exit_code
-
-
 Accounts = Annotated[
-    list[str], typer.Argument(metavar="SA_ID", help="The IDs of the service accounts.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="SA_ID", help="The IDs of the service accounts; not with --org.", show_default=False),
 ]
 Expiring = Annotated[
     timedelta, typer.Option(parser=parse_span, metavar="SPAN", help="For rule expires-soon: the time left.")
@@ -111,8 +92,9 @@ AuditFormatOption = Annotated[
 @command
 def audit(
     run: Run,
-    service_account_ids: Accounts,
+    service_account_ids: Accounts = None,
     *,
+    org: Org = False,
     # The types are ignored because typer parses these defaults and shows them in the help.
     expiring_within: Expiring = "30d",  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
     unused_for: Unused = "90d",  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
@@ -122,14 +104,16 @@ def audit(
     format_name: AuditFormatOption = None,
     output: OutputOption = None,
 ) -> int:
-    """Find tokens that are expired, unused, too powerful, or need rotation."""
+    """Find tokens that are leaked, expired, unused, too powerful, or need rotation."""
+    if bool(service_account_ids) == org:
+        raise typer.BadParameter("give the IDs of service accounts or --org", param_hint="SA_ID")
     path = output_path(output)
     suffixes: dict[str, AuditFormat] = {**SUFFIXES, **PAGE_SUFFIXES}
     chosen: AuditFormat = choose_format(format_name, path, suffixes, on_terminal="table", otherwise="jsonl")
     rules = rules_with(expiring_within=expiring_within, unused_for=unused_for, broad_scopes=many_scopes)
     client = run.client()
     plan = _Plan(
-        accounts=list(dict.fromkeys(service_account_ids)),
+        accounts=list(dict.fromkeys(service_account_ids)) if service_account_ids else None,
         rules=rules,
         now=now or datetime.now(UTC),
         fail_on=fail_on,
@@ -143,67 +127,29 @@ def audit(
 
 
 async def _audit(messages: Messages, client: TokensClient, plan: _Plan) -> int:
-    """Read the accounts, audit their tokens, write the result, and return the exit code."""
+    """Read the tokens, audit them, write the result, and return the exit code."""
     empty = True
     try:
         async with client:
-            read = await _read_all(client, plan, messages)
-        _report_errors(messages, read)
-        if not read.accounts:
-            return read.exit_code
-        unread = {account: str(error) for account, error in read.errors.items()}
-        result = run_audit(read.accounts, now=plan.now, rules=plan.rules, unread=unread)
+            source = await _read(messages, client, plan)
+        if not source.accounts and source.errors:
+            return source.exit_code
+        unread = {account: str(error) for account, error in source.errors.items()}
+        result = run_audit(source.accounts, now=plan.now, rules=plan.rules, unread=unread, names=source.names)
         await plan.sink.write(_document(result, plan))
         plan.sink.finish()
         empty = False
     finally:
         if empty:
             plan.sink.abandon(empty=True)
-    return _conclude(messages, result, plan) or read.exit_code
+    return _conclude(messages, result, plan) or source.exit_code
 
 
-async def _read_all(client: TokensClient, plan: _Plan, messages: Messages) -> _Read:
-    """Read the tokens of all accounts, several accounts at a time."""
-    # Made before anything is sent, so that an invalid ID is refused first.
-    lists = {account: client.list_tokens(account) for account in plan.accounts}
-    errors: dict[str, DatadogError] = {}
-    tokens: dict[str, list[AccessToken]] = {account: [] for account in lists}
-    tally, at_once = Tally(), asyncio.Semaphore(_AT_ONCE)
-
-    async def read(account: str, listed: AsyncGenerator[AccessToken, None]) -> None:
-        try:
-            async with at_once, aclosing(listed):
-                async for token in listed:
-                    tally.succeeded += 1
-                    tokens[account].append(token)
-        except DatadogError as error:
-            errors[account] = error
-
-    async def read_each() -> None:
-        async with asyncio.TaskGroup() as group:
-            for account, listed in lists.items():
-                group.create_task(read(account, listed))
-
-    await with_bar(read_each(), messages, tally, client, allowed=progress_allowed(plan.sink, at_end=True))
-    # An account with an error is left out: some of its tokens must not look like all.
-    return _Read(
-        {account: tokens[account] for account in lists if account not in errors},
-        {account: errors[account] for account in lists if account in errors},
-    )
-
-
-def _report_errors(messages: Messages, read: _Read) -> None:
-    """Print which accounts could not be read, and why."""
-    if not read.errors:
-        return
-    if read.exit_code == ExitCode.REFUSED:
-        messages.fail(explain(next(iter(read.errors.values()))))
-    else:
-        for error in read.errors.values():
-            messages.fail(explain(error))
-    total = len(read.accounts) + len(read.errors)
-    if total > 1:
-        messages.fail(f"{len(read.errors)} of {total} service accounts could not be read")
+async def _read(messages: Messages, client: TokensClient, plan: _Plan) -> AuditSource:
+    progress = progress_allowed(plan.sink, at_end=True)
+    if plan.accounts is None:
+        return await read_organization(client, messages, progress=progress)
+    return await read_accounts(client, plan.accounts, messages, progress=progress)
 
 
 def _document(result: AuditResult, plan: _Plan) -> str:
@@ -213,7 +159,7 @@ def _document(result: AuditResult, plan: _Plan) -> str:
         return page if sink.is_utf8 else page.encode("ascii", "xmlcharrefreplace").decode()
     if plan.format != "table":
         records = make_format(plan.format, COLUMNS, ascii_only=not sink.is_utf8, for_terminal=sink.is_terminal)
-        return records.document(map(finding_record, result.findings))
+        return records.document(map(result.record, result.findings))
     console = table_console(plan.path)
     with console.capture() as capture:
         print_audit(console, result, limit=_SHOWN if sink.is_terminal else None)

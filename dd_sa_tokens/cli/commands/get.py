@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import attrs
 import typer
 
 from dd_sa_tokens._validation import Strategy
-from dd_sa_tokens.cli.command import Run, ServiceAccount, command
+from dd_sa_tokens.cli.command import AccountOrOrg, Org, Run, command
 from dd_sa_tokens.cli.exit_codes import NAME, ExitCode, Tally, explain
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
@@ -36,6 +36,7 @@ from dd_sa_tokens.cli.output import (
 )
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.errors import DatadogError
+from dd_sa_tokens.results import SourceError, TokenResult
 
 _FAILURES_SHOWN = 3
 
@@ -91,14 +92,14 @@ class Fetch:
     """What to fetch, and where the results go.
 
     Attributes:
-        service_account_id: The service account.
+        service_account_id: The service account; `None` to find the tokens in the organization's list.
         wanted: The IDs.
         strategy: See `TokensClient.get_tokens`.
         destination: The format and the file.
         sink: The file, opened.
     """
 
-    service_account_id: str
+    service_account_id: str | None
     wanted: Wanted
     strategy: Strategy
     destination: Destination
@@ -108,11 +109,12 @@ class Fetch:
 @command
 def get(
     run: Run,
-    service_account_id: ServiceAccount,
+    service_account_id: AccountOrOrg = None,
     token_ids: Annotated[
         list[str] | None, typer.Argument(metavar="TOKEN_ID", help="The tokens' IDs.", show_default=False)
     ] = None,
     *,
+    org: Org = False,
     ids_from: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +135,16 @@ def get(
     ] = False,
     append: AppendOption = False,
 ) -> int:
-    """Fetch tokens by their IDs. An ID that fails does not stop the others."""
+    """Fetch tokens by their IDs. An ID that fails does not stop the others.
+
+    With --org, all arguments are IDs of tokens, which are found in the organization's list.
+    """
+    if org and service_account_id is not None:
+        token_ids, service_account_id = [service_account_id, *(token_ids or ())], None
+    if not org and service_account_id is None:
+        raise typer.BadParameter("give the ID of a service account or --org", param_hint="SA_ID")
+    if org and strategy != "auto":
+        raise typer.BadParameter("with --org, tokens are found in the list", param_hint="--strategy")
     if not token_ids and ids_from is None:
         raise typer.BadParameter("there is nothing to fetch: give TOKEN_IDs, or --ids-from", param_hint="TOKEN_ID")
     destination = choose_destination(format_name, output, append=append, resume=resume)
@@ -185,7 +196,10 @@ async def _stream(
     client: TokensClient, fetch: Fetch, ids: Source, results: Results, failures: list[DatadogError]
 ) -> None:
     tally = fetch.wanted.tally
-    items = client.stream_tokens(fetch.service_account_id, ids, strategy=fetch.strategy)
+    if fetch.service_account_id is None:
+        items = _find(client, ids)
+    else:
+        items = client.stream_tokens(fetch.service_account_id, ids, strategy=fetch.strategy, include_leak=True)
     async with aclosing(items):
         async for item in items:
             if item.token is not None:
@@ -197,6 +211,19 @@ async def _stream(
             if len(failures) < _FAILURES_SHOWN:
                 failures.append(item.error)
             await results.write(failure_record(item.token_id, item.error))
+
+
+async def _find(client: TokensClient, ids: Source) -> AsyncGenerator[TokenResult, None]:
+    """Find tokens in the organization's list. Like a stream, it yields what was found before the source failed."""
+    failure: BaseException | None = None
+    try:
+        found = await client.find_tokens(ids, include_leak=True)
+    except SourceError as error:
+        found, failure = error.partial, error.__cause__
+    for result in found:
+        yield result
+    if failure is not None:
+        raise failure
 
 
 def _report(messages: Messages, tally: Tally, failures: list[DatadogError], *, in_table: bool) -> None:

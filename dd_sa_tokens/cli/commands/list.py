@@ -1,14 +1,15 @@
-"""`dd-sa-tokens list`: all tokens of a service account."""
+"""`dd-sa-tokens list`: all tokens of a service account, or of the organization."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from dd_sa_tokens._validation import Sort
-from dd_sa_tokens.cli.command import Run, ServiceAccount, command
+from dd_sa_tokens.cli.command import AccountOrOrg, Org, Run, command
 from dd_sa_tokens.cli.exit_codes import ExitCode, Tally
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.formats import token_record
@@ -26,8 +27,10 @@ from dd_sa_tokens.cli.output import (
 @command
 def list_tokens(
     run: Run,
-    service_account_id: ServiceAccount,
+    service_account_id: AccountOrOrg = None,
     *,
+    org: Org = False,
+    leaked: Annotated[bool, typer.Option("--leaked", help="Only tokens whose keys are known to be leaked.")] = False,
     filter_text: Annotated[
         str | None, typer.Option("--filter", metavar="TEXT", help="Only tokens that match TEXT.", show_default=False)
     ] = None,
@@ -35,7 +38,7 @@ def list_tokens(
         Sort | None,
         typer.Option(
             metavar="FIELD",
-            help="name, created_at, expires_at or last_used_at; descending with a - before it.",
+            help="name, created_at, expires_at, last_used_at or leaked; descending with a - before it.",
             show_default=False,
         ),
     ] = None,
@@ -43,12 +46,20 @@ def list_tokens(
     output: OutputOption = None,
     append: AppendOption = False,
 ) -> int:
-    """List the tokens of a service account."""
+    """List the tokens of a service account, or with --org of the organization."""
+    if (service_account_id is None) != org:
+        raise typer.BadParameter("give the ID of a service account or --org", param_hint="SA_ID")
     destination = choose_destination(format_name, output, append=append)
     client, tally = run.client(), Tally()
+    listing = (
+        client.list_organization_tokens
+        if service_account_id is None
+        else partial(client.list_tokens, service_account_id)
+    )
+    listed = listing(filter=filter_text, sort=sort, leaked_only=leaked, include_leak=True)
 
     async def write(results: Results) -> None:
-        async with aclosing(client.list_tokens(service_account_id, filter=filter_text, sort=sort)) as tokens:
+        async with aclosing(listed) as tokens:
             async for token in tokens:
                 tally.succeeded += 1
                 await results.write(token_record(token))
@@ -59,5 +70,5 @@ def list_tokens(
 
     run_async(list_all())
     if not tally.done:
-        run.messages.say("there are no tokens" + (" that match" if filter_text else ""))
+        run.messages.say("there are no tokens" + (" that match" if filter_text or leaked else ""))
     return ExitCode.OK

@@ -173,7 +173,7 @@ class AtomicFile(Sink):
     def finish(self) -> None:
         """Move the temporary file into place. See `Sink.finish`."""
         try:
-            self._checked(lambda: self._move(self._path))
+            self._checked(self._complete)
         except CommandError:
             self._discard()
             raise
@@ -184,9 +184,11 @@ class AtomicFile(Sink):
             self._discard()
             return
         partial_file = self._path.with_name(f"{self._path.name}.partial")
-        try:
+        with suppress(OSError):  # a full disk may have room for a part of what is buffered
             self._file.flush()
+        try:
             kept = os.fstat(self._file.fileno()).st_size > 0
+            self._close()
             if kept:
                 self._move(partial_file)
         except OSError:
@@ -203,16 +205,22 @@ class AtomicFile(Sink):
         except OSError as error:
             raise CommandError(f"cannot write to {self._path}: {error.strerror}") from None
 
-    def _move(self, to: Path) -> None:
+    def _complete(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        self._move(self._path)
+
+    def _move(self, to: Path) -> None:
         self._temporary.chmod(_mode_for(self._path))
         self._temporary.replace(to)
 
-    def _discard(self) -> None:
+    def _close(self) -> None:
         with suppress(OSError):  # closing writes what is buffered, which may fail again
             self._file.close()
+
+    def _discard(self) -> None:
+        self._close()
         self._temporary.unlink(missing_ok=True)
 
 

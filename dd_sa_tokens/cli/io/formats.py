@@ -13,7 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from dd_sa_tokens.errors import APIError, DatadogError
-from dd_sa_tokens.models import AccessToken
+from dd_sa_tokens.models import AccessToken, Leak, ServiceAccount
 
 from .printable import printable
 
@@ -21,7 +21,13 @@ Record = Mapping[str, Any]
 RecordFormat = Literal["json", "jsonl", "csv"]
 
 FIELDS = tuple(field.name for field in attrs.fields(AccessToken))
-TOKEN_COLUMNS = (*FIELDS, "error_type", "error_status", "error_message")
+TOKEN_COLUMNS = (
+    *(name for name in FIELDS if name != "leak"),
+    *("leak_id", "leak_detected_at", "leak_source"),
+    *("error_type", "error_status", "error_message"),
+)
+
+ACCOUNT_COLUMNS = tuple(field.name for field in attrs.fields(ServiceAccount))
 
 # A spreadsheet takes a cell that begins with one of these for a formula; the last four are full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -147,8 +153,13 @@ def to_json(value: object, *, ascii_only: bool = False) -> str:
 
 
 def token_record(token: AccessToken) -> dict[str, Any]:
-    """Return a token's fields by name, with its dates in ISO 8601."""
+    """Return a token's fields by name, with its dates in ISO 8601; its leak is an object or `None`."""
     return {name: json_value(getattr(token, name)) for name in FIELDS}
+
+
+def account_record(account: ServiceAccount) -> dict[str, Any]:
+    """Return a service account's fields by name, with its date in ISO 8601."""
+    return {name: json_value(getattr(account, name)) for name in ACCOUNT_COLUMNS}
 
 
 def failure_record(token_id: str, error: DatadogError) -> dict[str, Any]:
@@ -158,7 +169,9 @@ def failure_record(token_id: str, error: DatadogError) -> dict[str, Any]:
 
 
 def json_value(value: object) -> object:
-    """Return a value for JSON: a datetime as ISO 8601 in UTC, a tuple as a list."""
+    """Return a value for JSON: a datetime as ISO 8601 in UTC, a tuple as a list, a leak as an object."""
+    if isinstance(value, Leak):
+        return {field.name: json_value(getattr(value, field.name)) for field in attrs.fields(Leak)}
     if isinstance(value, datetime):
         with suppress(OverflowError):  # in the first hours of year 1 or the last of 9999, UTC may have no such time
             value = value.astimezone(UTC)

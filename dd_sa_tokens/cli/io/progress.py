@@ -43,7 +43,7 @@ def rate_limit_text(rate_limit: RateLimit | None, *, more: bool) -> str:
 
 def count_text(tally: Tally) -> str:
     """Return how many tokens are done, and of how many if that is known."""
-    return f"{tally.done} tokens" if tally.total is None else f"{tally.done}/{tally.total} tokens"
+    return f"{tally.done} {tally.noun}" if tally.total is None else f"{tally.done}/{tally.total} {tally.noun}"
 
 
 def status_text(tally: Tally, client: TokensClient) -> str:
@@ -56,7 +56,7 @@ def bar(messages: Messages, tally: Tally, client: TokensClient) -> Generator[Sho
     """Show a bar while the context is open. It gives a function that draws the bar again."""
     console = messages.console
     # A terminal echoes Ctrl-C as ^C. Without room for it the line would wrap, and the last redraw would miss it.
-    widest = len(f"{tally.total}/{tally.total} tokens" if tally.total is not None else "100000 tokens")
+    widest = len(f"{tally.total}/{tally.total}" if tally.total is not None else "100000") + len(f" {tally.noun}")
     room = console.width - widest - _RATE_LIMIT_WIDTH - len("  ^C")
     columns = [
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),

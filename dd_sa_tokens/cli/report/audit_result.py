@@ -19,7 +19,7 @@ _TOKEN_FIELDS = ("public_portion", "scopes", "created_at", "last_used_at", "expi
 
 COLUMNS = (
     *("level", "rule", "title", "detail", "reason", "advice"),
-    *("service_account_id", "token_id", "token_name", *_TOKEN_FIELDS),
+    *("service_account_id", "service_account_name", "token_id", "token_name", *_TOKEN_FIELDS),
 )
 
 
@@ -28,11 +28,12 @@ class AuditResult:
     """The result of an audit.
 
     Attributes:
-        accounts: The tokens by service account ID.
+        accounts: The tokens by service account ID: accounts with worse findings first, then in the order of names.
         now: The moment that the audit judged from.
         rules: The rules of the audit.
         findings: The findings, the worst first.
         unread: The service accounts that could not be read, with the reasons.
+        names: The names of service accounts by their IDs, as far as they are known.
     """
 
     accounts: Mapping[str, Sequence[AccessToken]]
@@ -40,6 +41,7 @@ class AuditResult:
     rules: Sequence[Rule]
     findings: Sequence[Finding]
     unread: Mapping[str, str]
+    names: Mapping[str, str]
 
     @property
     def total(self) -> int:
@@ -52,6 +54,14 @@ class AuditResult:
         worst = worst_levels(self.findings)
         counted = Counter(worst.get(token) for tokens in self.accounts.values() for token in tokens)
         return {level: counted[level] for level in LEVELS}
+
+    def title(self, account: str) -> str:
+        """Return the name and the ID of a service account, or its ID alone."""
+        return f"{self.names[account]} ({account})" if account in self.names else account
+
+    def record(self, finding: Finding) -> dict[str, Any]:
+        """Return the fields of a finding, its token and its service account by name."""
+        return finding_record(finding, self.names.get(finding.token.service_account_id or ""))
 
     def at_least(self, level: Level) -> int:
         """Return how many findings have a level or a worse one."""
@@ -75,6 +85,7 @@ def run_audit(
     now: datetime,
     rules: Sequence[Rule],
     unread: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> AuditResult:
     """Audit the tokens of service accounts.
 
@@ -83,6 +94,7 @@ def run_audit(
         now: The moment to judge from, timezone-aware.
         rules: The rules of the audit.
         unread: The service accounts that could not be read, with the reasons.
+        names: The names of service accounts by their IDs, as far as they are known.
 
     Returns:
         The result.
@@ -95,15 +107,24 @@ def run_audit(
         for account, tokens in accounts.items()
     }
     findings = audit_tokens((token for tokens in owned.values() for token in tokens), now=now, rules=rules)
-    return AuditResult(accounts=owned, now=now, rules=rules, findings=findings, unread=unread or {})
+    known = names or {}
+    worst = worst_levels(findings)
+
+    def place(account: str) -> tuple[int, str, str]:
+        first = min((LEVELS.index(worst.get(token)) for token in owned[account]), default=len(LEVELS))
+        return first, known.get(account, account).casefold(), account
+
+    ordered = {account: owned[account] for account in sorted(owned, key=place)}
+    return AuditResult(accounts=ordered, now=now, rules=rules, findings=findings, unread=unread or {}, names=known)
 
 
-def finding_record(finding: Finding) -> dict[str, Any]:
+def finding_record(finding: Finding, account_name: str | None = None) -> dict[str, Any]:
     """Return the fields of a finding and its token by name, with dates in ISO 8601."""
     rule, token = finding.rule, finding.token
     values = (str(rule.level), rule.id, rule.title, finding.detail, rule.reason, rule.advice)
     fields = (json_value(getattr(token, name)) for name in _TOKEN_FIELDS)
-    return dict(zip(COLUMNS, (*values, token.service_account_id, token.id, token.name, *fields), strict=True))
+    owner = (token.service_account_id, account_name)
+    return dict(zip(COLUMNS, (*values, *owner, token.id, token.name, *fields), strict=True))
 
 
 def count(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ LONGEST_ID = 36
 """Columns for an ID: a UUID. A longer one is wrapped."""
 
 _DAY = len("2026-01-31")
+_EMAIL_WIDTH = 100  # columns: a narrower table of service accounts has no addresses
 
 # The columns and their shares of the width; None for a day. A narrow terminal shows fewer columns, but always the
 # whole ID, because other commands need it.
@@ -31,8 +32,8 @@ _LAYOUTS: tuple[tuple[int, _Layout], ...] = (
 )
 
 
-class TokenTables(Format):
-    """A table of tokens and a table of failures, made at the end of the document.
+class Tables(Format):
+    """Tables that are made at the end of the document.
 
     Args:
         console: The console that the tables are made for.
@@ -41,7 +42,7 @@ class TokenTables(Format):
 
     def __init__(self, console: Console, order: Sequence[str] = ()) -> None:
         self._console = console
-        self._places = {token_id: place for place, token_id in enumerate(order)}
+        self._places = {row_id: place for place, row_id in enumerate(order)}
         self._records: list[Record] = []
 
     def record(self, record: Record) -> str:
@@ -51,9 +52,28 @@ class TokenTables(Format):
 
     def end(self) -> str:
         """Return the tables."""
-        self._records.sort(key=lambda record: self._places.get(record["id"], 0))
-        tokens = [record for record in self._records if "error" not in record]
-        failures = [record for record in self._records if "error" in record]
+        records = sorted(self._records, key=lambda record: self._places.get(record["id"], 0))
+        return self._draw(records) if records else ""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        raise NotImplementedError
+
+
+class AccountTable(Tables):
+    """A table of service accounts."""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        with self._console.capture() as capture:
+            self._console.print(_accounts_table(records, self._console.width))
+        return capture.get()
+
+
+class TokenTables(Tables):
+    """A table of tokens and a table of failures."""
+
+    def _draw(self, records: Sequence[Record]) -> str:
+        tokens = [record for record in records if "error" not in record]
+        failures = [record for record in records if "error" in record]
         with self._console.capture() as capture:
             if tokens:
                 self._console.print(tokens_table(tokens, self._console.width))
@@ -71,9 +91,14 @@ def tokens_table(tokens: Sequence[Record], width: int, *, with_id: bool = True) 
         tokens: The records of the tokens.
         width: The columns of the terminal, which decide what is shown.
         with_id: Whether there is a column for the ID. Without it, all other columns are shown.
+
+    Returns:
+        The table. It has a column for leaks if a key is known to be leaked.
     """
     table = _table()
     layout = next(layout for least, layout in _LAYOUTS if width >= least or not with_id)
+    if any(token["leak"] for token in tokens):
+        layout = (layout[0], ("Leaked", 3), *layout[1:])
     if with_id:
         _add_ids(table, tokens)
     for title, ratio in layout:
@@ -93,11 +118,34 @@ def _cells(token: Record, now: datetime) -> Mapping[str, Text]:
     expired = expires is not None and expires <= now
     return {
         "Name": cell(token["name"] or "-"),
+        "Leaked": cell(_leak(token["leak"]), style="red"),
         "Public portion": cell(token["public_portion"] or "-"),
         "Scopes": cell(", ".join(token["scopes"]) or "none"),
         "Last used": Text(_day(_moment(token["last_used_at"]))),
         "Expires": Text(_day(expires), style="red" if expired else ""),
     }
+
+
+def _accounts_table(accounts: Sequence[Record], width: int) -> Table:
+    table = _table()
+    _add_ids(table, accounts)
+    table.add_column("Name", ratio=5, no_wrap=True, overflow="ellipsis")
+    with_email = width >= _EMAIL_WIDTH
+    if with_email:
+        table.add_column("Email", ratio=5, no_wrap=True, overflow="ellipsis")
+    table.add_column("Status", width=len("Disabled"), no_wrap=True, overflow="ellipsis")
+    table.add_column("Created", width=_DAY, no_wrap=True)
+    for account in accounts:
+        created = _moment(account["created_at"])
+        status = "Disabled" if account["disabled"] else account["status"] or "-"
+        table.add_row(
+            cell(account["id"]),
+            cell(account["name"] or "-"),
+            *([cell(account["email"] or "-")] if with_email else []),
+            cell(status, "red" if account["disabled"] else ""),
+            Text("-" if created is None else utc_day(created)),
+        )
+    return table
 
 
 def _failures_table(failures: Sequence[Record]) -> Table:
@@ -120,9 +168,14 @@ def _add_ids(table: Table, records: Iterable[Record]) -> None:
     table.add_column("ID", width=max(len("ID"), min(longest, LONGEST_ID)), overflow="fold")
 
 
-def cell(text: str) -> Text:
+def cell(text: str, style: str = "") -> Text:
     """Return text from the API for a terminal: rich takes nothing in it for markup, and control characters are gone."""
-    return Text(printable(text))
+    return Text(printable(text), style=style)
+
+
+def _leak(leak: Record | None) -> str:
+    """Return where a key was found, or else the ID of the leak."""
+    return "" if leak is None else leak["source"] or leak["id"]
 
 
 def _moment(text: str | None) -> datetime | None:

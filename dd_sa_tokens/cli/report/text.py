@@ -36,7 +36,8 @@ def print_audit(console: Console, result: AuditResult, *, limit: int | None = No
             Text(f"{level_sign(console, level)} {number} {level_name(level)}", STYLES[level])
             for level, number in result.counts.items()
         ]
-        console.print(Text("   ").join([Text("Tokens by their worst finding:"), *levels]))
+        console.print(Text("Tokens by their worst finding:"))
+        console.print(Padding(Text("  ").join(levels), (0, 0, 0, 2), expand=False))
     for account in result.unread:  # standard error has the reasons
         console.print(Text.assemble("Not read: service account ", cell(account), style="red"))
     _print_timelines(console, result, limit)
@@ -56,7 +57,9 @@ def _print_timelines(console: Console, result: AuditResult, limit: int | None) -
     for account, tokens in result.accounts.items():
         console.print()
         if len(result.accounts) > 1 or not tokens:
-            console.print(Text.assemble("Service account ", cell(account), "" if tokens else " has no tokens"))
+            console.print(
+                Text.assemble("Service account ", cell(result.title(account)), "" if tokens else " has no tokens")
+            )
         if tokens:
             print_timeline(console, tokens, result.findings, now=result.now, scale=scale, limit=limit)
 
@@ -77,7 +80,7 @@ def _print_group(console: Console, result: AuditResult, findings: Sequence[Findi
         by_account[finding.token.service_account_id or "unknown"].append(finding)
     for account, some in by_account.items():
         if len(result.accounts) > 1:
-            console.print(Text.assemble("  Service account ", cell(account)))
+            console.print(Text.assemble("  Service account ", cell(result.title(account))))
         console.print(_findings_table(some, console.width - 2))
     if len(shown) < len(findings):
         console.print(Text(f"  and {len(findings) - len(shown)} more", style="dim"))
