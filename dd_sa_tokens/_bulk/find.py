@@ -14,7 +14,7 @@ from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .engine import Unique, read_once
-from .ids import PAUSE, Source
+from .ids import PAUSE, SLICE, Source
 
 Rows = AsyncGenerator[AccessToken | OtherRow, None]
 """The rows of the organization's list."""
@@ -35,24 +35,18 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
     items, source_error = await _take_all(token_ids)
     unique = Unique(items, _OPERATION)
     found: dict[str, TokenResult] = {}
-    wanted: dict[str, str] = {}
-    for token_id in cast("Iterable[str]", unique.ids):
-        if token_id is PAUSE:
-            await asyncio.sleep(0)
-            continue
-        try:
-            wanted[canonical_id(token_id)] = check_id("token_id", token_id, _OPERATION)
-        except InvalidArgumentError as error:
-            found[canonical_id(token_id)] = TokenResult(token_id, error=error.with_traceback(None))
+    missing = await _check_all(unique, found)
     reason: DatadogError = NotFoundError("not in the list that these keys may see", status=404)
     try:
-        if wanted:
-            await _read_until_found(list_rows(), wanted, found)
+        if missing:
+            await _read_until_found(list_rows(), missing, found)
     except DatadogError as error:
         reason = error.with_traceback(None)  # the list could not be read to its end: what was found stays
-    for key, token_id in wanted.items():
+    for number, (key, token_id) in enumerate(missing.items(), 1):
         context = {"operation": _OPERATION, "token_id": token_id, "service_account_id": None}
-        found.setdefault(key, TokenResult(token_id, error=reason.with_context(**context)))
+        found[key] = TokenResult(token_id, error=reason.with_context(**context))
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
     results = await unique.arrange(found)
     if source_error is not None:
         msg = f"token_ids raised {type(source_error).__name__} after {len(results)} IDs; partial holds their results"
@@ -60,15 +54,28 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
     return results
 
 
-async def _read_until_found(rows: Rows, wanted: dict[str, str], found: dict[str, TokenResult]) -> None:
-    missing = set(wanted)
+async def _check_all(unique: Unique, found: dict[str, TokenResult]) -> dict[str, str]:
+    """Return the different IDs, by their canonical form; the result of one that is invalid goes to `found`."""
+    valid: dict[str, str] = {}
+    for number, token_id in enumerate(cast("Iterable[str]", unique.ids), 1):
+        if token_id is not PAUSE:
+            try:
+                valid[canonical_id(token_id)] = check_id("token_id", token_id, _OPERATION)
+            except InvalidArgumentError as error:
+                found[canonical_id(token_id)] = TokenResult(token_id, error=error.with_traceback(None))
+        if token_id is PAUSE or number % SLICE == 0:
+            await asyncio.sleep(0)
+    return valid
+
+
+async def _read_until_found(rows: Rows, missing: dict[str, str], found: dict[str, TokenResult]) -> None:
+    """Move the IDs of the rows from `missing` to `found`, until none is missing or the list ends."""
     async with aclosing(rows):
         async for row in rows:
             key = canonical_id(row.id)
-            if key not in missing:
+            token_id = missing.pop(key, None)
+            if token_id is None:
                 continue
-            missing.discard(key)
-            token_id = wanted[key]
             if isinstance(row, AccessToken):
                 found[key] = TokenResult(token_id, row)
             else:

@@ -113,6 +113,17 @@ async def test_each_position_has_its_result() -> None:
         assert datadog.requests == 3
 
 
+async def test_ids_are_found_in_any_case(server: RawServer, connect: Connect) -> None:
+    """UUIDs are the same in any case, as given and as the API writes them; other IDs differ by case."""
+    server.script(otherwise=reply(200, {"data": [resource(ids(1)[0].upper()), resource("T1"), personal("t2")]}))
+
+    result = await connect().find_tokens([ids(1)[0], ids(1)[0].title(), "t1", "T1", "T2"])
+
+    assert [item.ok for item in result] == [True, True, False, True, False]
+    assert [item.token_id for item in result] == [ids(1)[0], ids(1)[0].title(), "t1", "T1", "T2"]
+    assert [error.message for error in errors_of(result)] == ["not in the list that these keys may see"] * 2
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -478,7 +489,30 @@ async def test_finds_of_one_client_at_a_time(server: RawServer, connect: Connect
     assert in_flight(client) == 0
 
 
-# Memory
+# Size
+
+
+@pytest.mark.parametrize("copies", [1, 2], ids=["different", "repeated"])
+async def test_the_loop_runs_while_many_ids_are_looked_up(copies: int) -> None:
+    """20,000 IDs, of which none is there: the event loop runs at least once for each 1,000 that are handled."""
+    passes = 0
+
+    async def count_passes() -> None:
+        nonlocal passes
+        while True:
+            await asyncio.sleep(0)
+            passes += 1
+
+    client = TokensClient(access_token="ddpat_x")
+    answer_requests(client, lambda request: decode_page_of(request, [resource("t1")], 1))
+    wanted = ids(20_000) * copies
+    counting = asyncio.create_task(count_passes())
+    result = await client.find_tokens(wanted)
+    counting.cancel()
+
+    assert len(errors_of(result)) == 20_000 * copies
+    # The IDs are checked, get their errors, and are put in order.
+    assert passes >= 3 * 20
 
 
 async def test_memory_is_what_is_asked_for_and_the_ids_seen() -> None:

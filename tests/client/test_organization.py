@@ -367,7 +367,7 @@ async def test_an_owner_given_twice(server: RawServer, connect: Connect) -> None
 
 
 async def test_parts_are_merged_without_duplicates(server: RawServer, connect: Connect) -> None:
-    """A server that gives the same token in two parts, for whichever reason, does not make it come twice."""
+    """A server that gives the same token in two parts does not make it come twice."""
     rows = [resource(token_id) for token_id in ids(30)]
     organization = ServedRows(rows)
 
@@ -379,7 +379,7 @@ async def test_parts_are_merged_without_duplicates(server: RawServer, connect: C
     tokens = connect().list_organization_tokens(service_account_ids=account_ids(120), page_size=10)
 
     assert await ids_of(tokens) == ids(30)
-    assert organization.pages.count(0) == 3
+    assert organization.pages.count(0) >= 3
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
 from typing import assert_type
+from uuid import UUID
 
 import aiohttp
 
@@ -14,10 +15,14 @@ from dd_sa_tokens import (
     ClientStats,
     CreatedToken,
     DatadogError,
+    Leak,
     RateLimit,
     RetryPolicy,
     Secret,
+    ServiceAccount,
     Site,
+    Sort,
+    Strategy,
     TokenResult,
     TokensClient,
 )
@@ -75,6 +80,43 @@ async def listed(client: TokensClient) -> None:
     client.list_tokens("account", page_size="9")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.list_tokens("account", "deploy")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.list_tokens("account")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def organization_wide(client: TokensClient, account_id: UUID, sort: Sort) -> None:
+    tokens = client.list_organization_tokens()
+    assert_type(tokens, AsyncGenerator[AccessToken, None])
+    async for token in tokens:
+        assert_type(token.leak, Leak | None)
+    client.list_organization_tokens(service_account_ids=["account", account_id], filter="deploy", sort=sort)
+    client.list_organization_tokens(service_account_ids={account_id}, leaked_only=True, include_leak=True, page_size=10)
+    client.list_organization_tokens(service_account_ids=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    client.list_organization_tokens(service_account_ids=iter(["account"]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_organization_tokens(sort="id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.list_organization_tokens("account")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    accounts = client.list_service_accounts(filter="deploy")
+    assert_type(accounts, AsyncGenerator[ServiceAccount, None])
+    async for account in accounts:
+        assert_type(account, ServiceAccount)
+    assert_type(await client.get_service_account(account_id), ServiceAccount)
+    await client.get_service_account(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def found(client: TokensClient, ids: Iterator[str], asynchronous: AsyncIterator[UUID]) -> None:
+    assert_type(await client.find_tokens(["a", "b"]), BulkResult)
+    assert_type(await client.find_tokens(ids, include_leak=True), BulkResult)
+    assert_type(await client.find_tokens(asynchronous), BulkResult)
+    await client.find_tokens([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await client.find_tokens(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.find_tokens(["a"], include_leak="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def leaks(client: TokensClient, strategy: Strategy, sort: Sort) -> None:
+    assert_type((await client.get_token("account", "token", include_leak=True)).leak, Leak | None)
+    assert_type(await client.get_tokens("account", ["a"], strategy=strategy, include_leak=True), BulkResult)
+    client.stream_tokens("account", ["a"], strategy=strategy, include_leak=True)
+    client.list_tokens("account", sort=sort, leaked_only=True, include_leak=True)
+    client.list_tokens("account", sort="-leaked")
+    client.list_tokens("account", leaked_only=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def created(client: TokensClient, at: datetime) -> None:

@@ -10,9 +10,13 @@ from dd_sa_tokens import (
     BulkResult,
     CreatedToken,
     DatadogError,
+    Leak,
     RetryPolicy,
     Secret,
+    ServiceAccount,
     Site,
+    Sort,
+    Strategy,
     TokenResult,
     __version__,
     converter,
@@ -40,6 +44,36 @@ def a_token(token: AccessToken, at: datetime) -> None:
     assert_type(token.never_used, bool)
     assert_type({token: 1}, dict[AccessToken, int])
     token.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def a_leak(token: AccessToken) -> None:
+    assert_type(token.leak, Leak | None)
+    if token.leak is not None:
+        assert_type(token.leak.id, str)
+        assert_type(token.leak.detected_at, datetime | None)
+        assert_type(token.leak.source, str | None)
+        token.leak.source = "x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    Leak("l1", "2026")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def a_service_account(account: ServiceAccount) -> None:
+    assert_type(account.id, str)
+    assert_type(account.name, str | None)
+    assert_type(account.email, str | None)
+    assert_type(account.handle, str | None)
+    assert_type(account.disabled, bool | None)
+    assert_type(account.status, str | None)
+    assert_type(account.created_at, datetime | None)
+    assert_type({account: 1}, dict[ServiceAccount, int])
+    ServiceAccount("sa")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def names_of_strategies_and_sorts() -> None:
+    strategy: Strategy = "list"
+    sort: Sort = "-leaked"
+    strategy = "fast"  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    sort = "+leaked"  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    del strategy, sort
 
 
 def a_secret(created: CreatedToken) -> None:
