@@ -75,9 +75,7 @@ UUID_TAIL = "-0000" * 3 + "-" + "0" * 12
 KINDS: dict[str, Callable[[int], Any]] = {
     "the same ID": lambda _: "t1",
     "a few IDs in turn": lambda number: f"t{number % 7}",
-    "the same UUID in two cases": lambda number: (
-        ("0000000A" if number % 2 else "0000000a") + UUID_TAIL
-    ),
+    "the same UUID in two cases": lambda number: ("0000000A" if number % 2 else "0000000a") + UUID_TAIL,
     "what is no ID": lambda number: number,
     "new ones, then the same": lambda number: f"t{min(number, 2_000)}",
 }

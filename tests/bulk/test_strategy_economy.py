@@ -141,11 +141,15 @@ async def test_a_limit_that_both_share_is_waited_for(server: RawServer, connect:
     """Where gets and lists are known to share a limit, the list saves requests: it is waited for."""
     shared = {"X-RateLimit-Name": "tokens"}
     account = Served(names(COUNT))
-    account.before = lambda _number: reply(
-        200,
-        {"data": [], "meta": {"page": {"total_filtered_count": 0}}},
-        rate_limit_headers(100, 0, 1, 1, **shared),
-    ) if len(account.pages) == 1 else None
+    account.before = lambda _number: (
+        reply(
+            200,
+            {"data": [], "meta": {"page": {"total_filtered_count": 0}}},
+            rate_limit_headers(100, 0, 1, 1, **shared),
+        )
+        if len(account.pages) == 1
+        else None
+    )
     server.script(otherwise=splitting(account, reply(headers=rate_limit_headers(100, 1, 1, 1, **shared))))
     client = connect()
     await client.get_token(ACCOUNT, "t0")
