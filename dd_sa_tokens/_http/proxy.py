@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
+from urllib.parse import quote
 from urllib.request import getproxies
 
 import aiohttp
@@ -36,6 +37,6 @@ def secrets_of(url: str | URL) -> Iterator[str]:
 
 def _forms_of(user: str, password: str) -> Iterator[str]:
     both = f"{user}:{password}"
-    yield from (user, password, both)
+    yield from (user, password, both, quote(user, safe=""), quote(password, safe=""))
     for encoding in ("latin-1", "utf-8"):  # aiohttp's own, and that of newer proxies
         yield b64encode(both.encode(encoding, "replace")).decode()

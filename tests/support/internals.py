@@ -5,6 +5,7 @@ Each function says what a tester wants to know, so a rename in the package chang
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -210,3 +211,22 @@ def set_latency(datadog: FakeDatadog, seconds: float) -> None:
 def base_python() -> str:
     """Return the Python that the running virtual environment was made from."""
     return sys._base_executable
+
+
+class LoopPasses:
+    """Counts the passes of the running event loop: one that spins makes thousands in the time of a few.
+
+    Attributes:
+        count: The passes so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        loop: Any = asyncio.get_running_loop()
+        run_once = loop._run_once
+
+        def counted() -> None:
+            self.count += 1
+            run_once()
+
+        loop._run_once = counted
