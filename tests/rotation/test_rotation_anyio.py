@@ -30,7 +30,7 @@ async def in_move_on_after(rotate: Rotate) -> None:
 
 
 async def in_fail_after(rotate: Rotate) -> None:
-    with pytest.raises(TimeoutError):  # noqa: PT012 - the scope raises at its end
+    with pytest.raises(TimeoutError):
         with anyio.fail_after(AFTER):
             await rotate()
 

@@ -77,6 +77,15 @@ def in_executor(created: CreatedToken) -> Any:
         return executor.submit(KEPT.append, created)
 
 
+def hidden(make: Callable[[CreatedToken], Any]) -> Callable[[CreatedToken], Any]:
+    """Return a plain function, by which it cannot be seen what it returns."""
+
+    def call(created: CreatedToken) -> Any:
+        return make(created)
+
+    return call
+
+
 RETURNED: dict[str, Callable[[CreatedToken], Any]] = {
     "a future of an executor": in_executor,
     "a list": lambda created: [created.token.id],
@@ -84,9 +93,9 @@ RETURNED: dict[str, Callable[[CreatedToken], Any]] = {
     "True": lambda _: True,
     "0": lambda _: 0,
     "an empty text": lambda _: "",
-    "an async generator": lambda created: async_generator(created),
-    "a generator": lambda created: generator(created),
-    "a context manager": lambda created: asynccontextmanager(async_generator)(created),
+    "an async generator": hidden(async_generator),
+    "a generator": hidden(generator),
+    "a context manager": hidden(asynccontextmanager(async_generator)),
     "a function": lambda created: lambda: created,
     "an async function": lambda _: async_generator,
     "a class": CreatedToken.__class__,

@@ -16,6 +16,7 @@ from yarl import URL
 
 from dd_sa_tokens import TokensClient
 from dd_sa_tokens import client as client_module
+from dd_sa_tokens._bulk import strategy
 from dd_sa_tokens._bulk.fetcher import Fetcher
 from dd_sa_tokens._bulk.worker_pool import WorkerPool
 from dd_sa_tokens._credentials import Credentials
@@ -172,6 +173,11 @@ def pool_sizes(pool: WorkerPool) -> dict[str, int]:
 def duplicates_kept(fetcher: Fetcher) -> int:
     """Return the number of IDs whose duplicates wait for an answer."""
     return len(fetcher._in_flight._duplicates)
+
+
+def look_at_lists_for(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the strategy "auto" look at the list for so many IDs, instead of 20."""
+    monkeypatch.setattr(strategy, "FEWEST_LISTED", count)
 
 
 # Decoding and rotation
