@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast, final
 
 from .errors import ConfigurationError
@@ -11,19 +11,29 @@ from .models import Secret
 
 _OWN_TOKEN_PREFIXES = ("ddsat_", "ddpat_")
 _SHORTEST_KEY = 8  # a shorter "key" is a test's, and masking it would garble every text
+_SHORTEST_OTHER = 4  # a proxy's password may be short
 
 
 @final
 class Credentials:
     """The headers that authenticate a request, held so that no repr shows them."""
 
-    __slots__ = ("_headers", "_keys")
+    __slots__ = ("_headers", "_masked")
 
     def __init__(self, headers: Mapping[str, Secret]) -> None:
         self._headers = dict(headers)
-        # The longest first: a Bearer header is masked whole, its token where that stands alone.
+        self._masked: tuple[Secret, ...] = ()
         parts = {part for value in self.headers().values() for part in (value, value.removeprefix("Bearer "))}
-        self._keys = tuple(Secret(part) for part in sorted(parts, key=len, reverse=True) if len(part) >= _SHORTEST_KEY)
+        self._mask(part for part in parts if len(part) >= _SHORTEST_KEY)
+
+    def mask_also(self, secrets: Iterable[str]) -> None:
+        """Mask further secrets in texts from outside: the user and the password of a proxy."""
+        self._mask(secret for secret in secrets if len(secret) >= _SHORTEST_OTHER)
+
+    def _mask(self, secrets: Iterable[str]) -> None:
+        # The longest first: a Bearer header is masked whole, its token where that stands alone.
+        masked = {secret.reveal() for secret in self._masked} | set(secrets)
+        self._masked = tuple(Secret(secret) for secret in sorted(masked, key=len, reverse=True))
 
     def headers(self) -> dict[str, str]:
         """Return the headers in clear text, to be put on a request and nowhere else."""
@@ -31,8 +41,8 @@ class Credentials:
 
     def redact(self, text: str) -> str:
         """Mask the keys in a text from outside: a server may echo what it was sent."""
-        for key in self._keys:
-            text = text.replace(key.reveal(), "**********")
+        for secret in self._masked:
+            text = text.replace(secret.reveal(), "**********")
         return text
 
     def __repr__(self) -> str:

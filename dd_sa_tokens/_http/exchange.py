@@ -8,7 +8,7 @@ import attrs
 from dd_sa_tokens._cancellation import Cancellation
 
 _LONGEST_EXCUSE = 1.0  # seconds
-_PUNCTUAL = 0.002  # seconds by which a timer may ring late although no code blocks the loop
+_SHORTEST_EXCUSE = 0.002  # seconds: the few passes of the loop in which an answer in the socket reaches its task
 
 
 @attrs.define(eq=False)
@@ -27,7 +27,7 @@ class Exchange(Cancellation):
     deadline: float = 0.0
     seen: bool = attrs.field(default=False, init=False)
     was_sent: bool = attrs.field(default=False, init=False)
-    _excused: float = attrs.field(default=0.0, init=False)
+    _excused: float = attrs.field(default=-1.0, init=False)
 
     def refuse_repetition(self) -> None:
         """Keep a request that left from leaving again, as aiohttp would send it over a lost connection.
@@ -52,15 +52,16 @@ class Exchange(Cancellation):
         self.seen = self.was_sent = True
 
     def excuse(self, now: float, late: float) -> bool:
-        """Give the exchange more time if the loop was blocked; return whether it got some.
+        """Give the exchange more time when its timer rings; return whether it got some.
 
-        If the timer rings late by d seconds, the answer may be there already, but its task has not run yet. So the
-        exchange gets min(d, 1 s) more, and again only if the loop is blocked for longer than before.
+        The answer may be there already, while its task has not run yet: if the loop was blocked, the timer rings late
+        by d seconds, or just in time. So the exchange gets min(d, 1 s) more, or a moment, and again only if the timer
+        is later than before.
         """
-        if late <= max(self._excused, _PUNCTUAL):
+        if late <= self._excused:
             return False
-        self._excused = late
-        self.deadline = now + min(late, _LONGEST_EXCUSE)
+        self._excused = max(late, _SHORTEST_EXCUSE)
+        self.deadline = now + min(self._excused, _LONGEST_EXCUSE)
         return True
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import aiohttp
+from yarl import URL
 
 
 def middlewares_of(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
@@ -16,3 +17,14 @@ def middlewares_of(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMid
     aiohttp takes the middlewares of a request in place of its session's, and has no public way to name those.
     """
     return session._middlewares  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
+
+
+def proxy_of(session: aiohttp.ClientSession) -> tuple[str | URL | None, tuple[str, str] | None]:
+    """Return a session's own proxy, and the user and password that were given beside it.
+
+    aiohttp has no public way to ask for those.
+    """
+    proxy = session._default_proxy  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
+    auth = session._default_proxy_auth  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
+    login: tuple[str, str] | None = None if auth is None else (auth.login, auth.password)
+    return proxy, login

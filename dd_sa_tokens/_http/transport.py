@@ -22,6 +22,7 @@ from . import session as sessions
 from .body import read
 from .errors import explain
 from .exchange import Exchange
+from .proxy import secrets_of_session
 from .session import BorrowedSession, current_exchange
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
@@ -48,6 +49,8 @@ class Transport:
         clock: Clock = Clock(),
     ) -> None:
         sessions.check(session)
+        if session is not None:
+            credentials.mask_also(secrets_of_session(session))
         self._base_url = URL(base_url, encoded=True)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._credentials = credentials

@@ -47,7 +47,7 @@ def interpret(request: Request[T], response: Response, redact: Redact, *, repeat
             # A copy has no traceback: its frames would hold the body, which may hold a secret.
             copied = error.with_context(token_id=error.token_id and redact(error.token_id))
             if isinstance(copied, InvalidResponseError) and copied.path == "$":  # not even the document is as expected
-                copied = copied.with_context(message=f"{copied.message}{_content_type(response)}")
+                copied = copied.with_context(message=copied.message + redact(_content_type(response)))
         return Failure(copied, Retry.NEVER, sent=True, maybe_applied=True)
     if status < 400:
         msg = f"the server answered {status}, and redirects are not followed: they would carry the keys along"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -41,7 +42,8 @@ def _is_generator(store: Callable[..., object]) -> bool:
         function = getattr(function, "__call__", function)  # noqa: B004 - its kind is wanted, not whether it has one
     if inspect.iscoroutinefunction(function):
         return False
-    function = inspect.unwrap(function)  # `asynccontextmanager` and the like wrap a generator
+    if getattr(function, "__globals__", None) is vars(contextlib):  # `asynccontextmanager` wraps a generator
+        function = inspect.unwrap(function)
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 

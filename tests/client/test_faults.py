@@ -29,6 +29,7 @@ from support.internals import (
     connections_kept,
     decode_with,
     json_loads_strictly,
+    look_at_lists_for,
     parts,
     replace_retry_sleep,
     session_of,
@@ -48,6 +49,7 @@ from dd_sa_tokens import (
     RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
+    RotationError,
     ServerError,
     TokensClient,
     TransportError,
@@ -334,6 +336,14 @@ async def get_tokens(client: TokensClient) -> list[object]:
     return [item.token or item.error for item in await client.get_tokens(ACCOUNT, IDS, strategy="get")]
 
 
+async def listed(client: TokensClient) -> list[object]:
+    return [item.token or item.error for item in await client.get_tokens(ACCOUNT, IDS, strategy="list")]
+
+
+async def auto(client: TokensClient) -> list[object]:
+    return [item.token or item.error for item in await client.get_tokens(ACCOUNT, IDS, strategy="auto")]
+
+
 async def stream(client: TokensClient) -> list[object]:
     async with aclosing(client.stream_tokens(ACCOUNT, iter(IDS))) as results:
         items = [item async for item in results]
@@ -360,19 +370,33 @@ async def revoke(client: TokensClient) -> list[object]:
     return await _attempt(client.revoke_token(ACCOUNT, "t1"))
 
 
+async def rotate(client: TokensClient) -> list[object]:
+    async def store(created: CreatedToken) -> None:
+        assert created.key.reveal() == CREATED_KEY
+
+    return await _attempt(client.rotate_token(ACCOUNT, "t1", store=store))
+
+
 OPERATIONS: dict[str, Callable[[TokensClient], Awaitable[list[object]]]] = {
     "get": get,
     "get_tokens": get_tokens,
+    "by list": listed,
+    "by auto": auto,
     "stream": stream,
     "list": list_,
     "create": create,
     "update": update,
     "revoke": revoke,
+    "rotate": rotate,
 }
-CHANGES = {"create", "update", "revoke"}
-BULK = {"get_tokens", "stream"}
-ASKED_BY_ID = {"get", "get_tokens", "stream", "update"}
-NAMES = {"get": "get_token", "get_tokens": "get_token", "stream": "get_token", "list": "list_tokens"}
+LISTED = {"by list", "by auto"}
+"""`get_tokens` with a strategy that reads the list first: the first request is for a page, and so meets the fault."""
+GOOD_FIRST = {"rotate": 1}
+"""Requests of an operation before the first change, which is the one that meets the fault."""
+CHANGES = {"create", "update", "revoke", "rotate"}
+BULK = {"get_tokens", "stream"} | LISTED
+ASKED_BY_ID = {"get", "stream", "update", "get_tokens"} | LISTED
+NAMES = {"get": "get_token", "list": "list_tokens"} | dict.fromkeys(BULK, "get_token")
 """What errors call them; the others are `<operation>_token`."""
 
 
@@ -399,9 +423,15 @@ class Cell:
     requests: int
 
     @property
+    def error(self) -> type[DatadogError]:
+        """What is raised. A rotation says in an error of its own what holds, if anything may have been changed."""
+        halfway = self.operation == "rotate" and (self.unknown or self.fault == UNDONE)
+        return RotationError if halfway else FAULTS[self.fault].error
+
+    @property
     def outcome(self) -> str:
         """It in words."""
-        error = FAULTS[self.fault].error.__name__
+        error = self.error.__name__
         what = f"{self.failed} {error}" if self.failed and self.operation in BULK else error if self.failed else "value"
         return f"{what}{', unknown' if self.unknown else ''}, {self.requests} sent"
 
@@ -420,8 +450,16 @@ class Cell:
         return f"{self.fault}, {self.operation}, {'lasting' if self.lasting else 'passing'} - {self.outcome}"
 
 
+UNDONE = "wrong shape: a leaf"
+"""After this answer to a create the new token's ID is known, and its secret is not: a rotation revokes it again."""
+
+
 def expected(name: str, operation: str, *, lasting: bool) -> Cell:
     """Work out what has to come of a fault and an operation."""
+    if operation in LISTED:
+        return expected_by_list(name, operation, lasting=lasting)
+    if operation == "rotate":
+        return expected_of_rotation(name, lasting=lasting)
     kind = FAULTS[name].kind
     if (name in NOTHING_WRONG_FOR_A_REVOKE and operation == "revoke") or (
         kind is Kind.OTHER_TOKEN and operation not in ASKED_BY_ID
@@ -444,6 +482,39 @@ def expected(name: str, operation: str, *, lasting: bool) -> Cell:
     doubtful = kind in {Kind.MAYBE, Kind.MAYBE_FINAL, Kind.UNREADABLE, Kind.OTHER_TOKEN}
     unknown = doubtful and operation in CHANGES and failed > 0
     return Cell(name, operation, lasting, failed, most, unknown, requests)
+
+
+def expected_by_list(name: str, operation: str, *, lasting: bool) -> Cell:
+    """Work it out for a fetch that reads the list: what that does not give is got by itself, as by `get_tokens`."""
+    kind, gets = FAULTS[name].kind, expected(name, "get_tokens", lasting=lasting)
+    page = expected(name, "list", lasting=lasting)
+    passing = [Kind.MAYBE, Kind.NO_RESET, Kind.RESET_SOON, Kind.RESET_ZERO, Kind.NOT_SENT]
+    if kind is Kind.NONE and name != "the ID in capitals":
+        return attrs.evolve(gets, operation=operation, requests=1)
+    if kind is Kind.NOT_SENT and not lasting:
+        return attrs.evolve(gets, operation=operation, requests=1 if operation == "by list" else len(IDS))
+    if lasting:
+        tries = page.requests if operation == "by list" else min(page.requests, 1)
+        # The first get is told that it spends the limit of which the pages have shown that it is exhausted.
+        more = 1 if kind is Kind.RESET_ZERO else gets.requests
+        return attrs.evolve(gets, operation=operation, requests=tries + more)
+    if operation == "by list" and kind in passing:  # the second try gives the page
+        return attrs.evolve(gets, operation=operation, failed=0, requests=2)
+    return attrs.evolve(gets, operation=operation, failed=0, requests=1 + len(IDS))
+
+
+def expected_of_rotation(name: str, *, lasting: bool) -> Cell:
+    """Work it out for a rotation. A passing fault meets its create, a lasting one also what follows.
+
+    The old token is read before, and revoked after a create that has succeeded.
+    """
+    create = expected(name, "create", lasting=lasting)
+    if FAULTS[name].kind is Kind.NOT_SENT:  # nothing is sent at all, or the first try is not
+        return attrs.evolve(create, operation="rotate", requests=0 if lasting else 3)
+    if name == UNDONE:
+        return attrs.evolve(create, operation="rotate", unknown=False, requests=3)
+    revoke = 0 if create.failed else 1
+    return attrs.evolve(create, operation="rotate", requests=1 + create.requests + revoke)
 
 
 CELLS = [
@@ -504,7 +575,7 @@ def check_results(cell: Cell, results: list[object]) -> None:
     fault = FAULTS[cell.fault]
     errors = [result for result in results if isinstance(result, BaseException)]
     assert len(results) == (len(IDS) if cell.operation in BULK else 1)
-    assert [type(error) for error in errors] == [fault.error] * cell.failed
+    assert [type(error) for error in errors] == [cell.error] * cell.failed
     assert len({id(error) for error in errors}) == len(errors)
     for error in errors:
         assert isinstance(error, DatadogError)
@@ -512,10 +583,12 @@ def check_results(cell: Cell, results: list[object]) -> None:
         assert error.service_account_id == ACCOUNT
         assert error.outcome_unknown == cell.unknown
         turned_away = fault.kind in {Kind.RESET_ZERO, Kind.RESET_LATE}  # perhaps before they were sent
-        assert error.attempts <= cell.tries if turned_away else error.attempts == cell.tries
+        if cell.error is not RotationError:  # which is about several requests
+            assert error.attempts <= cell.tries if turned_away else error.attempts == cell.tries
         assert (error.__cause__, error.__context__) == (None, None)
         assert getattr(error, "retry_after", None) == pytest.approx(fault.retry_after, abs=1) or (
-            fault.kind in {Kind.NO_RESET, Kind.RESET_SOON, Kind.RESET_ZERO}  # up to the rate limiter
+            cell.error is RotationError  # it has none
+            or fault.kind in {Kind.NO_RESET, Kind.RESET_SOON, Kind.RESET_ZERO}  # up to the rate limiter
         )
     for place, value in enumerate(results):
         if not isinstance(value, BaseException):
@@ -532,6 +605,9 @@ def check_value(cell: Cell, place: int, value: object) -> None:
     elif cell.operation == "list":
         assert isinstance(value, list)
         assert [token.name for token in value] == [f"name of {token_id}" for token_id in IDS]
+    elif cell.operation == "rotate":
+        assert isinstance(value, AccessToken)
+        assert value.name == "name of new"
     else:
         assert isinstance(value, AccessToken)
         assert value.id.lower() == IDS[place]
@@ -555,10 +631,11 @@ async def play(cell: Cell, server: RawServer, client: TokensClient) -> list[obje
     if fault.kind is not Kind.NOT_SENT and not cell.lasting and cell.operation not in BULK:
         await client.get_token(ACCOUNT, "t0")  # so that there is a connection to be lost that was good before
     before = len(server.requests)
+    good_first = [good_acts] * GOOD_FIRST.get(cell.operation, 0)
     if cell.lasting:
-        server.script(otherwise=fault.act)
+        server.script(*good_first, otherwise=fault.act)
     elif fault.kind is not Kind.NOT_SENT:
-        server.script(fault.act)
+        server.script(*good_first, fault.act)
     with little_memory() if cell.fault in LARGE else nullcontext():
         results = await call(client)
     assert len(server.requests) - before == cell.requests
@@ -579,6 +656,7 @@ async def test_every_fault_against_every_operation(
     elsewhere_server = await start_server()
     if fault.by_json:
         decode_with(monkeypatch, json_loads_strictly)
+    look_at_lists_for(monkeypatch, len(IDS))
     retry = attrs.evolve(POLICY, max_rate_limit_wait=fault.max_wait)
     server = await start_server()
     if fault.kind is Kind.NOT_SENT:

@@ -158,3 +158,20 @@ async def test_a_life_that_is_not_known_can_be_given() -> None:
             datadog.service_account_id, "old", store=lambda _: asyncio.sleep(0), expires_at=ends
         )
         assert (new.expires_at, datadog.token_ids) == (ends, [new.id])
+
+
+@pytest.mark.parametrize("behind", [2.0, 45.0, 0.0, -2.0, -45.0])
+@pytest.mark.parametrize("days", [365, 364, 30, 2])
+async def test_a_copied_lifetime_is_within_the_cap_of_a_server_whose_clock_differs(days: int, behind: float) -> None:
+    """By the server's clock the new token lives no longer than the old one did, which may be the longest life allowed.
+
+    The same holds for the successor of the successor, and none loses more than the room for clocks.
+    """
+    async with ScriptedDatadog(tokens=0, clock_offset=-behind) as datadog, connect(datadog) as client:
+        vault = await Vault.with_a_token(datadog, client, days * DAY - timedelta(seconds=behind))
+        for _ in range(3):
+            new = await vault.rotate(client)
+            assert new.created_at is not None
+            assert new.expires_at is not None
+            assert days * DAY - timedelta(minutes=3) < new.expires_at - new.created_at <= days * DAY
+            vault.old = new

@@ -16,6 +16,7 @@ from yarl import URL
 
 from dd_sa_tokens import TokensClient
 from dd_sa_tokens import client as client_module
+from dd_sa_tokens._bulk import strategy
 from dd_sa_tokens._bulk.fetcher import Fetcher
 from dd_sa_tokens._bulk.worker_pool import WorkerPool
 from dd_sa_tokens._credentials import Credentials
@@ -184,6 +185,11 @@ def duplicates_kept(fetcher: Fetcher) -> int:
     return len(fetcher._in_flight._duplicates)
 
 
+def look_at_lists_for(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the strategy "auto" look at the list for so many IDs, instead of 20."""
+    monkeypatch.setattr(strategy, "FEWEST_LISTED", count)
+
+
 # Decoding and rotation
 
 
@@ -221,3 +227,22 @@ def set_latency(datadog: FakeDatadog, seconds: float) -> None:
 def base_python() -> str:
     """Return the Python that the running virtual environment was made from."""
     return sys._base_executable
+
+
+class LoopPasses:
+    """Counts the passes of the running event loop: one that spins makes thousands in the time of a few.
+
+    Attributes:
+        count: The passes so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        loop: Any = asyncio.get_running_loop()
+        run_once = loop._run_once
+
+        def counted() -> None:
+            self.count += 1
+            run_once()
+
+        loop._run_once = counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import deque
@@ -59,9 +60,18 @@ class RawServer:
             while self.open:  # noqa: ASYNC110 - the peer's socket says nothing else
                 await asyncio.sleep(0.001)
 
-    async def start(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context, backlog=1000)
+    async def start(
+        self,
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        sock: socket.socket | None = None,
+    ) -> None:
+        """Listen, on a socket that listens already if one is given."""
+        if sock is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context, backlog=1000)
+        else:
+            self._server = await asyncio.start_server(self._serve, sock=sock, ssl=context, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'http' if context is None else 'https'}://{host}:{self.port}"
 

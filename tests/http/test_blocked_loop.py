@@ -1,0 +1,187 @@
+"""The caller blocks the event loop beyond the timeout: an answer that is there by then is taken, not thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import aiohttp
+import pytest
+from support.cancelling import HANG, check_nothing_left
+from support.internals import forget_faults, set_latency
+
+from dd_sa_tokens import RequestTimeoutError, RetryPolicy, TokensClient
+from dd_sa_tokens.testing import FakeDatadog
+
+TIMEOUT = 0.15
+LATENCY = 0.05
+ONCE = RetryPolicy(max_attempts=1)
+
+pytestmark = pytest.mark.usefixtures("loop_errors")
+
+
+@pytest.fixture
+def datadog() -> Iterator[FakeDatadog]:
+    """A server in a thread of its own, which goes on while the test's loop is blocked."""
+    with FakeDatadog(tokens=60) as datadog:
+        yield datadog
+
+
+@pytest.fixture(params=["own session", "lent session"])
+async def client(datadog: FakeDatadog, request: pytest.FixtureRequest) -> AsyncIterator[TokensClient]:
+    """A client that would notice a second attempt: it makes none."""
+    async with aiohttp.ClientSession() as session:
+        lent = session if request.param == "lent session" else None
+        async with datadog.client(timeout=TIMEOUT, retry=ONCE, session=lent) as client:
+            yield client
+            check_nothing_left(client)
+
+
+def block(seconds: float) -> None:
+    """Block the event loop, as a call that is not async does."""
+    time.sleep(seconds)
+
+
+def block_until(moment: float) -> None:
+    """Block the event loop up to a moment, as exactly as can be."""
+    while time.monotonic() < moment:
+        pass
+
+
+Blocking = Callable[[float], AsyncIterator[None]]
+
+
+async def beyond(_deadline: float) -> None:
+    """Block from well before the deadline until well after it."""
+    block(2 * TIMEOUT)
+
+
+async def for_long(_deadline: float) -> None:
+    """Block for longer than the most that is given in addition."""
+    block(1.2)
+
+
+async def at_the_deadline(deadline: float) -> None:
+    """Begin to block shortly before the deadline, when the answer has been there for a while but was not read."""
+    block_until(deadline - 0.02)
+    block(TIMEOUT)
+
+
+async def up_to_the_deadline(deadline: float) -> None:
+    """Block until shortly before the deadline: the timer rings in time, and before the answer is read."""
+    block_until(deadline - 0.0002)
+
+
+async def up_to_just_after(deadline: float) -> None:
+    """Block until just after the deadline."""
+    block_until(deadline + 0.0005)
+
+
+async def twice(_deadline: float) -> None:
+    """Block twice, with one pass of the loop in between."""
+    block(2 * TIMEOUT)
+    await asyncio.sleep(0)
+    block(2 * TIMEOUT)
+
+
+async def again_and_again(_deadline: float) -> None:
+    """Block many times, with a pass of the loop in between."""
+    for _ in range(4):
+        block(TIMEOUT)
+        await asyncio.sleep(0)
+
+
+BLOCKS = [beyond, for_long, at_the_deadline, up_to_the_deadline, up_to_just_after, twice, again_and_again]
+
+
+async def sent(task: asyncio.Future[object], datadog: FakeDatadog, before: int) -> None:
+    """Wait until the server has a request."""
+    async with asyncio.timeout(HANG):
+        while datadog.requests == before and not task.done():  # noqa: ASYNC110 - the server is in another thread
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("way", BLOCKS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("warm", [True, False], ids=["kept connection", "new connection"])
+async def test_an_answer_that_is_there_is_taken(
+    datadog: FakeDatadog, client: TokensClient, way: Callable[[float], object], warm: bool
+) -> None:
+    """A get is sent once, and gives its token, although the loop is blocked beyond its timeout."""
+    account, token_id = datadog.service_account_id, datadog.token_ids[0]
+    if warm:
+        await client.get_token(account, token_id)
+    set_latency(datadog, LATENCY)
+    before, begun = datadog.requests, time.monotonic()
+    task = asyncio.ensure_future(client.get_token(account, token_id))
+    await sent(task, datadog, before)
+    await way(begun + TIMEOUT)  # type: ignore[misc] # each is async
+    assert (await task).id == token_id
+    assert datadog.requests == before + 1
+
+
+@pytest.mark.parametrize("way", BLOCKS, ids=lambda way: way.__name__)
+async def test_a_created_key_that_is_there_is_taken(
+    datadog: FakeDatadog, client: TokensClient, way: Callable[[float], object]
+) -> None:
+    """A create gives its key, which cannot be read again, although the loop is blocked beyond its timeout."""
+    set_latency(datadog, LATENCY)
+    before, begun = datadog.requests, time.monotonic()
+    task = asyncio.ensure_future(client.create_token(datadog.service_account_id, name="n", scopes=["a"]))
+    await sent(task, datadog, before)
+    await way(begun + TIMEOUT)  # type: ignore[misc] # each is async
+    created = await task
+    assert created.key.reveal()
+    assert datadog.requests == before + 1
+    assert created.token.id in datadog.token_ids
+
+
+@pytest.mark.parametrize("way", [beyond, twice, at_the_deadline], ids=lambda way: way.__name__)
+async def test_many_answers_that_are_there_are_taken(
+    datadog: FakeDatadog, client: TokensClient, way: Callable[[float], object]
+) -> None:
+    """Fifty gets at a time are each sent once."""
+    set_latency(datadog, LATENCY)
+    ids = datadog.token_ids[:50]
+    begun = time.monotonic()
+    task = asyncio.ensure_future(client.get_tokens(datadog.service_account_id, ids, strategy="get"))
+    await asyncio.sleep(LATENCY)
+    await way(begun + TIMEOUT)  # type: ignore[misc] # each is async
+    assert [item.unwrap().id for item in await task] == ids
+    assert datadog.requests == 50
+
+
+async def test_a_request_that_is_still_being_made_gets_time(datadog: FakeDatadog, client: TokensClient) -> None:
+    """A request whose connection was not yet made when the loop was blocked is sent afterwards, once."""
+    task = asyncio.ensure_future(client.get_token(datadog.service_account_id, datadog.token_ids[0]))
+    await asyncio.sleep(0)
+    block(2 * TIMEOUT)
+    assert (await task).id == datadog.token_ids[0]
+    assert datadog.requests == 1
+
+
+async def test_an_answer_that_is_not_there_is_not_waited_for(datadog: FakeDatadog, client: TokensClient) -> None:
+    """A request that has no answer ends soon after the loop was blocked: it gets as long as the timer was late."""
+    datadog.fail_next(stall=10.0)
+    task = asyncio.ensure_future(client.get_token(datadog.service_account_id, datadog.token_ids[0]))
+    await asyncio.sleep(0.1)
+    block(2 * TIMEOUT)
+    async with asyncio.timeout(4):
+        with pytest.raises(RequestTimeoutError):
+            await task
+    forget_faults(datadog)
+
+
+async def test_a_loop_that_is_always_busy_does_not_put_the_timeout_off_for_ever(
+    datadog: FakeDatadog, client: TokensClient
+) -> None:
+    """If the loop is blocked for 50 ms again and again, a request without an answer ends nevertheless."""
+    datadog.fail_next(stall=10.0)
+    task = asyncio.ensure_future(client.get_token(datadog.service_account_id, datadog.token_ids[0]))
+    async with asyncio.timeout(5):
+        while not task.done():
+            await asyncio.sleep(0)
+            block(0.05)
+        with pytest.raises(RequestTimeoutError):
+            await task
+    forget_faults(datadog)
