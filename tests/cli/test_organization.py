@@ -101,7 +101,7 @@ async def test_leaked_tokens(datadog, org):
 async def test_leaks_in_a_table_and_in_csv(datadog):
     """The table has a column with the source of each leak, and CSV has a column for each part of it."""
     source = next(leak.source for leak in datadog.leaks.values() if leak.source)
-    done = await within(datadog, "list", "--org", "--leaked", "--format", "table", COLUMNS="250")
+    done = await within(datadog, "list", "--org", "--leaked", "--format", "table", COLUMNS="300")
     assert "Leaked" in done.out.splitlines()[0]
     assert "Service account" in done.out.splitlines()[0]
     assert source in done.out

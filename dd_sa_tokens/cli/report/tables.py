@@ -19,6 +19,7 @@ LONGEST_ID = 36
 """Columns for an ID: a UUID. A longer one is wrapped."""
 
 _DAY = len("2026-01-31")
+_LEAK_WIDTH = 100  # columns: a narrower table with leaks has no last use
 _OWNER_WIDTH = 120  # columns: a narrower table of tokens does not have their service accounts
 _EMAIL_WIDTH = 100  # columns: a narrower table of service accounts has no addresses
 
@@ -100,7 +101,8 @@ def tokens_table(tokens: Sequence[Record], width: int, *, with_id: bool = True) 
     table = _table()
     layout = next(layout for least, layout in _LAYOUTS if width >= least or not with_id)
     if any(token["leak"] for token in tokens):
-        layout = (layout[0], ("Leaked", 3), *layout[1:])
+        others = layout[1:] if width >= _LEAK_WIDTH else layout[-1:]
+        layout = (layout[0], ("Leaked", 5), *others)
     if with_id and width >= _OWNER_WIDTH and len({token["service_account_id"] for token in tokens}) > 1:
         layout = (("Service account", 5), *layout)
     if with_id:
