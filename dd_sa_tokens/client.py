@@ -347,8 +347,12 @@ class TokensClient:
         read, concurrency = partial(_read, self._send, request), self._options.concurrency
         if not account_ids:
             return _only(ServiceAccount, _pagination.list_all(read, concurrency, size=LARGEST_PAGE))
-        get = None if filter is not None else lambda account_id: self._send(organization.get_user(account_id))
-        return _bulk.find_accounts(account_ids, _bulk.UserRequests(read, get, concurrency))
+
+        def get(account_id: str) -> Coroutine[Any, Any, ServiceAccount | OtherRow]:
+            return self._send(organization.get_user(account_id))
+
+        requests = _bulk.UserRequests(read, get if filter is None else None, concurrency)
+        return _bulk.find_accounts(account_ids, requests)
 
     async def get_service_account(self, service_account_id: ID) -> ServiceAccount:
         """Fetch one service account. The keys need the permission `user_access_read`.
