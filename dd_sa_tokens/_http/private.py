@@ -6,6 +6,7 @@ There is no default anywhere here: a name that is gone must raise, not change si
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -25,6 +26,5 @@ def proxy_of(session: aiohttp.ClientSession) -> tuple[str | URL | None, tuple[st
     aiohttp has no public way to ask for those.
     """
     proxy = session._default_proxy  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
-    auth = session._default_proxy_auth  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
-    login: tuple[str, str] | None = None if auth is None else (auth.login, auth.password)
-    return proxy, login
+    auth: Any = session._default_proxy_auth  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
+    return proxy, None if auth is None else (auth.login, auth.password)

@@ -83,6 +83,7 @@ async def test_jsonl_is_what_a_pipe_gets(datadog):
         "reason": "",
         "advice": "",
         "service_account_id": datadog.service_account_id,
+        "service_account_name": None,
         "token_id": "soon",
         "token_name": "soon",
         "public_portion": None,

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from dd_sa_tokens import AccessToken
+from dd_sa_tokens import AccessToken, Leak
 from dd_sa_tokens.audit import DEFAULT_RULES, Level, Rule, each
 from dd_sa_tokens.cli.report.audit_result import run_audit
 from dd_sa_tokens.cli.report.html import render_report
@@ -27,7 +27,7 @@ from dd_sa_tokens.cli.report.timeline import LEVELS, SIGNS, lay_out, scale_for
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 SCRIPT = "<script>alert(1)</script>"
-VOID = {"meta", "line", "path", "circle", "br", "rect", "use"}
+VOID = {"meta", "line", "path", "circle", "br", "rect", "use", "input"}
 
 
 @attrs.define
@@ -317,26 +317,29 @@ def test_very_long_tables_are_marked(number: int, classes: str) -> None:
 
 
 def test_several_accounts_in_one_report() -> None:
-    """Each account has its own timeline on a common scale, and each row names its account."""
-    root = page(one=[token("a", expires_at=None)], two=[token("b", expires_at=NOW)], three=[])
+    """Each account has its own timeline on a common scale, and its own part of the table; the worst one comes first."""
+    root = page(three=[], two=[token("b", expires_at=NOW)], one=[token("a", expires_at=None)])
     plots = root.all("svg", "plot")
 
-    assert [heading.text for heading in root.all("h3")] == [
-        f"Service account {name}" for name in ("one", "two", "three")
-    ]
+    titles = ["Service account one ◆ 1 medium ", "Service account two ■ 1 low ", "Service account three "]
+    assert [heading.text for heading in root.all("h3")] == titles
     assert len(plots) == 2
     assert [tick.attributes["x"] for tick in plots[0].all("text")] == [
         tick.attributes["x"] for tick in plots[1].all("text")
     ]
     assert "This account has no tokens." in root.one("section", id="timeline").text
-    assert [row.children[-1].text for row in root.one("table", id="all").all("tr")] == ["Service account", "one", "two"]
+    assert [[row.all("th")[0].text for row in body.all("tr")] for body in root.one("table", id="all").all("tbody")] == [
+        [titles[0], "no name a"],
+        [titles[1], "no name b"],
+        [titles[2]],
+    ]
     assert [cell.text for cell in root.all("details")[0].all("td")] == ["one", "it has no expiry"]
 
 
 # ---- The timeline
 
 
-@pytest.mark.parametrize("number", [0, 1, 5, 250, 251, 400])
+@pytest.mark.parametrize("number", [0, 1, 5, 500, 501, 700])
 def test_as_many_bars_as_tokens(number: int) -> None:
     """Each token has a bar, and each used token a dot, for any number of tokens."""
     tokens = [
@@ -385,7 +388,7 @@ def path(**fields: Any) -> str:
     """Return the path of a token's bar on an axis from 100 days ago to 100 days ahead."""
     one = token(**({"created_at": NOW - 50 * DAY} | fields))
     scale = attrs.evolve(scale_for([one], NOW), first=-100 * DAY.total_seconds(), last=100 * DAY.total_seconds())
-    (bar,) = draw(lay_out([one], {}, scale), scale).bars
+    (bar,) = draw(lay_out([one], {}, scale), scale).rows
     return bar.path
 
 
@@ -408,20 +411,45 @@ def test_paths(fields: dict[str, Any], d: str) -> None:
     assert path(**fields) == d
 
 
-def test_many_tokens_are_packed() -> None:
-    """The bars of very many tokens are drawn close together, in groups with the number of their tokens."""
-    tokens = [token(str(number), name="x", expires_at=None if number % 2 else NOW) for number in range(300)]
-    timeline = page(*tokens).one("section", id="timeline")
+def test_accounts_are_grouped_by_name() -> None:
+    """Where names are known, accounts of one level come in the order of their names, and the ID stands beside each."""
+    accounts = {
+        "id-1": [token("a")],
+        "id-2": [token("b")],
+        "id-3": [token("c")],
+        "id-4": [token("d", leak=Leak(id="x"))],
+    }
+    names = {"id-1": "web", "id-2": "Api", "id-4": "zoo"}
+    root = Page(render_report(run_audit(accounts, now=NOW, rules=DEFAULT_RULES, names=names))).root
+
+    assert [heading.text for heading in root.all("h3")] == [
+        "Service account zoo id-4 ✖ 1 critical ",
+        "Service account Api id-2 ✓ 1 without findings ",
+        "Service account id-3 ✓ 1 without findings ",
+        "Service account web id-1 ✓ 1 without findings ",
+    ]
+    assert [row.text for row in root.all("tr", "owner")] == [heading.text for heading in root.all("h3")]
+    assert [cell.text for cell in root.all("details")[0].all("td")] == ["zoo id-4", "its key was found in public"]
+
+
+def test_the_worst_of_many_tokens_have_names() -> None:
+    """500 tokens have names, the worst first. The bars of the others are close together, in groups with numbers."""
+    leaked = token("leaked", leak=Leak(id="x"))
+    tokens = [token(str(number), expires_at=None if number % 2 else NOW) for number in range(1100)]
+    timeline = page(*tokens, leaked).one("section", id="timeline")
     names = timeline.all("svg", "names")[0].all("text")
     bars = timeline.all("svg", "bars")[0].all("path")
     rows = [float(re.match(r"M\d+ ([\d.]+)", bar.attributes["d"])[1]) for bar in bars]
 
-    assert [(name.text, name.attributes["y"]) for name in names] == [
-        ("◆ medium: 150 tokens", "50.0"),
-        ("■ low: 150 tokens", "820.0"),
+    assert len(names) == 502
+    assert names[0].text == "✖ leaked"
+    assert {name.text[0] for name in names[1:500]} == {"◆"}
+    assert [(name.text, name.attributes["y"], name.attributes["data-rows"]) for name in names[500:]] == [
+        ("◆ medium: 51 more tokens", "14050.0", "51"),
+        ("■ low: 550 tokens", "14223.0", "550"),
     ]
-    assert (rows[0], rows[149], rows[150], rows[299]) == (58.5, 803.5, 828.5, 1573.5)
-    assert timeline.all("svg", "plot")[0].attributes["height"] == "1584"
+    assert (rows[0], rows[499], rows[500], rows[1100]) == (56, 14028, 14057.5, 15877.5)
+    assert timeline.all("svg", "plot")[0].attributes["height"] == "15887"
 
 
 def test_names_in_the_timeline_are_short() -> None:

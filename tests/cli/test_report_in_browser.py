@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_as_many_bars_as_tokens(browser: Browser, report: Path, number: int) -> 
     browser.open(write(report, sa=tokens(number), other=tokens(3, "other")))
 
     assert bars(browser) == number + 3
-    assert browser.js("document.querySelectorAll('#all tbody tr').length") == number + 3
+    assert browser.js("document.querySelectorAll('#all tbody tr[id]').length") == number + 3
 
 
 def test_a_script_in_a_name_is_text(browser: Browser, report: Path) -> None:
@@ -117,6 +118,65 @@ def test_the_table_is_sorted_by_a_click(browser: Browser, report: Path) -> None:
 
     assert (first, said) == (wanted, "ascending")
     assert browser.js(names) == wanted[::-1]
+
+
+def type_filter(browser: Browser, text: str) -> None:
+    """Replace the text in the box that filters."""
+    box = browser.driver.find_element("id", "filter")
+    box.clear()
+    if text:
+        box.send_keys(text)
+
+
+def shown(browser: Browser, selector: str) -> list[str]:
+    """Return the texts of the elements that are visible."""
+    return browser.js(
+        f"[...document.querySelectorAll('{selector}')].filter((one) => one.checkVisibility())"
+        ".map((one) => one.textContent)"
+    )
+
+
+def test_the_filter_leaves_what_matches(browser: Browser, report: Path) -> None:
+    """The box filters table and timeline by all its words; rows move up, and accounts without a match are hidden."""
+    browser.open(write(report, sa=tokens(60), other=tokens(20, "other")))
+    height = browser.js("document.querySelector('.plot').getBoundingClientRect().height")
+    names = "[...document.querySelectorAll('#all tbody tr[id]')].filter((row) => row.checkVisibility()).length"
+
+    type_filter(browser, "PROD-1 rotated")
+    found = sorted(shown(browser, "#all tbody bdi"))
+    wanted = [f"deploy-prod-{place}" for place in (10, 11, 13, 14, 16, 17)]
+    assert found == sorted(2 * wanted)
+    assert sorted(text[2:] for text in shown(browser, ".names text")) == found
+    assert len(shown(browser, ".bars path")) == 12
+    assert browser.js("document.querySelector('output').textContent") == "12 of 80 tokens"
+    assert browser.js("document.querySelector('.plot').getBoundingClientRect().height") < height / 2
+    tops = browser.js(
+        "[...document.querySelectorAll('.bars path')].filter((one) => one.checkVisibility())"
+        ".map((one) => one.getBoundingClientRect().y - one.closest('.plot').getBoundingClientRect().y)"
+    )
+    assert tops[1] - tops[0] == 28
+
+    type_filter(browser, "sa-")
+    assert len(shown(browser, ".account h3")) == len(shown(browser, "#all .owner")) == 1
+    assert browser.js(names) == 60
+    type_filter(browser, "nothing-has-this")
+    assert shown(browser, ".account h3") == shown(browser, "#all tbody bdi") == []
+    type_filter(browser, "")
+    browser.js("document.getElementById('filter').dispatchEvent(new Event('input'))")
+    assert browser.js(names) == 80
+    assert browser.js("document.querySelector('.plot').getBoundingClientRect().height") == height
+    assert browser.console() == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_five_hundred_tokens_have_names(browser: Browser, report: Path, width: int) -> None:
+    """Each of 500 tokens has its name beside its bar, or above it on a phone, and no name covers another."""
+    browser.open(write(report, sa=tokens(500)), width=width)
+
+    tops = browser.js("[...document.querySelectorAll('.names text')].map((one) => one.getBoundingClientRect().y)")
+    size = browser.js("document.querySelector('.names text').getBoundingClientRect().height")
+    assert len(tops) == 500
+    assert min(low - high for high, low in pairwise(tops)) >= size
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ _FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+
+
+_LOADING = 60.0  # seconds: on a busy machine the driver may return before the page is there
 
 
 @attrs.define
@@ -32,6 +36,10 @@ class Browser:
         )
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.driver.get(path.as_uri())
+        deadline = time.monotonic() + _LOADING
+        while not self.js(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'"):
+            assert time.monotonic() < deadline, "the page is not loaded"
+            time.sleep(0.01)
 
     def devtools(self, command: str, **arguments: Any) -> Any:
         """Send a command of the DevTools protocol."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,14 @@ _LARGE = 500  # tokens; a browser lays out the rows of a longer table only when 
 
 @attrs.frozen
 class _Account:
-    """A service account in the page."""
+    """A service account in the page, with the numbers of its tokens by their worst findings."""
 
     id: str
+    name: str | None
     tokens: int
+    counts: Sequence[tuple[Level | None, int]]
+    rows: Sequence[_Row]
+    numbers: Mapping[AccessToken, int]
     drawing: Drawing
     description: str
 
@@ -45,6 +49,7 @@ class _Row:
 
     number: int
     account: str
+    name: str | None
     token: AccessToken
     level: Level | None
     findings: Sequence[Finding]
@@ -85,7 +90,7 @@ def render_report(result: AuditResult) -> str:
             levels=LEVELS,
             several=len(result.accounts) > 1,
             counts=Counter(row.level for row in rows),
-            accounts=list(_accounts(result)),
+            accounts=list(_accounts(result, rows)),
             rows=rows,
             large=len(rows) > _LARGE,
             findings=result.findings,
@@ -124,15 +129,17 @@ def _template() -> Template:
 
 
 def _rows(result: AuditResult) -> Iterator[_Row]:
-    """Yield a row for each token, the worst first."""
+    """Yield a row for each token, account by account, the worst tokens of an account first."""
     by_token: defaultdict[AccessToken, list[Finding]] = defaultdict(list)
     for finding in result.findings:
         by_token[finding.token].append(finding)
     worst = worst_levels(result.findings)
-    tokens = [(account, token) for account, members in result.accounts.items() for token in members]
-    tokens.sort(key=lambda item: LEVELS.index(worst.get(item[1])))
-    for number, (account, token) in enumerate(tokens, 1):
-        yield _Row(number, account, token, worst.get(token), by_token.get(token, ()))
+    number = 0
+    for account, members in result.accounts.items():
+        for token in sorted(members, key=lambda token: LEVELS.index(worst.get(token))):
+            number += 1
+            name = result.names.get(account)
+            yield _Row(number, account, name, token, worst.get(token), by_token.get(token, ()))
 
 
 def _groups(rows: Iterable[_Row], rules: Sequence[Rule]) -> list[_Group]:
@@ -145,12 +152,25 @@ def _groups(rows: Iterable[_Row], rules: Sequence[Rule]) -> list[_Group]:
     return sorted(groups, key=lambda group: group.rule.level, reverse=True)
 
 
-def _accounts(result: AuditResult) -> Iterator[_Account]:
+def _accounts(result: AuditResult, rows: Iterable[_Row]) -> Iterator[_Account]:
     scale = scale_for((token for tokens in result.accounts.values() for token in tokens), result.now)
     worst = worst_levels(result.findings)
+    by_account: defaultdict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_account[row.account].append(row)
     for account, tokens in result.accounts.items():
-        bars = lay_out(tokens, worst, scale)
-        yield _Account(account, len(tokens), draw(bars, scale), describe(bars, scale))
+        bars, own = lay_out(tokens, worst, scale), by_account[account]
+        levels = Counter(bar.level for bar in bars)
+        yield _Account(
+            id=account,
+            name=result.names.get(account),
+            tokens=len(tokens),
+            counts=[(level, levels[level]) for level in LEVELS if levels[level]],
+            rows=own,
+            numbers={row.token: row.number for row in own},
+            drawing=draw(bars, scale),
+            description=describe(bars, scale),
+        )
 
 
 def _rules_without_findings(result: AuditResult) -> list[Rule]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import attrs
 
@@ -18,7 +19,8 @@ _TICKS = 6  # at most: as many as fit a phone
 _AXIS = 36  # pixels above the first row
 _ROW = 28  # pixels for a name and the bar below it
 _BAR = 8  # pixels
-_MOST_NAMED = 250  # rows with names; for more tokens, the bars alone are drawn, close together
+_DOT = 5  # pixels: the radius of a last use
+_MOST_NAMED = 500  # rows with names, the worst tokens first; the bars of the others are drawn close together
 _PACKED = 2000  # pixels for all rows without names, but at least one for each
 _GROUP = 20  # pixels between the groups of packed rows, for their names
 _LONGEST_NAME = 32  # characters: as many as fit beside the bars, or above them on a phone
@@ -28,43 +30,50 @@ _TAIL_LENGTH = 42
 
 @attrs.frozen
 class Label:
-    """The name of a token, or of a group of tokens.
+    """The name of a group of tokens without names of their own.
 
     Attributes:
         y: Its baseline, in pixels from the top.
         level: The level of the worst finding; `None` without one.
         text: The name.
+        first: The position of the group's first row.
+        rows: How many rows the group has.
     """
 
     y: float
     level: Level | None
     text: str
+    first: int
+    rows: int
 
 
 @attrs.frozen
-class Stroke:
-    """A token's bar.
+class Row:
+    """A token's row: its bar, its last use, and its name.
 
     Attributes:
+        token: The token.
         level: The level of its worst finding; `None` without one.
-        path: The data of an SVG path.
+        top: Its upper edge, in pixels from the top.
+        height: In pixels.
+        path: The data of the bar's SVG path.
+        thickness: Of the bar, in pixels.
+        used: The position of the last use, from 0 to 1; `None` if it was never used.
+        y: The middle of the bar, in pixels from the top.
+        dot: The radius of a last use, in pixels.
+        name: The name; `None` if there is no height for it.
     """
 
+    token: AccessToken
     level: Level | None
+    top: float
+    height: int
     path: str
-
-
-@attrs.frozen
-class Use:
-    """A last use.
-
-    Attributes:
-        x: Its position, from 0 to 1.
-        y: Pixels from the top.
-    """
-
-    x: float
+    thickness: int
+    used: float | None
     y: float
+    dot: float
+    name: str | None
 
 
 @attrs.frozen
@@ -74,62 +83,56 @@ class Drawing:
     Attributes:
         height: In pixels.
         axis: The height of the axis, at the top, in pixels.
-        thickness: Of a bar, in pixels.
-        packed: Whether there are too many tokens to name each.
-        bars: A bar for each token.
-        labels: The names beside them.
-        uses: The last uses.
-        dot: The radius of a last use, in pixels.
+        group: The height of a group's name, in pixels.
+        rows: A row for each token.
+        labels: The names of the groups of rows without names.
         ticks: The labels of the axis.
         today: The position of the audit's moment, from 0 to 1.
     """
 
     height: int
     axis: int
-    thickness: float
-    packed: bool
-    bars: Sequence[Stroke]
+    group: int
+    rows: Sequence[Row]
     labels: Sequence[Label]
-    uses: Sequence[Use]
-    dot: float
     ticks: Sequence[Tick]
     today: float
 
 
 def draw(bars: Sequence[Bar], scale: Scale) -> Drawing:
-    """Return the drawing of the bars, in their order."""
-    packed = len(bars) > _MOST_NAMED
-    row = max(1, min(5, _PACKED // len(bars))) if packed else _ROW
-    y, previous = float(_AXIS), object()
-    strokes: list[Stroke] = []
+    """Return the drawing of the bars, in their order. The first ones, which are the worst, have names."""
+    named, packed = bars[:_MOST_NAMED], bars[_MOST_NAMED:]
+    rows = [_named_row(bar, _AXIS + place * _ROW) for place, bar in enumerate(named)]
     labels: list[Label] = []
-    uses: list[Use] = []
-    sizes = Counter(bar.level for bar in bars)
-    for bar in bars:
-        if packed and bar.level != previous:
-            labels.append(
-                Label(y + _GROUP - 6, bar.level, f"{level_name(bar.level)}: {count(sizes[bar.level], 'token')}")
-            )
-            y, previous = y + _GROUP, bar.level
-        middle = y + row / 2 if packed else y + 20
-        if not packed:
-            labels.append(Label(y + 11, bar.level, _short(bar.token)))
-        strokes.append(Stroke(bar.level, _path(bar, middle)))
-        if bar.used is not None:
-            uses.append(Use(bar.used, middle))
-        y += row
+    y = float(_AXIS + len(rows) * _ROW)
+    height = max(1, min(5, _PACKED // max(1, len(packed))))
+    for level, members in groupby(packed, key=lambda bar: bar.level):
+        group = list(members)
+        more = "more token" if named[-1].level == level else "token"
+        text = f"{level_name(level)}: {count(len(group), more)}"
+        labels.append(Label(y + _GROUP - 6, level, text, first=len(rows), rows=len(group)))
+        y += _GROUP
+        rows += [_packed_row(bar, y + place * height, height) for place, bar in enumerate(group)]
+        y += len(group) * height
     return Drawing(
         height=int(y) + 8,
         axis=_AXIS,
-        thickness=max(1, row - 1) if packed else _BAR,
-        packed=packed,
-        bars=strokes,
+        group=_GROUP,
+        rows=rows,
         labels=labels,
-        uses=uses,
-        dot=max(1, row / 2) if packed else 5,
         ticks=scale.ticks(_TICKS),
         today=scale.today,
     )
+
+
+def _named_row(bar: Bar, top: float) -> Row:
+    y = top + 20
+    return Row(bar.token, bar.level, top, _ROW, _path(bar, y), _BAR, bar.used, y, _DOT, _short(bar.token))
+
+
+def _packed_row(bar: Bar, top: float, height: int) -> Row:
+    y, thickness, dot = top + height / 2, max(1, height - 1), max(1, height / 2)
+    return Row(bar.token, bar.level, top, height, _path(bar, y), thickness, bar.used, y, dot, None)
 
 
 def _short(token: AccessToken) -> str:

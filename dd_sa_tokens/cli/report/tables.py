@@ -19,6 +19,8 @@ LONGEST_ID = 36
 """Columns for an ID: a UUID. A longer one is wrapped."""
 
 _DAY = len("2026-01-31")
+_LEAK_WIDTH = 100  # columns: a narrower table with leaks has no last use
+_OWNER_WIDTH = 120  # columns: a narrower table of tokens does not have their service accounts
 _EMAIL_WIDTH = 100  # columns: a narrower table of service accounts has no addresses
 
 # The columns and their shares of the width; None for a day. A narrow terminal shows fewer columns, but always the
@@ -93,12 +95,16 @@ def tokens_table(tokens: Sequence[Record], width: int, *, with_id: bool = True) 
         with_id: Whether there is a column for the ID. Without it, all other columns are shown.
 
     Returns:
-        The table. It has a column for leaks if a key is known to be leaked.
+        The table. It has a column for leaks if a key is known to be leaked, and one for service accounts if there are
+        several and it is wide.
     """
     table = _table()
     layout = next(layout for least, layout in _LAYOUTS if width >= least or not with_id)
     if any(token["leak"] for token in tokens):
-        layout = (layout[0], ("Leaked", 3), *layout[1:])
+        others = layout[1:] if width >= _LEAK_WIDTH else layout[-1:]
+        layout = (layout[0], ("Leaked", 5), *others)
+    if with_id and width >= _OWNER_WIDTH and len({token["service_account_id"] for token in tokens}) > 1:
+        layout = (("Service account", 5), *layout)
     if with_id:
         _add_ids(table, tokens)
     for title, ratio in layout:
@@ -118,6 +124,7 @@ def _cells(token: Record, now: datetime) -> Mapping[str, Text]:
     expired = expires is not None and expires <= now
     return {
         "Name": cell(token["name"] or "-"),
+        "Service account": cell(token["service_account_id"] or "-"),
         "Leaked": cell(_leak(token["leak"]), style="red"),
         "Public portion": cell(token["public_portion"] or "-"),
         "Scopes": cell(", ".join(token["scopes"]) or "none"),
