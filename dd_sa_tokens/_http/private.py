@@ -6,6 +6,7 @@ There is no default anywhere here: a name that is gone must raise, not change si
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import aiohttp
 from yarl import URL
@@ -26,4 +27,7 @@ def proxy_of(session: aiohttp.ClientSession) -> tuple[str | URL | None, tuple[st
     """
     proxy = session._default_proxy  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
     auth = session._default_proxy_auth  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what this module is for
-    return proxy, None if auth is None else (auth.login, auth.password)
+    if auth is None:
+        return proxy, None
+    user, password, _encoding = cast("tuple[str, str, str]", auth)
+    return proxy, (user, password)
