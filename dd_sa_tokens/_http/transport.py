@@ -109,7 +109,6 @@ class Transport:
         """Make one attempt, once open. `timeout`: seconds, from connecting to the last byte of the body."""
         assert self._session is not None
         exchange = self._begin(timeout)
-        outer = current_exchange.get()  # a middleware of a borrowed session may itself use this client
         current_exchange.set(exchange)
         response: aiohttp.ClientResponse | None = None
         try:
@@ -129,7 +128,7 @@ class Transport:
             return self._explain(error, exchange)
         finally:
             response = None  # a traceback would show the server's headers
-            current_exchange.set(outer)
+            current_exchange.set(None)  # a task's context must not keep what refers to the task
             del self._exchanges[exchange]
 
     def _begin(self, timeout: float) -> Exchange:

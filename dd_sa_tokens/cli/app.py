@@ -20,7 +20,7 @@ from .interrupts import handled_signals
 from .io.console import Messages
 from .options import Options, with_options
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     # Plain help has no frames, so that the help of a command fits a screen.

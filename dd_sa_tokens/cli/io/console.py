@@ -50,7 +50,7 @@ class Messages:
     """
 
     def __init__(self) -> None:
-        self.console = PipedConsole(stderr=True)
+        self.console: PipedConsole = PipedConsole(stderr=True)
 
     @property
     def can_redraw(self) -> bool:

@@ -31,10 +31,10 @@ class Sink(ABC):
         is_blocked: Whether a write has not returned, because its reader is slow.
     """
 
-    is_utf8 = True
-    is_terminal = False
-    is_pipe = False
-    is_blocked = False
+    is_utf8: bool = True
+    is_terminal: bool = False
+    is_pipe: bool = False
+    is_blocked: bool = False
 
     @abstractmethod
     async def write(self, text: str) -> None:

@@ -61,7 +61,7 @@ class ResumableJsonl(Sink):
         except BaseException:
             self._locked.close()
             raise
-        self.name = Path(self._file.name).name
+        self.name: str = Path(self._file.name).name
         self._rewritten = self._path.with_name(f".{self.name}.rewritten")
         try:
             self._rewritten.unlink(missing_ok=True)  # from a run that was killed
