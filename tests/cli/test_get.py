@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import pytest
 from support.command_line import EXECUTABLE, MODULE, Done, Process, fast, keys, run, until, within
 
@@ -67,8 +68,9 @@ async def get(datadog: FakeDatadog, *args: str, **options: str) -> Done:
 
 
 def same(items: list[dict[str, object]], datadog: FakeDatadog) -> bool:
-    """Return whether items are the server's tokens, in any order."""
-    wanted = {token.id: token_record(token) for token in datadog.tokens}
+    """Return whether items are the server's tokens, in any order, with all that is known of leaks."""
+    tokens = [attrs.evolve(token, leak=datadog.leaks.get(token.id)) for token in datadog.tokens]
+    wanted = {token.id: token_record(token) for token in tokens}
     return len(items) == len(wanted) and {str(item["id"]): item for item in items} == wanted
 
 
