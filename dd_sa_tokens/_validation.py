@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
@@ -38,7 +38,8 @@ LARGEST_PAGE = 100
 """Most items that the API puts on one page of a list."""
 
 _LONGEST_ID = 256
-_LONGEST_TIME = 1e9  # seconds: thirty years
+LONGEST_TIME = 1e9
+"""Seconds that any time may last: thirty years."""
 
 PLAIN_ID = re.compile(f"[0-9A-Za-z_-]{{1,{_LONGEST_ID}}}")
 """The form of the API's own IDs, which need no further check and no encoding."""
@@ -65,13 +66,18 @@ def is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def is_seconds(value: Any, least: float = 0.0, most: float = _LONGEST_TIME) -> bool:
+def is_seconds(value: Any, least: float = 0.0, most: float = LONGEST_TIME) -> bool:
     """Return whether a value is a finite number of seconds from `least` to `most`; a `bool` is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
+def is_span(value: Any) -> bool:
+    """Return whether a value is a `timedelta` of at least 0."""
+    return isinstance(value, timedelta) and value >= timedelta()
+
+
 def check_number(
-    name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = _LONGEST_TIME
+    name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = LONGEST_TIME
 ) -> None:
     """Refuse an option that is no number in range.
 

@@ -42,8 +42,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from typing import cast
 
-from dd_sa_tokens.errors import InvalidArgumentError, short_repr
+from dd_sa_tokens._validation import check
+from dd_sa_tokens.errors import InvalidArgumentError
 from dd_sa_tokens.models import AccessToken
 
 from ._rules import DEFAULT_RULES, rules_with
@@ -83,7 +85,8 @@ def audit_tokens(
         InvalidArgumentError: `now` is no datetime with a timezone, or a rule's function does not return an answer for
             each token.
     """
-    _check_moment(now)
+    is_aware = isinstance(cast("object", now), datetime) and now.utcoffset() is not None
+    check("now", is_aware, "a timezone-aware datetime, for example datetime.now(UTC)", now)
     accounts: defaultdict[str | None, list[tuple[int, AccessToken]]] = defaultdict(list)
     for position, token in enumerate(tokens):
         accounts[token.service_account_id].append((position, token))
@@ -96,12 +99,6 @@ def audit_tokens(
     found.sort(key=lambda item: item[:2])
     found.sort(key=lambda item: item[2].level, reverse=True)
     return [finding for _, _, finding in found]
-
-
-def _check_moment(now: object) -> None:
-    if not isinstance(now, datetime) or now.utcoffset() is None:
-        msg = f"now must be a timezone-aware datetime, for example datetime.now(UTC), not {short_repr(now)}"
-        raise InvalidArgumentError(msg)
 
 
 def _apply(rule: Rule, account: Iterable[tuple[int, AccessToken]], now: datetime) -> list[tuple[int, Finding]]:

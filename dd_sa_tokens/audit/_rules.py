@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from dd_sa_tokens.errors import InvalidArgumentError, short_repr
+from dd_sa_tokens._validation import check, is_span, is_whole
 from dd_sa_tokens.models import AccessToken
 
 from ._scopes import administers, writes
@@ -126,8 +126,8 @@ def rules_with(
         ("never_used_for", never_used_for),
         ("rotated_within", rotated_within),
     ):
-        _check_span(name, span)
-    _check_number("broad_scopes", broad_scopes)
+        check(name, is_span(span), "a timedelta of at least 0", span)
+    check("broad_scopes", is_whole(broad_scopes), "a whole number of at least 0", broad_scopes)
     rules = (
         _LEAKED,
         *_of_scopes(broad_scopes),
@@ -135,18 +135,6 @@ def rules_with(
         *_of_order(),
     )
     return tuple(sorted(rules, key=lambda rule: rule.level, reverse=True))
-
-
-def _check_span(name: str, span: object) -> None:
-    if not isinstance(span, timedelta) or span < timedelta():
-        msg = f"{name} must be a timedelta of at least 0, not {short_repr(span)}"
-        raise InvalidArgumentError(msg)
-
-
-def _check_number(name: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        msg = f"{name} must be a whole number of at least 0, not {short_repr(number)}"
-        raise InvalidArgumentError(msg)
 
 
 _LEAKED = Rule(

@@ -1,42 +1,15 @@
-"""Checks of arguments. Every refusal has the same form: name, what it must be, what it is."""
+"""Checks of the fake's own arguments; the general ones are the client's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import Any, cast
 
-from dd_sa_tokens.errors import InvalidArgumentError, short_repr
+from dd_sa_tokens._validation import LONGEST_TIME as MAX_SECONDS
+from dd_sa_tokens._validation import check, is_seconds, is_whole
 from dd_sa_tokens.models import AccessToken
 
-MAX_SECONDS = 1e9
-"""The longest time and the largest clock offset. With more, the Date header would have no valid year."""
-
-
-def check(name: str, valid: object, what: str, value: object) -> None:
-    """Refuse an argument that is invalid.
-
-    Args:
-        name: The name of the argument.
-        valid: Whether the argument is valid.
-        what: What the argument must be.
-        value: The argument.
-
-    Raises:
-        InvalidArgumentError: The argument is invalid.
-    """
-    if not valid:
-        msg = f"{name} must be {what}, not {short_repr(value)}"
-        raise InvalidArgumentError(msg)
-
-
-def is_whole(value: Any, minimum: int = 0) -> bool:
-    """Return whether a value is a whole number of at least the minimum."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def is_seconds(value: Any, minimum: float = 0.0) -> bool:
-    """Return whether a value is a number of seconds of at least the minimum."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value <= MAX_SECONDS
+__all__ = ["MAX_SECONDS", "check", "check_names", "check_tokens", "is_rate_limit", "is_seconds", "is_whole"]
 
 
 def is_rate_limit(value: Any) -> bool:

@@ -18,7 +18,9 @@ from .timeline import LEVELS, SIGNS, Bar, Scale, lay_out, scale_for, worst_level
 LONGEST_NAME = 32
 """Columns for a token's name."""
 
-STYLES: dict[Level | None, str] = dict(zip(LEVELS, ("bold white on red", "bold red", "yellow", "cyan", "blue", "green"), strict=True))
+STYLES: dict[Level | None, str] = dict(
+    zip(LEVELS, ("bold white on red", "bold red", "yellow", "cyan", "blue", "green"), strict=True)
+)
 """The style of each level in a terminal."""
 
 _TICK = 12  # columns for a label of the axis
