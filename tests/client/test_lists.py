@@ -146,8 +146,8 @@ async def test_closing_the_client_ends_a_list(server: RawServer, connect: Connec
 
 
 async def test_reading_a_list_keeps_to_the_rate_limit() -> None:
-    """41 pages through 25 requests a second: no 429, and all tokens, with the pages in their order."""
-    async with FakeDatadog(tokens=1000, rate_limit=(25, 1.0)) as datadog, connected(datadog) as client:
+    """41 pages through 10 requests a second: no 429, and all tokens, with the pages in their order."""
+    async with FakeDatadog(tokens=1000, rate_limit=(10, 1.0)) as datadog, connected(datadog) as client:
         tokens = [token async for token in client.list_tokens(datadog.service_account_id, page_size=25)]
         assert tuple(tokens) == datadog.tokens
         assert (datadog.requests, datadog.rejected) == (41, 0)
