@@ -121,7 +121,7 @@ class Unique:
 
     @property
     def at_slice_end(self) -> bool:
-        """Whether so many positions were read that the event loop should run."""
+        """Whether the event loop should run before the next position is read."""
         return len(self._positions) % SLICE == 0
 
     def take(self, value: Any) -> str | None:
