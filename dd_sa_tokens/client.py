@@ -23,7 +23,7 @@ import aiohttp
 
 from . import _bulk, _pagination, _rotation
 from ._clock import Clock
-from ._credentials import as_secret, read_credentials
+from ._credentials import Key, as_secret, read_credentials
 from ._endpoint import read_base_url
 from ._execution import Executor
 from ._http import Transport
@@ -64,6 +64,11 @@ class TokensClient:
         app_key: An application key. Default: `DD_APP_KEY`. A `ddsat_` or `ddpat_` token here needs no API key.
         access_token: A service or personal access token, sent as `Authorization: Bearer`, instead of the two keys.
             Default: `DD_ACCESS_TOKEN`, or `DD_BEARER_TOKEN`, which win over the two keys in the environment.
+            Each of these three may also be a function without arguments, sync or async, that returns the key as `str`
+            or `Secret`, for keys that change while the client lives. It is called before the first request, and once
+            more, for all calls together, when the API answers 401 to the key in use; if it then returns another key,
+            the refused requests are sent again. It may take as long as `timeout`, and a call that needs its key raises
+            `CredentialsError` if it fails. A sync function runs in the event loop, so it must not block.
         site: The Datadog site, such as `datadoghq.eu`. Default: `DD_SITE`, else `datadoghq.com`.
         base_url: Where to send requests instead of a site: a proxy or a fake server. https, or http on loopback.
         session: An aiohttp session to borrow. It is used, and never closed. Its cookies and default headers are sent
@@ -82,9 +87,9 @@ class TokensClient:
     def __init__(
         self,
         *,
-        api_key: str | None = None,
-        app_key: str | None = None,
-        access_token: str | None = None,
+        api_key: Key | None = None,
+        app_key: Key | None = None,
+        access_token: Key | None = None,
         site: Site | str | None = None,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -459,8 +464,8 @@ class TokensClient:
         `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way, and up to
         30 seconds more to revoke a token that was not stored.
 
-        A client that rotates the token that it signs with gets a 401 to all later calls: make a new one with the new
-        key. A token cannot make one that outlives it: give an `expires_at` that is not later than its own end.
+        A client that rotates the token that it signs with gets a 401 to all later calls, unless its `access_token` is a
+        function that returns what `store` has stored. A token cannot make one that outlives it: give an `expires_at` that is not later than its own end.
 
         Args:
             service_account_id: The service account that owns both.
@@ -511,6 +516,7 @@ class TokensClient:
             read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
+            refusals_are_final=self._executor.asks_for_keys,
         )
         return partial(_bulk.make_strategy, strategy, requests)
 

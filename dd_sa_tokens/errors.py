@@ -4,6 +4,7 @@ DatadogError
 ├── InvalidArgumentError (also ValueError)      a bad ID, name, scope, page size ...; raised before anything is sent
 │   └── ConfigurationError                      bad keys, site, URL or option of the client
 ├── ClientClosedError                           a call after close(), or cut short by it
+├── CredentialsError                            the function that gives a key raised, hung, or gave what is no key
 ├── TransportError                              no usable answer: connection, TLS, disconnected, truncated, a redirect
 │   └── RequestTimeoutError (also TimeoutError)
 ├── InvalidResponseError                        a 2xx whose body is not what the API documents
@@ -117,6 +118,14 @@ class ConfigurationError(InvalidArgumentError):
 
 class ClientClosedError(DatadogError):
     """The client was closed before or during the call."""
+
+
+class CredentialsError(DatadogError):
+    """The function that gives a key raised, took longer than `timeout`, or gave what is no key.
+
+    The text names the argument and the exception's class, and shows neither the exception's text nor the value: they
+    may hold a key. The next call asks the function again.
+    """
 
 
 class TransportError(DatadogError):

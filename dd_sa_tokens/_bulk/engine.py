@@ -37,7 +37,8 @@ async def collect(token_ids: Source, make_strategy: MakeStrategy, concurrency: i
     strategy = make_strategy(ids)
     await strategy.prepare()
     unique = Unique(token_ids)
-    pool = WorkerPool(unique.ids, strategy.fetch, concurrency, collect_all=True)
+    final = strategy.refusals_are_final
+    pool = WorkerPool(unique.ids, strategy.fetch, concurrency, collect_all=True, refusals_are_final=final)
     async with aclosing(pool.results()) as items:
         found = {canonical_id(item.token_id): item async for item in items}
     results = await unique.arrange(found)
@@ -80,7 +81,8 @@ async def stream(token_ids: Source, make_strategy: MakeStrategy, concurrency: in
     strategy = make_strategy(ids)
     await strategy.prepare()
     source = aiter(token_ids) if isinstance(token_ids, AsyncIterable) else iter(token_ids)
-    pool = WorkerPool(source, strategy.fetch, concurrency, collect_all=False)
+    final = strategy.refusals_are_final
+    pool = WorkerPool(source, strategy.fetch, concurrency, collect_all=False, refusals_are_final=final)
     async with aclosing(pool.results()) as results:
         async for item in results:
             yield item

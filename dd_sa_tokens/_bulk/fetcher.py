@@ -30,10 +30,12 @@ class Fetcher:
     Args:
         fetch: Fetches one token.
         on_change: Called when the breaker changes.
+        refusals_are_final: Whether `fetch` itself has confirmed a 401 that it raises.
     """
 
-    def __init__(self, fetch: FetchToken, on_change: Callable[[], object]) -> None:
+    def __init__(self, fetch: FetchToken, on_change: Callable[[], object], *, refusals_are_final: bool = False) -> None:
         self._fetch = fetch
+        self._refusals_are_final = refusals_are_final
         self._on_change = on_change
         self._in_flight = SingleFlight()
         self._confirming = asyncio.Lock()
@@ -85,7 +87,7 @@ class Fetcher:
         async with self._confirming:
             if self.breaker.open_reason is not None:
                 return refused
-            result = await self._request(refused.token_id)
+            result = refused if self._refusals_are_final else await self._request(refused.token_id)
             if isinstance(result.error, UnauthorizedError):
                 self.breaker.open(result.error)
             return result

@@ -30,7 +30,13 @@ FEWEST_LISTED = 20
 
 
 class FetchStrategy(Protocol):
-    """A way to fetch many tokens."""
+    """A way to fetch many tokens.
+
+    Attributes:
+        refusals_are_final: Whether a 401 that `fetch` raises needs no second attempt that confirms it.
+    """
+
+    refusals_are_final: bool
 
     async def prepare(self) -> None:
         """Do what comes before the first token; called once."""
@@ -51,12 +57,15 @@ class TokenRequests:
         read_page: Reads a page of the service account's list, and repeats what fails.
         try_first_page: Reads the list's first page, if that costs no time; tries once.
         concurrency: Most pages read at a time.
+        refusals_are_final: Whether a 401 that `get` raises needs no second attempt that confirms it: functions give the
+            keys, and have been asked again.
     """
 
     get: FetchToken
     read_page: ReadPage[AccessToken]
     try_first_page: Callable[[], Awaitable[Page[AccessToken]]]
     concurrency: int
+    refusals_are_final: bool = False
 
 
 def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[object] | None) -> FetchStrategy:
@@ -79,6 +88,7 @@ class GetEach:
 
     def __init__(self, requests: TokenRequests) -> None:
         self.fetch = requests.get
+        self.refusals_are_final = requests.refusals_are_final
 
     async def prepare(self) -> None:
         """Do nothing."""
@@ -89,6 +99,7 @@ class ListFirst:
 
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
+        self.refusals_are_final = requests.refusals_are_final
         self._found: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:

@@ -29,18 +29,25 @@ class WorkerPool:
         collect_all: Whether every position of the source gets an answer that is kept. Then `concurrency` may be in
             flight and as many wait to be consumed. And when no other ID can succeed, the rest of the source gets an
             answer, too.
+        refusals_are_final: Whether `fetch` itself has confirmed a 401 that it raises.
 
     Attributes:
         source_error: What the source raised, if it did.
     """
 
     def __init__(
-        self, source: Iterator[Any] | AsyncIterator[Any], fetch: FetchToken, concurrency: int, *, collect_all: bool
+        self,
+        source: Iterator[Any] | AsyncIterator[Any],
+        fetch: FetchToken,
+        concurrency: int,
+        *,
+        collect_all: bool,
+        refusals_are_final: bool = False,
     ) -> None:
         self._collect_all = collect_all
         self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
-        self._fetcher = Fetcher(fetch, self._on_breaker_change)
+        self._fetcher = Fetcher(fetch, self._on_breaker_change, refusals_are_final=refusals_are_final)
         self._concurrency = concurrency
         self._open = True  # the source may have more
         self._paused = False  # the event loop runs before the source is asked again, by any worker

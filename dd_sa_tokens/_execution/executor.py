@@ -18,10 +18,11 @@ from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens.config import Options
-from dd_sa_tokens.errors import ClientClosedError, DatadogError
+from dd_sa_tokens.errors import ClientClosedError, DatadogError, UnauthorizedError
 from dd_sa_tokens.models import ClientStats
 
 from .budget import RetryBudget
+from .key_source import KeySource, KeyState
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Executor:
     Args:
         transport: Makes the attempts.
         limiter: Lets them through.
-        credentials: What must not show in errors.
+        credentials: What must not show in errors. If functions give them, they are asked for when they are needed.
         clock: Where the time comes from.
     """
 
@@ -55,6 +56,7 @@ class Executor:
         self._transport = transport
         self._limiter = limiter
         self._redact = credentials.redact
+        self._keys = KeySource(credentials) if credentials.functions else None
         self._clock = clock
         self._budget = RetryBudget(clock.monotonic)
         self._closing: asyncio.Future[None] | None = None
@@ -73,6 +75,11 @@ class Executor:
             rate_limit_wait_seconds=self._limiter.waited,
         )
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether functions give the keys, and are asked again after a 401."""
+        return self._keys is not None
+
     async def send(self, request: Request[T], options: Options, call: CallState | None = None) -> T:
         """Carry out one operation.
 
@@ -87,6 +94,8 @@ class Executor:
         call = call or CallState()
         if not self.closed:
             self._transport.open()
+            if self._keys is not None:
+                await self._get_keys(self._keys, request, options, call)
         outcome = await self._attempt(request, options, call)
         # tenacity's loop costs a fifth of a successful request's CPU time, so it is entered only after a first failure.
         if isinstance(outcome, Failure) and call.delay is not None:
@@ -111,8 +120,11 @@ class Executor:
         retry = options.retry
         if not self._limiter.share_a_limit(request.operation.name, instead_of):
             retry = attrs.evolve(retry, max_rate_limit_wait=0.0)
+        call = CallState(last_attempt=True)
+        if self._keys is not None and not self.closed:
+            await self._get_keys(self._keys, request, options, call)  # the other operation needs them, too
         options = attrs.evolve(options, timeout=min(options.timeout, _QUICK), retry=retry)
-        return await self.send(request, options, CallState(last_attempt=True))
+        return await self.send(request, options, call)
 
     async def close(self) -> None:
         """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
@@ -120,7 +132,14 @@ class Executor:
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
         self._limiter.close()
+        if self._keys is not None:
+            self._keys.close()
         await self._transport.close()
+
+    async def _get_keys(self, keys: KeySource, request: Request[Any], options: Options, call: CallState) -> None:
+        error = await keys.get_ready(options.timeout)
+        if error is not None:
+            raise in_context(error, request, call)
 
     async def _repeat(self, request: Request[T], options: Options, call: CallState, first: Failure) -> T | Failure:
         pending = [first]
@@ -153,6 +172,7 @@ class Executor:
         self._retries += call.attempts > 0
         call.attempts += 1
         call.in_flight = True
+        signed_with = None if self._keys is None else self._keys.state
         try:
             response = await self._transport.send(request, options.timeout)
         except BaseException:  # cancelled
@@ -170,7 +190,29 @@ class Executor:
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
             return self._record_failure(request, options, call, response)
-        return self._receive(request, options, call, permit, response)
+        result = self._receive(request, options, call, permit, response)
+        if signed_with is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
+            return await self._sign_anew(request, options, call, signed_with, result)
+        return result
+
+    async def _sign_anew(
+        self, request: Request[T], options: Options, call: CallState, refused: KeyState, failure: Failure
+    ) -> T | Failure:
+        """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
+
+        A second 401 of one call is final.
+        """
+        if self._keys is None or call.signed_anew or call.last_attempt:
+            return failure
+        call.signed_anew = True
+        renewed = await self._keys.renew(refused, options.timeout)
+        if isinstance(renewed, DatadogError):
+            return _not_sent(renewed)
+        if not renewed:
+            return failure
+        call.counted -= 1
+        _logger.warning("%s %s: %s; sent again with the new key", request.operation.method, request.path, failure.error)
+        return await self._attempt(request, options, call)
 
     async def _wait_for_permit(self, request: Request[Any], options: Options, call: CallState) -> Permit | Failure:
         """Wait for a permit; or return why there is none."""

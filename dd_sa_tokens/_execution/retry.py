@@ -45,6 +45,7 @@ class CallState:
         begun: When the first request was sent, in seconds since the epoch; 0 before.
         maybe_applied: Whether an attempt may have been carried out although it failed.
         in_flight: Whether an attempt is under way.
+        signed_anew: Whether a 401 made it ask for other keys, which is done once.
         last_attempt: Whether no further attempt is wanted: the caller is leaving.
         delay: Seconds until the next attempt; `None` for no further one.
     """
@@ -57,6 +58,7 @@ class CallState:
     begun: float = 0.0
     maybe_applied: bool = False
     in_flight: bool = False
+    signed_anew: bool = False
     last_attempt: bool = False
     delay: float | None = None
 

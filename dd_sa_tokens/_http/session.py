@@ -38,6 +38,18 @@ class _Headers(dict[str, str]):
         return f"<headers: {', '.join(self)}>"
 
 
+def _signature_of(credentials: Credentials) -> _Headers:
+    """Return the headers that sign a request, prepared once; they change in place when a function gives other keys."""
+    signature = _Headers()
+
+    def fill() -> None:
+        signature.clear()
+        signature.update({istr(name): value for name, value in credentials.headers().items()})
+
+    credentials.follow(fill)
+    return signature
+
+
 def check(session: object) -> None:
     """Refuse a session that cannot be borrowed.
 
@@ -100,7 +112,7 @@ def _request_class(credentials: Credentials) -> type[aiohttp.ClientRequest]:
     A middleware could do the same, but costs a busy client 4% of its speed, a `TraceConfig` 14%. In the session's
     default headers the keys would be merged anew into each request, and end up in recordings of a session.
     """
-    signature = _Headers({istr(k): v for k, v in credentials.headers().items()})
+    signature = _signature_of(credentials)
 
     class SignedRequest(aiohttp.ClientRequest):
         def send(self, conn: Any) -> Any:
@@ -128,7 +140,7 @@ class BorrowedSession:
 
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
         self._theirs = tuple(middlewares_of(session))
-        self._signature = _Headers(credentials.headers())
+        self._signature = _signature_of(credentials)
 
     def middlewares(self, exchange: Exchange) -> tuple[aiohttp.ClientMiddlewareType, ...]:
         """Return the middlewares of one request: the session's own ones stay."""

@@ -20,7 +20,7 @@ from dd_sa_tokens._bulk import strategy
 from dd_sa_tokens._bulk.fetcher import Fetcher
 from dd_sa_tokens._bulk.worker_pool import WorkerPool
 from dd_sa_tokens._credentials import Credentials
-from dd_sa_tokens._execution import Executor
+from dd_sa_tokens._execution import Executor, executor
 from dd_sa_tokens._protocol import documents
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._ratelimit import RateLimiter
@@ -188,6 +188,11 @@ def duplicates_kept(fetcher: Fetcher) -> int:
 def look_at_lists_for(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let the strategy "auto" look at the list for so many IDs, instead of 20."""
     monkeypatch.setattr(strategy, "FEWEST_LISTED", count)
+
+
+def look_at_lists_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the look at a list take so many seconds at most, instead of 1."""
+    monkeypatch.setattr(executor, "_QUICK", seconds)
 
 
 # Decoding and rotation
