@@ -6,9 +6,11 @@ the error says the call was about.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
@@ -105,6 +107,16 @@ def check_count(name: str, value: object) -> None:
     if not is_whole(value, 1):
         msg = f"{name} must be a whole number of at least 1, not {short_repr(value)}"
         raise ConfigurationError(msg)
+
+
+def underlying_function(callback: Callable[..., object]) -> Any:
+    """Return the function that a callable runs: inside a `partial`, or the `__call__` of an object."""
+    function: Any = callback
+    while isinstance(function, partial):
+        function = cast("partial[object]", function).func
+    if not inspect.isroutine(function):
+        function = getattr(function, "__call__", function)  # noqa: B004 - its kind is wanted, not whether it has one
+    return function
 
 
 def check_id(name: str, value: object, operation: str, service_account_id: str | None = None) -> str:

@@ -45,7 +45,7 @@ from ._validation import (
 )
 from .config import Options, RetryPolicy, Site
 from .errors import ClientClosedError
-from .models import AccessToken, ClientStats, CreatedToken, RateLimit, ServiceAccount
+from .models import AccessToken, Attempt, ClientStats, CreatedToken, RateLimit, ServiceAccount
 from .results import BulkResult, TokenResult
 
 T = TypeVar("T")
@@ -79,6 +79,9 @@ class TokensClient:
             other requests to make room, does not count.
         retry: When failed attempts are repeated.
         rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that is left to the organization's other users.
+        on_attempt: Called with an `Attempt` after each attempt of each call, cancelled ones too, for metrics, traces
+            and logs. It runs in the event loop, so it must not block, and cannot be an `async def`. An exception out of
+            it is logged once, and never fails a call.
 
     Raises:
         ConfigurationError: A setting is invalid; the text names it.
@@ -97,6 +100,7 @@ class TokensClient:
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
         rate_limit_reserve: float = 0.0,
+        on_attempt: Callable[[Attempt], object] | None = None,
     ) -> None:
         # First of all: a traceback of what is raised below may be logged with its local variables.
         keys, address = (as_secret(api_key), as_secret(app_key), as_secret(access_token)), as_secret(base_url)
@@ -108,7 +112,7 @@ class TokensClient:
         url, clock = read_base_url(site, address), Clock()
         transport = Transport(url, credentials, session=session, concurrency=concurrency, clock=clock)
         self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock)
-        self._executor = Executor(transport, self._limiter, credentials, clock)
+        self._executor = Executor(transport, self._limiter, credentials, clock, on_attempt)
 
     async def __aenter__(self) -> Self:
         self._require_open()
@@ -465,7 +469,8 @@ class TokensClient:
         30 seconds more to revoke a token that was not stored.
 
         A client that rotates the token that it signs with gets a 401 to all later calls, unless its `access_token` is a
-        function that returns what `store` has stored. A token cannot make one that outlives it: give an `expires_at` that is not later than its own end.
+        function that returns what `store` has stored. A token cannot make one that outlives it: give an `expires_at`
+        that is not later than its own end.
 
         Args:
             service_account_id: The service account that owns both.

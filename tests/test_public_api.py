@@ -18,6 +18,7 @@ import dd_sa_tokens
 from dd_sa_tokens import (
     AccessToken,
     APIError,
+    Attempt,
     BulkResult,
     ClientStats,
     CreatedToken,
@@ -37,6 +38,7 @@ from dd_sa_tokens import (
 CONTRACT = {
     "APIError",
     "AccessToken",
+    "Attempt",
     "BadRequestError",
     "BulkResult",
     "ClientClosedError",
@@ -99,6 +101,7 @@ VALUES: list[Any] = [
     ServiceAccount(id="sa"),
     CreatedToken(TOKEN, Secret("s3cret")),
     RateLimit(limit=100),
+    Attempt(operation="get_token"),
     ClientStats(requests=1),
     RetryPolicy(),
     TokenResult("t1", TOKEN),
@@ -183,6 +186,7 @@ def test_the_clients_options() -> None:
         "timeout": 30.0,
         "retry": RetryPolicy(),
         "rate_limit_reserve": 0.0,
+        "on_attempt": None,
     }
 
 
@@ -283,6 +287,17 @@ def test_the_fields_of_the_values() -> None:
         "ServiceAccount": ["id", "name", "email", "handle", "disabled", "status", "created_at"],
         "CreatedToken": ["token", "key"],
         "RateLimit": ["limit", "period", "remaining", "reset", "name"],
+        "Attempt": [
+            "operation",
+            "service_account_id",
+            "token_id",
+            "number",
+            "status",
+            "error",
+            "seconds",
+            "waited",
+            "rate_limit",
+        ],
         "ClientStats": ["requests", "retries", "rate_limited", "rate_limit_wait_seconds"],
         "RetryPolicy": ["max_attempts", "initial_backoff", "max_backoff", "max_rate_limit_wait"],
         "TokenResult": ["token_id", "token", "error"],

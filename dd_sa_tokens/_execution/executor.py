@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -19,10 +18,12 @@ from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import ClientClosedError, DatadogError, UnauthorizedError
-from dd_sa_tokens.models import ClientStats
+from dd_sa_tokens.models import Attempt, ClientStats
 
 from .budget import RetryBudget
+from .context import how_to_verify, in_context
 from .key_source import KeySource, KeyState
+from .observer import Observer, OnAttempt, facts_of
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Executor:
         limiter: Lets them through.
         credentials: What must not show in errors. If functions give them, they are asked for when they are needed.
         clock: Where the time comes from.
+        on_attempt: Called after each attempt.
     """
 
     def __init__(
@@ -52,11 +54,14 @@ class Executor:
         limiter: RateLimiter,
         credentials: Credentials,
         clock: Clock = Clock(),
+        on_attempt: OnAttempt | None = None,
     ) -> None:
         self._transport = transport
         self._limiter = limiter
         self._redact = credentials.redact
         self._keys = KeySource(credentials) if credentials.functions else None
+        self._on_attempt = on_attempt
+        self._observer = Observer(on_attempt, self._redact)
         self._clock = clock
         self._budget = RetryBudget(clock.monotonic)
         self._closing: asyncio.Future[None] | None = None
@@ -154,7 +159,8 @@ class Executor:
             if failure.retry is not Retry.THROTTLED:
                 when = f"in {call.delay or 0.0:.2f} s"
             what = f"{request.operation.method} {request.path}"
-            _logger.warning("%s: %s; attempt %d %s", what, failure.error, call.attempts + 1, when)
+            extra = facts_of(call.last, delay=call.delay)
+            _logger.warning("%s: %s; attempt %d %s", what, failure.error, call.attempts + 1, when, extra=extra)
 
         return cast("T | Failure", await repeat_with(call, self._sleep, before_sleep)(attempt))
 
@@ -175,22 +181,27 @@ class Executor:
         signed_with = None if self._keys is None else self._keys.state
         try:
             response = await self._transport.send(request, options.timeout)
-        except BaseException:  # cancelled
+        except BaseException as error:  # cancelled
             self._limiter.abandon(permit)
             call.maybe_applied = True
             if not request.operation.safe:
                 what = f"{request.operation.method} {request.path}"
-                _logger.warning("%s was cancelled while it was under way; %s", what, _how_to_verify(request, call))
+                _logger.warning("%s was cancelled while it was under way; %s", what, how_to_verify(request, call))
+            self._observe(request, call, permit, None, error)
             raise
         finally:
             call.in_flight = False
-        if _logger.isEnabledFor(logging.DEBUG):
-            self._log_attempt(request, call, permit, response)
         if isinstance(response, Failure):
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
-            return self._record_failure(request, options, call, response)
+            self._record_failure(request, options, call, response)
+            self._observe(request, call, permit, None, response.error)
+            return response
         result = self._receive(request, options, call, permit, response)
+        if isinstance(result, Failure):
+            self._observe(request, call, permit, response, result.error)
+        elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
+            self._observe(request, call, permit, response)
         if signed_with is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
             return await self._sign_anew(request, options, call, signed_with, result)
         return result
@@ -211,7 +222,8 @@ class Executor:
         if not renewed:
             return failure
         call.counted -= 1
-        _logger.warning("%s %s: %s; sent again with the new key", request.operation.method, request.path, failure.error)
+        what = f"{request.operation.method} {request.path}"
+        _logger.warning("%s: %s; sent again with the new key", what, failure.error, extra=facts_of(call.last))
         return await self._attempt(request, options, call)
 
     async def _wait_for_permit(self, request: Request[Any], options: Options, call: CallState) -> Permit | Failure:
@@ -262,34 +274,23 @@ class Executor:
         if seconds > 0:
             await asyncio.wait([self._closing], timeout=seconds)
 
-    def _log_attempt(
-        self, request: Request[Any], call: CallState, permit: Permit, response: Response | Failure
+    def _observe(
+        self, request: Request[Any], call: CallState, permit: Permit, answer: Response | None, error: Any = None
     ) -> None:
-        result = type(response.error).__name__ if isinstance(response, Failure) else str(response.status)
-        what = f"{request.operation.method} {request.path}"
-        seconds = self._clock.monotonic() - permit.sent
-        _logger.debug("%s: %s, attempt %d, %.3f s", what, result, call.attempts, seconds)
+        """Keep the facts of an attempt that has ended, and tell the user of it. `error`: why it failed."""
+        call.last = Attempt(
+            operation=request.operation.name,
+            service_account_id=request.service_account_id,
+            token_id=request.token_id,
+            number=call.attempts,
+            status=None if answer is None else answer.status,
+            error=None if error is None else type(error).__name__,
+            seconds=self._clock.monotonic() - permit.sent,
+            waited=permit.waited,
+            rate_limit=None if answer is None else answer.rate_limit,
+        )
+        self._observer.tell(request, call.last)
 
 
 def _not_sent(error: DatadogError) -> Failure:
     return Failure(error, Retry.NEVER, sent=False, maybe_applied=False)
-
-
-def in_context(error: DatadogError, request: Request[Any], call: CallState) -> DatadogError:
-    """Say what a failed call was about, and how to verify whether it was carried out where that is not known."""
-    message, unknown = error.message, call.maybe_applied and not request.operation.safe
-    if unknown:
-        message += f"; {_how_to_verify(request, call)}"
-    return error.with_context(
-        message=message,
-        operation=request.operation.name,
-        service_account_id=request.service_account_id,
-        token_id=request.token_id or error.token_id,
-        attempts=call.attempts,
-        outcome_unknown=unknown,
-    )
-
-
-def _how_to_verify(request: Request[Any], call: CallState) -> str:
-    since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return request.how_to_verify.replace("{since}", since, 1)

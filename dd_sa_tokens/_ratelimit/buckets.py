@@ -52,7 +52,9 @@ class Bucket:
             self.exhausted_seconds += now - self.sampled_at
         seconds = self.window.exhausted_for(now, 0)
         if seconds and not self.is_exhausted:
-            _logger.info("the rate limit %s is exhausted for %.2f s", self.window.name or "(no name)", seconds)
+            extra = {"rate_limit": self.window.view(now), "seconds": seconds}
+            name = self.window.name or "(no name)"
+            _logger.info("the rate limit %s is exhausted for %.2f s", name, seconds, extra=extra)
         self.is_exhausted, self.sampled_at = seconds > 0, now
 
 
