@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -26,7 +27,7 @@ from ._clock import Clock
 from ._credentials import Key, as_secret, read_credentials
 from ._endpoint import read_base_url
 from ._execution import Executor
-from ._http import Transport
+from ._http import Transport, read_settings
 from ._protocol import operations, organization
 from ._protocol.operations import ListOptions, Request
 from ._protocol.organization import OtherRow
@@ -74,6 +75,14 @@ class TokensClient:
         session: An aiohttp session to borrow. It is used, and never closed. Its cookies and default headers are sent
             along, except those about credentials or about the message itself, which are the client's. If its connector
             allows fewer connections than `concurrency`, no more requests are in flight.
+        proxy: The http or https URL of a proxy, with a percent-encoded user and password if it wants them. It gets a
+            `CONNECT`, and sees neither keys nor paths. Like the next two, it is for the client's own session, and
+            refused beside a borrowed one.
+        ssl_context: For a certificate authority of your own: `ssl.create_default_context(cafile=...)`. One that does
+            not verify certificates and host names is refused. An https proxy is verified with it, too.
+        trust_env: Whether to take the proxy from `HTTPS_PROXY` and `NO_PROXY`, by the rules of the standard library,
+            unless `proxy` is given. They are read once, when the client is made. A loopback `base_url` is never reached
+            by way of it.
         concurrency: Most requests in flight, over all calls of this client.
         timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for the rate limit, or for
             other requests to make room, does not count.
@@ -96,6 +105,9 @@ class TokensClient:
         site: Site | str | None = None,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        trust_env: bool = False,
         concurrency: int = 50,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
@@ -104,13 +116,19 @@ class TokensClient:
     ) -> None:
         # First of all: a traceback of what is raised below may be logged with its local variables.
         keys, address = (as_secret(api_key), as_secret(app_key), as_secret(access_token)), as_secret(base_url)
-        del api_key, app_key, access_token, base_url
+        via = as_secret(proxy)
+        del api_key, app_key, access_token, base_url, proxy
         self._options = Options(
             timeout=timeout, retry=retry, rate_limit_reserve=rate_limit_reserve, concurrency=concurrency
         )
         credentials = read_credentials(*keys)
         url, clock = read_base_url(site, address), Clock()
-        transport = Transport(url, credentials, session=session, concurrency=concurrency, clock=clock)
+        settings = read_settings(
+            url, is_borrowed=session is not None, proxy=via, ssl_context=ssl_context, trust_env=trust_env
+        )
+        transport = Transport(
+            url, credentials, session=session, concurrency=concurrency, clock=clock, settings=settings
+        )
         self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock)
         self._executor = Executor(transport, self._limiter, credentials, clock, on_attempt)
 

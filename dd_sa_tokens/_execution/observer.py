@@ -59,9 +59,8 @@ class Observer:
         """Log an attempt that has ended, and hand it to the user's function."""
         if _logger.isEnabledFor(logging.DEBUG):
             what = f"{request.operation.method} {request.path}"
-            result = attempt.status or attempt.error
-            extra = facts_of(attempt)
-            _logger.debug("%s: %s, attempt %d, %.3f s", what, result, attempt.number, attempt.seconds, extra=extra)
+            came, extra = attempt.status or attempt.error, facts_of(attempt)
+            _logger.debug("%s: %s, attempt %d, %.3f s", what, came, attempt.number, attempt.seconds, extra=extra)
         if self._on_attempt is None:
             return
         try:

@@ -18,6 +18,7 @@ from dd_sa_tokens.errors import ConfigurationError
 
 from .exchange import Exchange
 from .private import middlewares_of
+from .settings import SessionSettings
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 _ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
@@ -69,14 +70,15 @@ def check(session: object) -> None:
     raise ConfigurationError(msg)
 
 
-def make(credentials: Credentials, concurrency: int) -> aiohttp.ClientSession:
+def make(credentials: Credentials, concurrency: int, settings: SessionSettings) -> aiohttp.ClientSession:
     """Make a session of our own, for the running loop."""
     return aiohttp.ClientSession(
-        connector=_Connector(limit=concurrency),
+        connector=_Connector(limit=concurrency, ssl=settings.ssl_context or True),
         cookie_jar=_NoCookies(),
         headers=_DESCRIBING,
+        proxy=None if settings.proxy is None else settings.proxy.reveal(),
         request_class=_request_class(credentials),
-        trust_env=False,
+        trust_env=False,  # it would read a `.netrc` file, too
     )
 
 
