@@ -88,6 +88,13 @@ class Credentials:
         masked = self._others.union(*self._recent)
         self._masked = tuple(sorted(masked, key=lambda secret: len(secret.reveal()), reverse=True))
 
+    @property
+    def kind(self) -> str:
+        """What they are, without a key."""
+        pair = "API and application key" if self._keys["api_key"] is not None else "application key"
+        kind = pair if self._keys["access_token"] is None else "access token"
+        return f"{kind} from a function" if self.functions else kind
+
     def headers(self) -> dict[str, str]:
         """Return the headers in clear text, to be put on a request and nowhere else."""
         return {name: value.reveal() for name, value in self._headers.items()}

@@ -34,6 +34,7 @@ from dd_sa_tokens import (
     TokenResult,
     TokensClient,
 )
+from dd_sa_tokens.config import NOT_GIVEN
 
 CONTRACT = {
     "APIError",
@@ -48,6 +49,7 @@ CONTRACT = {
     "CreatedToken",
     "CredentialsError",
     "DatadogError",
+    "DeadlineExceededError",
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
@@ -79,6 +81,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "ConfigurationError": ("InvalidArgumentError",),
     "ClientClosedError": ("DatadogError",),
     "CredentialsError": ("DatadogError",),
+    "DeadlineExceededError": ("DatadogError", "TimeoutError"),
     "TransportError": ("DatadogError",),
     "RequestTimeoutError": ("TransportError", "TimeoutError"),
     "InvalidResponseError": ("DatadogError",),
@@ -108,7 +111,8 @@ VALUES: list[Any] = [
 ]
 
 REQUIRED = inspect.Parameter.empty
-BULK = {"strategy": "auto", "include_leak": False}
+BULK = {"strategy": "auto", "deadline": None, "include_leak": False}
+OPTIONS = dict.fromkeys(("timeout", "retry", "rate_limit_reserve", "concurrency"), NOT_GIVEN)
 LIST = {"filter": None, "sort": None, "leaked_only": False, "include_leak": False, "page_size": 100}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be given by position, and by keyword only
     "get_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"include_leak": False}),
@@ -126,6 +130,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be 
         {"service_account_id": REQUIRED, "token_id": REQUIRED},
         {"store": REQUIRED, "expires_at": None},
     ),
+    "with_options": ({}, OPTIONS),
     "close": ({}, {}),
 }
 
