@@ -23,8 +23,6 @@ from .permit import Permit
 from .queues import Queue, Refusal, Waiter
 from .window import RateLimitWindow
 
-_NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
-
 
 class RateLimiter:
     """Lets requests through as the rate limits and the client's concurrency allow.
@@ -139,7 +137,9 @@ class RateLimiter:
         waiter.exhausted_before = bucket.queues.exhaustion(waiter.reserve).seconds
         queue = bucket.queues.add(waiter)
         queue.expected_start = self._expected_start(bucket, queue, now)
-        self._admit()  # if only other queues have to wait, it passes at once
+        queue.slack = min(queue.slack, queue.postponed + waiter.deadline - queue.expected_start)
+        if len(queue.waiters) == 1:
+            self._admit()  # if only other queues have to wait, it passes at once
 
     def _leave(self, waiter: Waiter) -> float:
         """Take a caller out of its queue, if it is still there; return how long it waited for the rate limit."""
@@ -190,7 +190,7 @@ class RateLimiter:
     def close(self) -> None:
         """End the wait of all callers: the client is being closed."""
         for bucket in self._buckets.all:
-            for waiter, _ in bucket.queues.in_order():
+            for _, waiter, _ in bucket.queues.in_order():
                 if not waiter.outcome.done():
                     waiter.outcome.set_result(ClientClosedError("the client was closed while the call was waiting"))
         if self._timer is not None:
@@ -215,12 +215,11 @@ class RateLimiter:
                 self._admit()
                 return
 
-    def _queues(self) -> Iterator[tuple[Bucket, Queue]]:
-        """Yield the queues in which callers wait for something else than an answer to their own view's requests."""
+    def _heads(self) -> Iterator[tuple[Bucket, Waiter]]:
+        """Yield the callers that wait for a window, and came before all others of their limit with their reserve."""
         for bucket in self._buckets.all:
-            for queue in bucket.queues:
-                if not queue.is_bound:
-                    yield bucket, queue
+            for waiter in bucket.queues.heads():
+                yield bucket, waiter
 
     def _admit(self) -> None:
         """Let the next callers pass, as many as may."""
@@ -228,12 +227,10 @@ class RateLimiter:
         for bucket in self._buckets.all:
             bucket.queues.sample(bucket.window, now)
         while self.in_flight < self.concurrency:
-            ready = [
-                (queue.first, bucket) for bucket, queue in self._queues() if bucket.window.can_send(now, queue.reserve)
-            ]
+            ready = [pair for pair in self._heads() if pair[0].window.can_send(now, pair[1].reserve)]
             if not ready:
                 break
-            waiter, bucket = min(ready, key=lambda pair: pair[0].number)
+            bucket, waiter = min(ready, key=lambda pair: pair[1].number)
             bucket.queues.remove(waiter)
             if not waiter.outcome.done():
                 route = self._routes[waiter.operation]
@@ -244,7 +241,7 @@ class RateLimiter:
         """Set the timer for the moment at which the first window with waiters may have room again."""
         if self.in_flight >= self.concurrency:
             return  # an answer will make room
-        delays = [bucket.window.delay_until_admitted(now, queue.reserve) for bucket, queue in self._queues()]
+        delays = [bucket.window.delay_until_admitted(now, waiter.reserve) for bucket, waiter in self._heads()]
         if not delays:
             return
         # At once, if a window has begun since the waiter was told to wait.
@@ -269,26 +266,30 @@ class RateLimiter:
         return now + bucket.window.exhausted_for(now, len(queue.waiters) - 1, queue.reserve)
 
     def _reject_postponed(self, bucket: Bucket) -> None:
-        """Reject the waiters whose longest wait will not suffice, each time the window is put off.
+        """Reject the waiters whose longest wait will not suffice, once the window is put off by enough for that.
 
-        Only the last waiter of a queue is checked. A waiter further ahead that slips by one window, for which a single
-        request of others suffices, is rejected at its own deadline.
+        Only the last waiter of a queue is looked at each time. A waiter further ahead that slips by one window, for
+        which a single request of others suffices, is rejected at its own deadline.
         """
-        now, is_postponed = self._now(), False
+        now, is_due = self._now(), False
         for queue in bucket.queues:
-            if queue.with_deadline:
-                expected, queue.expected_start = queue.expected_start, self._expected_start(bucket, queue, now)
-                is_postponed = is_postponed or queue.expected_start > max(expected + _NOISE, now)
-        if is_postponed:
+            if queue.slack < math.inf:
+                queue.postpone(self._expected_start(bucket, queue, now))
+                is_due = is_due or (queue.postponed > queue.slack and queue.expected_start > now)
+        if is_due:
             self._reject_expired(bucket)
 
     def _reject_expired(self, bucket: Bucket) -> None:
         """Reject the waiters that would have to wait beyond their deadline."""
         now = self._now()
-        for waiter, before in bucket.queues.in_order():
+        for queue in bucket.queues:
+            queue.postponed, queue.slack = 0.0, math.inf
+        for queue, waiter, before in bucket.queues.in_order():
             seconds = bucket.window.exhausted_for(now, before, waiter.reserve)
             if seconds and now + seconds > waiter.deadline and not waiter.outcome.done():
                 waiter.outcome.set_result(self._refusal(bucket, now, seconds, waiter.reserve))
+            elif not waiter.outcome.done():
+                queue.slack = min(queue.slack, max(waiter.deadline - now - seconds, 0.0))
 
     def _refusal(self, bucket: Bucket, now: float, seconds: float, reserve: float) -> RateLimitError:
         less = f", less the reserve of {reserve:g}," if reserve else ""

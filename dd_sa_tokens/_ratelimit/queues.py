@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -21,6 +21,8 @@ from .permit import Permit
 from .window import RateLimitWindow
 
 _logger = logging.getLogger("dd_sa_tokens")
+
+_NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
 
 Refusal = RateLimitError | ClientClosedError
 """Why a caller gets no permit."""
@@ -65,13 +67,21 @@ class Queue:
     reserve: float
     bound: ConcurrencyBound | None
     waiters: OrderedDict[int, Waiter] = attrs.field(factory=OrderedDict[int, Waiter])
-    with_deadline: int = 0  # waiters that have one
     expected_start: float = -math.inf  # when the last waiter was expected to pass
+    postponed: float = 0.0  # seconds by which that was put off in all, since the deadlines were looked at
+    slack: float = math.inf  # seconds by which it may be put off before a waiter could miss its deadline
 
     @property
     def first(self) -> Waiter:
         """The caller that came first."""
         return next(iter(self.waiters.values()))
+
+    def postpone(self, expected_start: float) -> None:
+        """Note when the last waiter is expected to pass by now."""
+        later = expected_start - self.expected_start
+        if later > _NOISE:
+            self.postponed += later
+        self.expected_start = expected_start
 
     @property
     def is_bound(self) -> bool:
@@ -104,7 +114,6 @@ class Queues:
         if queue is None:
             queue = self._queues[key] = Queue(*key)
         queue.waiters[waiter.number] = waiter
-        queue.with_deadline += waiter.deadline < math.inf
         return queue
 
     def remove(self, waiter: Waiter) -> None:
@@ -113,7 +122,6 @@ class Queues:
         queue = self._queues.get(key)
         if queue is None or queue.waiters.pop(waiter.number, None) is None:
             return
-        queue.with_deadline -= waiter.deadline < math.inf
         if not queue.waiters:
             del self._queues[key]
 
@@ -124,9 +132,19 @@ class Queues:
             self.remove(waiter)
             before = self.exhaustion(waiter.reserve).seconds
             waiter.exhausted_before += other.exhaustion(waiter.reserve).seconds - before
-            other.add(waiter)
+            other.add(waiter).slack = -math.inf  # not known until the deadlines are looked at
         for queue in other:
             queue.waiters = OrderedDict(sorted(queue.waiters.items()))
+
+    def heads(self) -> Iterable[Waiter]:
+        """Return the first caller of each reserve, without those that wait for their own view's requests."""
+        heads: dict[float, Waiter] = {}
+        for queue in self._queues.values():
+            if not queue.is_bound:
+                known, first = heads.get(queue.reserve), queue.first
+                if known is None or first.number < known.number:
+                    heads[queue.reserve] = first
+        return heads.values()
 
     def exhaustion(self, reserve: float) -> Exhaustion:
         """Return for how long the limit was exhausted for callers with a reserve."""
@@ -144,8 +162,8 @@ class Queues:
         """Count the callers that certainly pass before one that comes now."""
         return sum(len(queue.waiters) for queue in self if queue.passes_before(reserve, bound))
 
-    def in_order(self) -> Iterator[tuple[Waiter, int]]:
-        """Yield the callers that wait, the oldest first, each with how many certainly pass before it.
+    def in_order(self) -> Iterator[tuple[Queue, Waiter, int]]:
+        """Yield the callers that wait, the oldest first, each with its queue, and how many certainly pass before it.
 
         One that is rejected before the next is asked for is not among these.
         """
@@ -155,5 +173,5 @@ class Queues:
             queue = queue_of[number]
             waiter = queue.waiters[number]
             before = sum(n for other, n in passed.items() if other.passes_before(queue.reserve, queue.bound))
-            yield waiter, before
+            yield queue, waiter, before
             passed[queue] += not waiter.outcome.done()
