@@ -215,9 +215,10 @@ class Executor:
     ) -> T | Failure:
         """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
 
-        A second 401 of one call is final.
+        A second 401 of one call is final. A caller that is leaving wants no change to be tried again.
         """
-        if self._keys is None or call.signed_anew or call.last_attempt:
+        is_unwanted = call.last_attempt and not request.operation.safe
+        if self._keys is None or call.signed_anew or is_unwanted:
             return failure
         call.signed_anew = True
         renewed = await self._keys.renew(refused, options.timeout)

@@ -162,6 +162,19 @@ async def test_all_refused_calls_share_one_asking(server: RawServer, connect: Co
     assert len(server.requests) <= 1 + 50 + 10  # at most those in flight were sent twice
 
 
+async def test_the_list_is_read_although_the_key_has_ended() -> None:
+    """A bulk fetch that finds its key refused still takes the cheaper way: the look at the list is signed anew, too."""
+    async with FakeDatadog(tokens=60) as datadog:
+        store = Store("ddsat_0123456789", datadog.access_token)
+        async with datadog.client(access_token=store.read) as client:
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids)
+        assert (len(result.tokens), store.asked) == (60, 2)
+        assert [(each.operation, each.status) for each in datadog.received] == [
+            ("list_tokens", 401),
+            ("list_tokens", 200),
+        ]
+
+
 async def test_a_401_to_an_older_key_is_sent_again_without_asking(server: RawServer, connect: Connect) -> None:
     """A 401 that comes when there is a newer key already is no reason to ask for keys."""
     store = Store(ACCESS_TOKEN, NEW_KEY)
@@ -392,6 +405,13 @@ async def test_the_last_eight_keys_are_masked(server: RawServer, connect: Connec
     with pytest.raises(NotFoundError) as caught:
         await client.get_token(ACCOUNT, "t1")
     assert caught.value.errors == (" ".join([*keys[:2], *["**********"] * 8]),)
+
+
+async def test_the_client_s_repr_says_that_a_function_gives_the_key(connect: Connect) -> None:
+    """The repr has the kind of the credentials, and neither the function nor a key."""
+    client = bearer(connect, functools.partial(_named, ACCESS_TOKEN))
+    assert "access token from a function" in repr(client)
+    assert leaks(repr(client)) == []
 
 
 # Refused at once
