@@ -309,6 +309,7 @@ class TokensClient:
         Raises:
             InvalidArgumentError: As for `get_tokens`; raised at once, not when the loop begins.
             UnauthorizedError: The keys are refused: raised after the results that were in flight.
+            CredentialsError: A function gave no key: raised after the results that were in flight.
             ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
             DeadlineExceededError: The deadline passed: raised after the results of all IDs that were taken. Those
                 without an answer get this error, too.

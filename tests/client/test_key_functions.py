@@ -22,6 +22,7 @@ from dd_sa_tokens import (
     ConfigurationError,
     CreatedToken,
     CredentialsError,
+    DeadlineExceededError,
     NotFoundError,
     Secret,
     TokensClient,
@@ -370,6 +371,17 @@ async def test_nothing_goes_on_when_no_call_waits(server: RawServer, connect: Co
             task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(result) for result in results} == {ClientClosedError if close else asyncio.CancelledError}
+    assert (store.asked, store.cancelled) == (1, 1)
+    assert server.requests == []
+
+
+async def test_a_deadline_ends_the_waiting(server: RawServer, connect: Connect) -> None:
+    """A bulk fetch whose deadline passes while it waits for its key cancels the function, and sends nothing."""
+    store = Store(ACCESS_TOKEN)
+    store.gate.clear()
+    ids = [f"t{number}" for number in range(25)]
+    result = await bearer(connect, store.fetch).get_tokens(ACCOUNT, ids, deadline=0.02)
+    assert [type(item.error) for item in result] == [DeadlineExceededError] * 25
     assert (store.asked, store.cancelled) == (1, 1)
     assert server.requests == []
 

@@ -38,7 +38,7 @@ def made_of_what_it_takes(session: aiohttp.ClientSession) -> None:
     TokensClient(access_token=lambda: "token", proxy="http://p", ssl_context=ssl.create_default_context())
     TokensClient(api_key="api", app_key=_ask_for_key, trust_env=True, on_attempt=print)
     TokensClient(access_token=_ask_for_secret, on_attempt=_look_at)
-    TokensClient(access_token=lambda: 5)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    TokensClient(access_token=lambda: 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     TokensClient(on_attempt=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     TokensClient("key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     TokensClient(concurrency="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
