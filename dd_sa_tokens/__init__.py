@@ -7,6 +7,8 @@ async with TokensClient() as client:
 
 from __future__ import annotations
 
+import logging
+
 from ._protocol.codec import converter
 from ._validation import Sort, Strategy
 from ._version import __version__
@@ -18,7 +20,9 @@ from .errors import (
     ClientClosedError,
     ConfigurationError,
     ConflictError,
+    CredentialsError,
     DatadogError,
+    DeadlineExceededError,
     ForbiddenError,
     InvalidArgumentError,
     InvalidResponseError,
@@ -30,12 +34,13 @@ from .errors import (
     TransportError,
     UnauthorizedError,
 )
-from .models import AccessToken, ClientStats, CreatedToken, Leak, RateLimit, Secret, ServiceAccount
+from .models import AccessToken, Attempt, ClientStats, CreatedToken, Leak, RateLimit, Secret, ServiceAccount
 from .results import BulkResult, SourceError, TokenResult
 
 __all__ = [
     "APIError",
     "AccessToken",
+    "Attempt",
     "BadRequestError",
     "BulkResult",
     "ClientClosedError",
@@ -43,7 +48,9 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "CreatedToken",
+    "CredentialsError",
     "DatadogError",
+    "DeadlineExceededError",
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
@@ -68,3 +75,6 @@ __all__ = [
     "__version__",
     "converter",
 ]
+
+# A program that has not set up logging is quiet: without a handler, Python prints warnings to standard error.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -49,14 +49,14 @@ def _check_site(name: str, site: object) -> str:
         return str(site)
     msg = f"{name} must be a Datadog site such as {Site.US1.value} or {Site.EU1.value}, not {short_repr(site)}"
     if isinstance(site, str):
-        host = (_split_url(site) or SplitResult("", "", "", "", "")).hostname or site
+        host = (split_url(site) or SplitResult("", "", "", "", "")).hostname or site
         nearest = get_close_matches(host.lower().removeprefix("app.").removeprefix("api."), list(Site), n=1)
         if nearest:
             msg += f"; did you mean {nearest[0]}?"
     raise ConfigurationError(msg)
 
 
-def _split_url(url: str) -> SplitResult | None:
+def split_url(url: str) -> SplitResult | None:
     """Split a URL; `None` for one that cannot be split or has an invalid port."""
     try:
         parts = urlsplit(url)
@@ -72,16 +72,16 @@ def _fault_of_base_url(secret: Secret) -> str | None:  # noqa: PLR0911 - one for
     base_url = cast("object", secret.reveal())
     if not isinstance(base_url, str):
         return "base_url must be a str such as https://datadog-proxy.example.com"
-    parts = _split_url(base_url)
+    parts = split_url(base_url)
     if parts is None or not base_url.isascii() or not base_url.isprintable() or " " in base_url or "\\" in base_url:
         return "base_url is not a URL; it must look like https://datadog-proxy.example.com"
-    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.hostname or ""):
+    if parts.scheme not in {"http", "https"} or not is_host(parts.hostname):
         return "base_url must begin with https:// and a host, or with http:// and a loopback host"
     if "@" in parts.netloc:
         return "base_url must not contain credentials; they are given as api_key, app_key or access_token"
     if "?" in base_url or "#" in base_url:
         return "base_url must have neither a query nor a fragment"
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         return (
             "base_url must use https: http would send the keys unencrypted; http is for loopback (localhost, 127.0.0.1)"
         )
@@ -90,7 +90,13 @@ def _fault_of_base_url(secret: Secret) -> str | None:  # noqa: PLR0911 - one for
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_host(name: str | None) -> bool:
+    """Return whether a URL's host is a name or an address."""
+    return _HOST.fullmatch(name or "") is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
     if host == "localhost":
         return True
     try:

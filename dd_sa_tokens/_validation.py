@@ -6,9 +6,11 @@ the error says the call was about.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
@@ -107,6 +109,16 @@ def check_count(name: str, value: object) -> None:
         raise ConfigurationError(msg)
 
 
+def underlying_function(callback: Callable[..., object]) -> Any:
+    """Return the function that a callable runs: inside a `partial`, or the `__call__` of an object."""
+    function: Any = callback
+    while isinstance(function, partial):
+        function = cast("partial[object]", function).func
+    if not inspect.isroutine(function):
+        function = getattr(function, "__call__", function)  # noqa: B004 - its kind is wanted, not whether it has one
+    return function
+
+
 def check_id(name: str, value: object, operation: str, service_account_id: str | None = None) -> str:
     """Return an ID that can be sent as one path segment.
 
@@ -179,6 +191,17 @@ def check_strategy(strategy: object, **context: Any) -> None:
     """
     if strategy not in get_args(Strategy):
         msg = f"strategy must be {_one_of(Strategy)}, not {short_repr(strategy)}"
+        raise InvalidArgumentError(msg, **context)
+
+
+def check_deadline(deadline: object, **context: Any) -> None:
+    """Refuse a deadline that is no number of seconds.
+
+    Raises:
+        InvalidArgumentError: It is neither `None` nor a finite number above 0.
+    """
+    if deadline is not None and not (is_seconds(deadline) and deadline):
+        msg = f"deadline must be a number of seconds above 0 and finite, or None, not {short_repr(deadline)}"
         raise InvalidArgumentError(msg, **context)
 
 

@@ -254,6 +254,35 @@ class RateLimit:
 
 
 @attrs.frozen(kw_only=True)
+class Attempt:
+    """One request of a call and what came of it: what `on_attempt` is called with. It holds no secret."""
+
+    operation: str
+    """The request's own: `list_tokens` inside a `get_tokens` that reads the list."""
+    service_account_id: str | None = None
+    """The service account that the request is about, if it is about one."""
+    token_id: str | None = None
+    """The token that the request is about, if it is about one."""
+    number: int = 1
+    """Its number among the attempts of its call, from 1."""
+
+    status: int | None = None
+    """The answer's HTTP status; `None` if no answer came."""
+
+    error: str | None = None
+    """The name of the error's class, such as `NotFoundError`, or `CancelledError`; `None` for a success."""
+
+    seconds: float = 0.0
+    """How long it took: connect, send, read and decode the answer."""
+
+    waited: float = 0.0
+    """Seconds that it waited for the rate limit before; not part of `seconds`."""
+
+    rate_limit: RateLimit | None = None
+    """What the answer's rate-limit headers said; `None` if there were none."""
+
+
+@attrs.frozen(kw_only=True)
 class ClientStats:
     """What a client has done so far."""
 

@@ -58,6 +58,7 @@ PURE_FILES = (
     "_ratelimit/contention.py",
     "_ratelimit/probe.py",
     "_execution/retry.py",
+    "_execution/context.py",
 )
 IMPURE = {"asyncio", "time", "socket", "os", "random", "subprocess", "threading", "aiohttp", "logging"}
 

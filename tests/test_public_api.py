@@ -18,6 +18,7 @@ import dd_sa_tokens
 from dd_sa_tokens import (
     AccessToken,
     APIError,
+    Attempt,
     BulkResult,
     ClientStats,
     CreatedToken,
@@ -33,10 +34,12 @@ from dd_sa_tokens import (
     TokenResult,
     TokensClient,
 )
+from dd_sa_tokens.config import NOT_GIVEN
 
 CONTRACT = {
     "APIError",
     "AccessToken",
+    "Attempt",
     "BadRequestError",
     "BulkResult",
     "ClientClosedError",
@@ -44,7 +47,9 @@ CONTRACT = {
     "ConfigurationError",
     "ConflictError",
     "CreatedToken",
+    "CredentialsError",
     "DatadogError",
+    "DeadlineExceededError",
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
@@ -75,6 +80,8 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "InvalidArgumentError": ("DatadogError", "ValueError"),
     "ConfigurationError": ("InvalidArgumentError",),
     "ClientClosedError": ("DatadogError",),
+    "CredentialsError": ("DatadogError",),
+    "DeadlineExceededError": ("DatadogError", "TimeoutError"),
     "TransportError": ("DatadogError",),
     "RequestTimeoutError": ("TransportError", "TimeoutError"),
     "InvalidResponseError": ("DatadogError",),
@@ -97,13 +104,15 @@ VALUES: list[Any] = [
     ServiceAccount(id="sa"),
     CreatedToken(TOKEN, Secret("s3cret")),
     RateLimit(limit=100),
+    Attempt(operation="get_token"),
     ClientStats(requests=1),
     RetryPolicy(),
     TokenResult("t1", TOKEN),
 ]
 
 REQUIRED = inspect.Parameter.empty
-BULK = {"strategy": "auto", "include_leak": False}
+BULK = {"strategy": "auto", "deadline": None, "include_leak": False}
+OPTIONS = dict.fromkeys(("timeout", "retry", "rate_limit_reserve", "concurrency"), NOT_GIVEN)
 LIST = {"filter": None, "sort": None, "leaked_only": False, "include_leak": False, "page_size": 100}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be given by position, and by keyword only
     "get_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"include_leak": False}),
@@ -121,6 +130,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be 
         {"service_account_id": REQUIRED, "token_id": REQUIRED},
         {"store": REQUIRED, "expires_at": None},
     ),
+    "with_options": ({}, OPTIONS),
     "close": ({}, {}),
 }
 
@@ -178,10 +188,14 @@ def test_the_clients_options() -> None:
         "site": None,
         "base_url": None,
         "session": None,
+        "proxy": None,
+        "ssl_context": None,
+        "trust_env": False,
         "concurrency": 50,
         "timeout": 30.0,
         "retry": RetryPolicy(),
         "rate_limit_reserve": 0.0,
+        "on_attempt": None,
     }
 
 
@@ -282,6 +296,17 @@ def test_the_fields_of_the_values() -> None:
         "ServiceAccount": ["id", "name", "email", "handle", "disabled", "status", "created_at"],
         "CreatedToken": ["token", "key"],
         "RateLimit": ["limit", "period", "remaining", "reset", "name"],
+        "Attempt": [
+            "operation",
+            "service_account_id",
+            "token_id",
+            "number",
+            "status",
+            "error",
+            "seconds",
+            "waited",
+            "rate_limit",
+        ],
         "ClientStats": ["requests", "retries", "rate_limited", "rate_limit_wait_seconds"],
         "RetryPolicy": ["max_attempts", "initial_backoff", "max_backoff", "max_rate_limit_wait"],
         "TokenResult": ["token_id", "token", "error"],

@@ -21,6 +21,8 @@ from uuid import UUID
 
 import attrs
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from support.cancelling import our_tasks, until
 from support.internals import replace_base_url
 from support.nested_pytest import run_pytest
 
@@ -167,6 +169,28 @@ async def test_every_example_runs(
     assert {"get_token", "list_tokens", "create_token", "update_token", "revoke_token"} <= {
         request.operation for request in datadog.received
     }
+
+
+async def test_the_service_runs(datadog: FakeDatadog, capsys: pytest.CaptureFixture[str]) -> None:
+    """The service of README.md answers while its job reads the tokens, counts, and leaves nothing when it ends."""
+    (block,) = (block for block in read_blocks(README, "python") if "web.Application()" in block.text)
+    names = {"__name__": "service", "service_account_id": datadog.service_account_id, "token_ids": datadog.token_ids}
+    await run_example(block, names)
+    app: Any = names["app"]
+    async with TestClient(TestServer(app)) as browser:
+        await until(lambda: any(request.operation == "list_tokens" for request in datadog.received))
+        for token in datadog.tokens[:3]:
+            async with browser.get(f"/tokens/{token.id}") as response:
+                assert await response.json() == {"name": token.name}
+        async with browser.get("/metrics") as response:
+            assert await response.text() == (
+                'datadog_attempts_total{operation="list_tokens",result="ok"} 1\n'
+                'datadog_attempts_total{operation="get_token",result="ok"} 3\n'
+            )
+        view = app[names["HANDLERS"]]
+    assert view.closed
+    assert our_tasks() == set()
+    assert capsys.readouterr().out == "<BulkResult: 60 tokens, 0 errors, 60 positions>\n"
 
 
 def test_every_example_test_passes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -111,6 +112,24 @@ async def test_no_failure_shows_a_key(
             result.raise_for_errors()
         check(group.value, log, client)
     assert server.requests
+
+
+@pytest.mark.parametrize("fault", ["echo 401", "echo 404", "echo 503", "timeout", "bad header"])
+async def test_no_failure_shows_a_key_that_a_function_gave(
+    server: RawServer, log: pytest.LogCaptureFixture, fault: str
+) -> None:
+    """Keys that functions give, the older one and the newer one, show no more than keys that were given."""
+    server.script(reply(401), otherwise=FAULTS[fault])
+    keys = iter([ACCESS_TOKEN, CREATED_KEY])
+    last = partial(next, keys, CREATED_KEY)
+    async with TokensClient(base_url=server.url, retry=QUICK, timeout=0.03, access_token=last) as client:
+        with pytest.raises(DatadogError) as caught:
+            await client.get_token(ACCOUNT, "t1")
+        check(caught.value, log, client)
+    assert [request.headers["authorization"] for request in server.requests[:2]] == [
+        f"Bearer {ACCESS_TOKEN}",
+        f"Bearer {CREATED_KEY}",
+    ]
 
 
 @pytest.mark.parametrize("padding", [960, 975, 60, 75])

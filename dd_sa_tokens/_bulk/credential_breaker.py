@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dd_sa_tokens.errors import ClientClosedError, DatadogError, ForbiddenError, InvalidArgumentError
+from dd_sa_tokens.errors import ClientClosedError, CredentialsError, DatadogError, ForbiddenError, InvalidArgumentError
 from dd_sa_tokens.results import TokenResult
 
 MANY_FORBIDDEN = 10
@@ -15,8 +15,8 @@ class CredentialBreaker:
     """Finds out when it makes no sense to ask for more IDs.
 
     It opens after a 401 that a second attempt confirmed (the caller makes that), after `MANY_FORBIDDEN` 403s with no
-    other answer, and when the client is closed. It is half open when it has the 403s, but requests that are under way
-    may still show that not everything is forbidden.
+    other answer, when a function gives no key, when the client is closed, and when the call's deadline passes. It is
+    half open when it has the 403s, but requests that are under way may still show that not everything is forbidden.
 
     Args:
         on_change: Called when `half_open` or `open_reason` changes.
@@ -39,7 +39,7 @@ class CredentialBreaker:
 
     def record(self, result: TokenResult) -> None:
         """Learn from an answer what it says about all other IDs."""
-        if isinstance(result.error, ClientClosedError):
+        if isinstance(result.error, ClientClosedError | CredentialsError):
             self.open(result.error)
         elif isinstance(result.error, ForbiddenError):
             self._forbidden, self._refusal = self._forbidden + 1, result.error

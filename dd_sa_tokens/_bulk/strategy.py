@@ -30,7 +30,13 @@ FEWEST_LISTED = 20
 
 
 class FetchStrategy(Protocol):
-    """A way to fetch many tokens."""
+    """A way to fetch many tokens.
+
+    Attributes:
+        refusals_are_final: Whether a 401 that `fetch` raises needs no second attempt that confirms it.
+    """
+
+    refusals_are_final: bool
 
     async def prepare(self) -> None:
         """Do what comes before the first token; called once."""
@@ -39,6 +45,10 @@ class FetchStrategy(Protocol):
     @property
     def fetch(self) -> FetchToken:
         """Fetches the token of one ID."""
+        ...
+
+    def held(self, token_id: Any) -> AccessToken | None:
+        """Return the token of an ID if it has come already."""
         ...
 
 
@@ -51,12 +61,15 @@ class TokenRequests:
         read_page: Reads a page of the service account's list, and repeats what fails.
         try_first_page: Reads the list's first page, if that costs no time; tries once.
         concurrency: Most pages read at a time.
+        refusals_are_final: Whether a 401 that `get` raises needs no second attempt that confirms it: functions give the
+            keys, and have been asked again.
     """
 
     get: FetchToken
     read_page: ReadPage[AccessToken]
     try_first_page: Callable[[], Awaitable[Page[AccessToken]]]
     concurrency: int
+    refusals_are_final: bool = False
 
 
 def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[object] | None) -> FetchStrategy:
@@ -79,9 +92,14 @@ class GetEach:
 
     def __init__(self, requests: TokenRequests) -> None:
         self.fetch = requests.get
+        self.refusals_are_final = requests.refusals_are_final
 
     async def prepare(self) -> None:
         """Do nothing."""
+
+    def held(self, token_id: Any) -> AccessToken | None:  # noqa: ARG002 - the same for all
+        """Return nothing."""
+        return None
 
 
 class ListFirst:
@@ -89,6 +107,7 @@ class ListFirst:
 
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
+        self.refusals_are_final = requests.refusals_are_final
         self._found: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
@@ -100,17 +119,30 @@ class ListFirst:
             _logger.info("the list of tokens could not be read, so they are fetched one by one: %s", error)
 
     async def _read_list(self, first: Page[AccessToken] | None) -> None:
-        read, concurrency = self._requests.read_page, self._requests.concurrency
         # What the total leaves out is asked for by itself, so the total may be trusted.
-        pages = read_pages(read, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
+        concurrency = self._requests.concurrency
+        pages = read_pages(self._read_page, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
         async with aclosing(pages):
-            async for page, _ in pages:
-                self._found |= {canonical_id(token.id): token for token in page.items}
+            async for _ in pages:
+                pass
+
+    async def _read_page(self, number: int) -> Page[AccessToken]:
+        """Read a page, and keep its tokens even if the pages before it do not come in time."""
+        page = await self._requests.read_page(number)
+        self._keep(page)
+        return page
+
+    def _keep(self, page: Page[AccessToken]) -> None:
+        self._found |= {canonical_id(token.id): token for token in page.items}
 
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self._found.get(canonical_id(token_id))
+        token = self.held(token_id)
         return token if token is not None else await self._requests.get(token_id)
+
+    def held(self, token_id: Any) -> AccessToken | None:
+        """Return the token from the list; `None` if no page held it."""
+        return self._found.get(canonical_id(token_id))
 
 
 class ListIfCheaper(ListFirst):
@@ -129,7 +161,7 @@ class ListIfCheaper(ListFirst):
             return
         try:
             page = await self._requests.try_first_page()
-            self._found = {canonical_id(token.id): token for token in page.items}
+            self._keep(page)
             if page.total is None or not page.items:
                 return
             more_pages = -(-page.total // len(page.items)) - 1

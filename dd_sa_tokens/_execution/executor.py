@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -18,10 +17,13 @@ from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens.config import Options
-from dd_sa_tokens.errors import ClientClosedError, DatadogError
-from dd_sa_tokens.models import ClientStats
+from dd_sa_tokens.errors import ClientClosedError, DatadogError, UnauthorizedError
+from dd_sa_tokens.models import Attempt, ClientStats
 
 from .budget import RetryBudget
+from .context import how_to_verify, in_context
+from .key_source import KeySource, KeyState
+from .observer import Observer, OnAttempt, facts_of
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
 T = TypeVar("T")
@@ -41,8 +43,9 @@ class Executor:
     Args:
         transport: Makes the attempts.
         limiter: Lets them through.
-        credentials: What must not show in errors.
+        credentials: What must not show in errors. If functions give them, they are asked for when they are needed.
         clock: Where the time comes from.
+        on_attempt: Called after each attempt.
     """
 
     def __init__(
@@ -51,10 +54,14 @@ class Executor:
         limiter: RateLimiter,
         credentials: Credentials,
         clock: Clock = Clock(),
+        on_attempt: OnAttempt | None = None,
     ) -> None:
         self._transport = transport
         self._limiter = limiter
         self._redact = credentials.redact
+        self._keys = KeySource(credentials) if credentials.functions else None
+        self._on_attempt = on_attempt
+        self._observer = Observer(on_attempt, self._redact)
         self._clock = clock
         self._budget = RetryBudget(clock.monotonic)
         self._closing: asyncio.Future[None] | None = None
@@ -73,6 +80,11 @@ class Executor:
             rate_limit_wait_seconds=self._limiter.waited,
         )
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether functions give the keys, and are asked again after a 401."""
+        return self._keys is not None
+
     async def send(self, request: Request[T], options: Options, call: CallState | None = None) -> T:
         """Carry out one operation.
 
@@ -87,6 +99,8 @@ class Executor:
         call = call or CallState()
         if not self.closed:
             self._transport.open()
+            if self._keys is not None:
+                await self._get_keys(self._keys, request, options, call)
         outcome = await self._attempt(request, options, call)
         # tenacity's loop costs a fifth of a successful request's CPU time, so it is entered only after a first failure.
         if isinstance(outcome, Failure) and call.delay is not None:
@@ -111,8 +125,11 @@ class Executor:
         retry = options.retry
         if not self._limiter.share_a_limit(request.operation.name, instead_of):
             retry = attrs.evolve(retry, max_rate_limit_wait=0.0)
+        call = CallState(last_attempt=True)
+        if self._keys is not None and not self.closed:
+            await self._get_keys(self._keys, request, options, call)  # the other operation needs them, too
         options = attrs.evolve(options, timeout=min(options.timeout, _QUICK), retry=retry)
-        return await self.send(request, options, CallState(last_attempt=True))
+        return await self.send(request, options, call)
 
     async def close(self) -> None:
         """End all calls with `ClientClosedError`, and close the session if it is not borrowed."""
@@ -120,7 +137,14 @@ class Executor:
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
         self._limiter.close()
+        if self._keys is not None:
+            self._keys.close()
         await self._transport.close()
+
+    async def _get_keys(self, keys: KeySource, request: Request[Any], options: Options, call: CallState) -> None:
+        error = await keys.get_ready(options.timeout)
+        if error is not None:
+            raise in_context(error, request, call)
 
     async def _repeat(self, request: Request[T], options: Options, call: CallState, first: Failure) -> T | Failure:
         pending = [first]
@@ -135,13 +159,18 @@ class Executor:
             if failure.retry is not Retry.THROTTLED:
                 when = f"in {call.delay or 0.0:.2f} s"
             what = f"{request.operation.method} {request.path}"
-            _logger.warning("%s: %s; attempt %d %s", what, failure.error, call.attempts + 1, when)
+            extra = facts_of(call.last, delay=call.delay)
+            _logger.warning("%s: %s; attempt %d %s", what, failure.error, call.attempts + 1, when, extra=extra)
 
         return cast("T | Failure", await repeat_with(call, self._sleep, before_sleep)(attempt))
 
     async def _attempt(self, request: Request[T], options: Options, call: CallState) -> T | Failure:
         call.delay = None
-        permit = None if self.closed else self._limiter.try_acquire(request.operation.name)
+        permit = (
+            None
+            if self.closed
+            else self._limiter.try_acquire(request.operation.name, options.rate_limit_reserve, options.bound)
+        )
         if permit is None:
             outcome = await self._wait_for_permit(request, options, call)
             if isinstance(outcome, Failure):
@@ -153,24 +182,54 @@ class Executor:
         self._retries += call.attempts > 0
         call.attempts += 1
         call.in_flight = True
+        signed_with = None if self._keys is None else self._keys.state
         try:
             response = await self._transport.send(request, options.timeout)
-        except BaseException:  # cancelled
+        except BaseException as error:  # cancelled
             self._limiter.abandon(permit)
             call.maybe_applied = True
             if not request.operation.safe:
                 what = f"{request.operation.method} {request.path}"
-                _logger.warning("%s was cancelled while it was under way; %s", what, _how_to_verify(request, call))
+                _logger.warning("%s was cancelled while it was under way; %s", what, how_to_verify(request, call))
+            self._observe(request, call, permit, None, error)
             raise
         finally:
             call.in_flight = False
-        if _logger.isEnabledFor(logging.DEBUG):
-            self._log_attempt(request, call, permit, response)
         if isinstance(response, Failure):
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
-            return self._record_failure(request, options, call, response)
-        return self._receive(request, options, call, permit, response)
+            self._record_failure(request, options, call, response)
+            self._observe(request, call, permit, None, response.error)
+            return response
+        result = self._receive(request, options, call, permit, response)
+        if isinstance(result, Failure):
+            self._observe(request, call, permit, response, result.error)
+        elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
+            self._observe(request, call, permit, response)
+        if signed_with is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
+            return await self._sign_anew(request, options, call, signed_with, result)
+        return result
+
+    async def _sign_anew(
+        self, request: Request[T], options: Options, call: CallState, refused: KeyState, failure: Failure
+    ) -> T | Failure:
+        """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
+
+        A second 401 of one call is final. A caller that is leaving wants no change to be tried again.
+        """
+        is_unwanted = call.last_attempt and not request.operation.safe
+        if self._keys is None or call.signed_anew or is_unwanted:
+            return failure
+        call.signed_anew = True
+        renewed = await self._keys.renew(refused, options.timeout)
+        if isinstance(renewed, DatadogError):
+            return _not_sent(renewed)
+        if not renewed:
+            return failure
+        call.counted -= 1
+        what = f"{request.operation.method} {request.path}"
+        _logger.warning("%s: %s; sent again with the new key", what, failure.error, extra=facts_of(call.last))
+        return await self._attempt(request, options, call)
 
     async def _wait_for_permit(self, request: Request[Any], options: Options, call: CallState) -> Permit | Failure:
         """Wait for a permit; or return why there is none."""
@@ -178,7 +237,9 @@ class Executor:
             return _not_sent(ClientClosedError("the client is closed"))
         longest = options.retry.max_rate_limit_wait
         max_wait = None if longest is None else longest - call.waited
-        permit = await self._limiter.acquire(request.operation.name, max_wait)
+        permit = await self._limiter.acquire(
+            request.operation.name, max_wait, reserve=options.rate_limit_reserve, bound=options.bound
+        )
         if not isinstance(permit, Permit):
             said = call.rejection
             return _not_sent(permit.with_context(errors=said.errors, request_id=said.request_id) if said else permit)
@@ -220,34 +281,23 @@ class Executor:
         if seconds > 0:
             await asyncio.wait([self._closing], timeout=seconds)
 
-    def _log_attempt(
-        self, request: Request[Any], call: CallState, permit: Permit, response: Response | Failure
+    def _observe(
+        self, request: Request[Any], call: CallState, permit: Permit, answer: Response | None, error: Any = None
     ) -> None:
-        result = type(response.error).__name__ if isinstance(response, Failure) else str(response.status)
-        what = f"{request.operation.method} {request.path}"
-        seconds = self._clock.monotonic() - permit.sent
-        _logger.debug("%s: %s, attempt %d, %.3f s", what, result, call.attempts, seconds)
+        """Keep the facts of an attempt that has ended, and tell the user of it. `error`: why it failed."""
+        call.last = Attempt(
+            operation=request.operation.name,
+            service_account_id=request.service_account_id,
+            token_id=request.token_id,
+            number=call.attempts,
+            status=None if answer is None else answer.status,
+            error=None if error is None else type(error).__name__,
+            seconds=self._clock.monotonic() - permit.sent,
+            waited=permit.waited,
+            rate_limit=None if answer is None else answer.rate_limit,
+        )
+        self._observer.tell(request, call.last)
 
 
 def _not_sent(error: DatadogError) -> Failure:
     return Failure(error, Retry.NEVER, sent=False, maybe_applied=False)
-
-
-def in_context(error: DatadogError, request: Request[Any], call: CallState) -> DatadogError:
-    """Say what a failed call was about, and how to verify whether it was carried out where that is not known."""
-    message, unknown = error.message, call.maybe_applied and not request.operation.safe
-    if unknown:
-        message += f"; {_how_to_verify(request, call)}"
-    return error.with_context(
-        message=message,
-        operation=request.operation.name,
-        service_account_id=request.service_account_id,
-        token_id=request.token_id or error.token_id,
-        attempts=call.attempts,
-        outcome_unknown=unknown,
-    )
-
-
-def _how_to_verify(request: Request[Any], call: CallState) -> str:
-    since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return request.how_to_verify.replace("{since}", since, 1)

@@ -24,6 +24,7 @@ from dd_sa_tokens._protocol.headers import knows_reset
 from dd_sa_tokens._protocol.responses import Failure, Retry
 from dd_sa_tokens.config import RetryPolicy
 from dd_sa_tokens.errors import APIError
+from dd_sa_tokens.models import Attempt
 
 MOST_THROTTLED = 10
 """429s in a row on one request, after which it fails."""
@@ -45,8 +46,10 @@ class CallState:
         begun: When the first request was sent, in seconds since the epoch; 0 before.
         maybe_applied: Whether an attempt may have been carried out although it failed.
         in_flight: Whether an attempt is under way.
+        signed_anew: Whether a 401 made it ask for other keys, which is done once.
         last_attempt: Whether no further attempt is wanted: the caller is leaving.
         delay: Seconds until the next attempt; `None` for no further one.
+        last: The last attempt that failed, or that the user was told of.
     """
 
     attempts: int = 0
@@ -57,8 +60,10 @@ class CallState:
     begun: float = 0.0
     maybe_applied: bool = False
     in_flight: bool = False
+    signed_anew: bool = False
     last_attempt: bool = False
     delay: float | None = None
+    last: Attempt | None = None
 
     def record(self, failure: Failure) -> None:
         """Count an attempt that failed."""

@@ -71,7 +71,7 @@ def explain(error: Exception, redact: Redact, *, sent: bool | None) -> Failure:
     cls = RequestTimeoutError if issubclass(row.exception, TimeoutError) else TransportError
     sent = row.sent if sent is None else sent
     detail = redact(" ".join(detail.split()))[:_LONGEST_REASON] if detail else ""  # masked before it is cut
-    text = row.text + (f": {detail}" if detail else "") + f" ({type(error).__name__}{_origin(error)})"
+    text = row.text + (f": {detail}" if detail else "") + f" ({type(error).__name__}{origin_of(error)})"
     return Failure(cls(text), retry, sent=sent, maybe_applied=sent)
 
 
@@ -130,7 +130,7 @@ def _safe_str(error: Exception) -> str:
         return ""
 
 
-def _origin(error: Exception) -> str:
+def origin_of(error: BaseException) -> str:
     """Return where code of the user's raised, as file and line; nothing where aiohttp did by itself."""
     origin, traceback = "", error.__traceback__
     while traceback is not None:

@@ -18,6 +18,7 @@ from dd_sa_tokens.errors import ConfigurationError
 
 from .exchange import Exchange
 from .private import middlewares_of
+from .settings import SessionSettings
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 _ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
@@ -36,6 +37,18 @@ class _Headers(dict[str, str]):
 
     def __repr__(self) -> str:
         return f"<headers: {', '.join(self)}>"
+
+
+def _signature_of(credentials: Credentials) -> _Headers:
+    """Return the headers that sign a request, prepared once; they change in place when a function gives other keys."""
+    signature = _Headers()
+
+    def fill() -> None:
+        signature.clear()
+        signature.update({istr(name): value for name, value in credentials.headers().items()})
+
+    credentials.follow(fill)
+    return signature
 
 
 def check(session: object) -> None:
@@ -57,14 +70,15 @@ def check(session: object) -> None:
     raise ConfigurationError(msg)
 
 
-def make(credentials: Credentials, concurrency: int) -> aiohttp.ClientSession:
+def make(credentials: Credentials, concurrency: int, settings: SessionSettings) -> aiohttp.ClientSession:
     """Make a session of our own, for the running loop."""
     return aiohttp.ClientSession(
-        connector=_Connector(limit=concurrency),
+        connector=_Connector(limit=concurrency, ssl=settings.ssl_context or True),
         cookie_jar=_NoCookies(),
         headers=_DESCRIBING,
+        proxy=None if settings.proxy is None else settings.proxy.reveal(),
         request_class=_request_class(credentials),
-        trust_env=False,
+        trust_env=False,  # it would read a `.netrc` file, too
     )
 
 
@@ -100,7 +114,7 @@ def _request_class(credentials: Credentials) -> type[aiohttp.ClientRequest]:
     A middleware could do the same, but costs a busy client 4% of its speed, a `TraceConfig` 14%. In the session's
     default headers the keys would be merged anew into each request, and end up in recordings of a session.
     """
-    signature = _Headers({istr(k): v for k, v in credentials.headers().items()})
+    signature = _signature_of(credentials)
 
     class SignedRequest(aiohttp.ClientRequest):
         def send(self, conn: Any) -> Any:
@@ -128,7 +142,7 @@ class BorrowedSession:
 
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
         self._theirs = tuple(middlewares_of(session))
-        self._signature = _Headers(credentials.headers())
+        self._signature = _signature_of(credentials)
 
     def middlewares(self, exchange: Exchange) -> tuple[aiohttp.ClientMiddlewareType, ...]:
         """Return the middlewares of one request: the session's own ones stay."""

@@ -22,8 +22,9 @@ from . import session as sessions
 from .body import read
 from .errors import explain
 from .exchange import Exchange
-from .proxy import secrets_of_session
+from .proxy import secrets_of, secrets_of_session
 from .session import BorrowedSession, current_exchange
+from .settings import SessionSettings
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 
@@ -37,6 +38,7 @@ class Transport:
         session: Used instead of one of its own, and never closed.
         concurrency: Most connections of a session of its own.
         clock: Where the time comes from.
+        settings: What a session of its own is made with.
     """
 
     def __init__(
@@ -47,15 +49,19 @@ class Transport:
         session: aiohttp.ClientSession | None,
         concurrency: int,
         clock: Clock = Clock(),
+        settings: SessionSettings = SessionSettings(),
     ) -> None:
         sessions.check(session)
         if session is not None:
             credentials.mask_also(secrets_of_session(session))
+        if settings.proxy is not None:
+            credentials.mask_also(secrets_of(settings.proxy.reveal()))
         self._base_url = URL(base_url, encoded=True)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._credentials = credentials
         self._redact_name = lru_cache(maxsize=16)(credentials.redact)  # a limit's, the same in each answer
         self._session = session
+        self._settings = settings
         self._owns_session = session is None
         self._borrowed: BorrowedSession | None = None
         self._concurrency = concurrency
@@ -90,7 +96,7 @@ class Transport:
         self._loop = loop
         self._options = {"allow_redirects": False, "raise_for_status": False, "timeout": _NO_TIMEOUT}
         if self._session is None:
-            self._session = sessions.make(self._credentials, self._concurrency)
+            self._session = sessions.make(self._credentials, self._concurrency, self._settings)
         else:
             self._borrowed = BorrowedSession(self._session, self._credentials)
             self._options["headers"] = sessions.describing_headers()

@@ -87,8 +87,8 @@ rejected as soon as it is known that its turn comes later than that: on arrival,
 latest when its time is up. A cancelled call gives its place in the queue back.
 """
 
-from .buckets import Refusal
 from .limiter import RateLimiter
-from .window import Permit
+from .permit import Permit
+from .queues import Refusal
 
 __all__ = ["Permit", "RateLimiter", "Refusal"]

@@ -10,7 +10,7 @@ import attrs
 
 from dd_sa_tokens._cancellation import shield
 from dd_sa_tokens._execution import CallState, Executor
-from dd_sa_tokens._execution.executor import in_context
+from dd_sa_tokens._execution.context import in_context
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import DatadogError, TransportError

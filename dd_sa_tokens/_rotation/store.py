@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, cast
 
+from dd_sa_tokens._validation import underlying_function
 from dd_sa_tokens.errors import InvalidArgumentError
 from dd_sa_tokens.models import CreatedToken, Secret
 
@@ -35,11 +35,7 @@ def check_store(store: object, **context: Any) -> None:
 
 
 def _is_generator(store: Callable[..., object]) -> bool:
-    function: Any = store
-    while isinstance(function, partial):
-        function = cast("partial[object]", function).func
-    if not inspect.isroutine(function):
-        function = getattr(function, "__call__", function)  # noqa: B004 - its kind is wanted, not whether it has one
+    function = underlying_function(store)
     if inspect.iscoroutinefunction(function):
         return False
     if getattr(function, "__globals__", None) is vars(contextlib):  # `asynccontextmanager` wraps a generator

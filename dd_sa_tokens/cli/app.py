@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
@@ -32,8 +31,6 @@ app: typer.Typer = typer.Typer(
 
 def run() -> None:
     """Run the command that the arguments name, and exit with its status."""
-    # Without a handler, Python prints the library's warnings. A command prints its own messages.
-    logging.getLogger("dd_sa_tokens").addHandler(logging.NullHandler())
     fill_standard_descriptors()
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
         with suppress(AttributeError):  # a replacement in a test may not have it

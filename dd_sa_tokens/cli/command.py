@@ -57,7 +57,7 @@ class Run:
         attempts = given.pop("max_attempts", None)
         retry = RetryPolicy() if attempts is None else RetryPolicy(max_attempts=attempts)
         reserve = given.pop("rate_limit_reserve", 0.0)
-        return TokensClient(**given, retry=retry, rate_limit_reserve=reserve)
+        return TokensClient(**given, trust_env=True, retry=retry, rate_limit_reserve=reserve)
 
 
 def command(body: Callable[..., int]) -> Callable[..., None]:

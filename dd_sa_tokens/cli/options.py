@@ -25,6 +25,10 @@ class Options:
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Base URL instead of a site; also DD_SA_TOKENS_BASE_URL.")
     ] = None
+    proxy: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Proxy; also HTTPS_PROXY, which others cannot see, and NO_PROXY."),
+    ] = None
     concurrency: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Maximum number of requests in flight. Default: 50.")
     ] = None

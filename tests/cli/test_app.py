@@ -51,6 +51,7 @@ def test_the_top_help_has_the_exit_codes():
     for option in (
         "--site",
         "--base-url",
+        "--proxy",
         "--concurrency",
         "--timeout",
         "--max-attempts",

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 import sys
 import unicodedata
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiohttp
 import pytest
-import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from support.calls import CALLS, ONCE, Connect
 from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, KEYS, leaks
+from support.proxies import forward
 from support.replies import ReceivedRequest, any_answer, reply
 from support.servers import RawServer, StartServer
+from support.tls import make_authority, trusting
 
 from dd_sa_tokens import APIError, InvalidArgumentError, TokensClient, TransportError
 
@@ -410,31 +409,6 @@ async def test_a_session_that_contradicts_itself_is_an_error(
 # Proxies
 
 
-def forward(seen: list[str]) -> Callable[[ReceivedRequest], Coroutine[Any, Any, None]]:
-    """Do as a proxy does: pass a request on to where its line says, or a whole connection (CONNECT)."""
-
-    async def act(exchange: ReceivedRequest) -> None:
-        seen.append(exchange.head.decode())
-        method, target, _ = exchange.line.split(" ")
-        tunnel = method == "CONNECT"
-        address = urlsplit(f"//{target}" if tunnel else target)
-        host = f"{address.scheme}://{address.netloc}".encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
-        if tunnel:
-            exchange.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        else:
-            writer.write(exchange.head.replace(host, b"", 1) + b"\r\n\r\n" + exchange.body)
-        await asyncio.gather(_pump(exchange.reader, writer, host), _pump(reader, exchange.writer))
-
-    return act
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dropped: bytes = b"") -> None:
-    while data := await reader.read(65536):
-        writer.write(data.replace(dropped, b"", 1))
-    writer.close()
-
-
 @EACH_CALL
 async def test_a_proxy_through_a_borrowed_session(
     server: RawServer, start_server: StartServer, connect: Connect, call: Call
@@ -453,12 +427,12 @@ async def test_a_proxy_through_a_borrowed_session(
 
 async def test_a_proxy_of_an_https_host_sees_no_key(start_server: StartServer, connect: Connect) -> None:
     """To an https host a proxy gets a tunnel to open, and neither keys nor paths."""
-    authority, context = _authority("localhost")
+    authority, context = make_authority("localhost")
     server = await start_server(context, "localhost")
     proxy = await start_server()
     seen: list[str] = []
     proxy.script(otherwise=forward(seen))
-    connector = aiohttp.TCPConnector(ssl=_trusting(authority))
+    connector = aiohttp.TCPConnector(ssl=trusting(authority))
     async with aiohttp.ClientSession(proxy=proxy.url, connector=connector) as session:
         assert (await connect(base_url=server.url, session=session).get_token(ACCOUNT, "t1")).id == "t1"
     assert [text.split("\r\n")[0] for text in seen] == [f"CONNECT localhost:{server.port} HTTP/1.1"]
@@ -534,7 +508,7 @@ async def test_no_environment_variable_switches_the_certificate_check_off(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     """An untrusted certificate is refused, even with the variables set that switch the check off elsewhere."""
-    authority, context = _authority("localhost")
+    authority, context = make_authority("localhost")
     server = await start_server(context, "localhost")
     ours = str(tmp_path / "ca.pem")
     authority.cert_pem.write_to_path(ours)
@@ -555,7 +529,7 @@ async def test_no_environment_variable_switches_the_certificate_check_off(
 
 async def test_the_environment_can_only_say_whom_to_trust(start_server: StartServer, tmp_path: Path) -> None:
     """SSL_CERT_FILE, which OpenSSL itself reads, names other authorities; names and dates are checked as ever."""
-    authority, context = _authority("localhost")
+    authority, context = make_authority("localhost")
     server = await start_server(context, "localhost")
     ours = str(tmp_path / "ca.pem")
     authority.cert_pem.write_to_path(ours)
@@ -569,21 +543,6 @@ async def test_the_environment_can_only_say_whom_to_trust(start_server: StartSer
 
 
 # TLS
-
-
-def _authority(host: str, *, ended: bool = False) -> tuple[trustme.CA, ssl.SSLContext]:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    now = datetime.now(UTC)
-    end = now - timedelta(days=1) if ended else now + timedelta(days=1)
-    authority.issue_cert(host, not_before=now - timedelta(days=2), not_after=end).configure_cert(context)
-    return authority, context
-
-
-def _trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 @pytest.mark.parametrize(
@@ -600,9 +559,9 @@ async def test_a_bad_certificate_is_refused_with_the_reason(
     start_server: StartServer, connect: Connect, call: Call, issued_for: str, ended: bool, trusted: bool, words: str
 ) -> None:
     """A certificate of an unknown authority, for another host or out of date ends a call at once, and it says why."""
-    authority, context = _authority(issued_for, ended=ended)
+    authority, context = make_authority(issued_for, ended=ended)
     server = await start_server(context, "localhost")
-    connector = aiohttp.TCPConnector(ssl=_trusting(authority) if trusted else True)
+    connector = aiohttp.TCPConnector(ssl=trusting(authority) if trusted else True)
     async with aiohttp.ClientSession(connector=connector) as session:
         client = connect(base_url=server.url, **({"session": session} if trusted else {}))
         with pytest.raises(TransportError, match=words) as caught:

@@ -97,11 +97,17 @@ def names(count: int) -> list[str]:
 class Direct:
     """A strategy that fetches each ID by itself."""
 
+    refusals_are_final = False
+
     def __init__(self, fetch: Any) -> None:
         self.fetch = fetch
 
     async def prepare(self) -> None:
         """Do nothing."""
+
+    def held(self, _token_id: Any) -> AccessToken | None:
+        """Return nothing: all is fetched."""
+        return None
 
 
 def plain(fetch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
 from typing import assert_type
@@ -11,6 +12,7 @@ import aiohttp
 
 from dd_sa_tokens import (
     AccessToken,
+    Attempt,
     BulkResult,
     ClientStats,
     CreatedToken,
@@ -33,8 +35,36 @@ def made_of_what_it_takes(session: aiohttp.ClientSession) -> None:
     TokensClient(api_key="api", app_key="app", site=Site.EU1, concurrency=10, timeout=5)
     TokensClient(access_token="token", site="ap3.datadoghq.com", retry=RetryPolicy(max_attempts=2))
     TokensClient(base_url="http://127.0.0.1:8080", session=session, rate_limit_reserve=0.1)
+    TokensClient(access_token=lambda: "token", proxy="http://p", ssl_context=ssl.create_default_context())
+    TokensClient(api_key="api", app_key=_ask_for_key, trust_env=True, on_attempt=print)
+    TokensClient(access_token=_ask_for_secret, on_attempt=_look_at)
+    TokensClient(access_token=lambda: 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    TokensClient(on_attempt=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     TokensClient("key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     TokensClient(concurrency="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def _ask_for_key() -> str:
+    return "key"
+
+
+async def _ask_for_secret() -> Secret:
+    return Secret("key")
+
+
+def _look_at(attempt: Attempt) -> int:
+    assert_type(attempt.status, int | None)
+    assert_type(attempt.rate_limit, RateLimit | None)
+    return attempt.number
+
+
+def views(client: TokensClient) -> None:
+    view = client.with_options(timeout=5, retry=RetryPolicy(max_attempts=1), rate_limit_reserve=0.5, concurrency=3)
+    assert_type(view, TokensClient)
+    assert_type(view.with_options(), TokensClient)
+    assert_type(client.closed, bool)
+    client.with_options(site="us3")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.with_options(retry=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def one_token() -> None:
@@ -50,7 +80,7 @@ async def many_tokens(client: TokensClient, asynchronous: AsyncIterator[str]) ->
     assert_type(await client.get_tokens("account", ["a", "b"]), BulkResult)
     assert_type(await client.get_tokens("account", (name for name in "ab"), strategy="get"), BulkResult)
     assert_type(await client.get_tokens("account", {"a": 1}, strategy="auto"), BulkResult)
-    assert_type(await client.get_tokens("account", asynchronous), BulkResult)
+    assert_type(await client.get_tokens("account", asynchronous, deadline=5), BulkResult)
     await client.get_tokens("account", [1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await client.get_tokens("account", [], strategy="?")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

@@ -1,0 +1,83 @@
+"""What the user sees of each attempt: the call of `on_attempt`, and the log record with the same facts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from dd_sa_tokens._http.errors import origin_of
+from dd_sa_tokens._protocol.headers import Redact
+from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens._validation import underlying_function
+from dd_sa_tokens.errors import ConfigurationError, short_repr
+from dd_sa_tokens.models import Attempt
+
+OnAttempt = Callable[[Attempt], object]
+"""Is called after each attempt."""
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+
+def check_on_attempt(on_attempt: object) -> None:
+    """Refuse an `on_attempt` that does nothing when it is called.
+
+    Raises:
+        ConfigurationError: It is not callable, or is an `async def` or a generator, whose code would not run.
+    """
+    if on_attempt is None:
+        return
+    if not callable(on_attempt):
+        msg = f"on_attempt must be a function that takes an Attempt, not {type(on_attempt).__name__}"
+        raise ConfigurationError(msg)
+    function = underlying_function(on_attempt)
+    for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
+        if is_kind(function):
+            msg = "on_attempt must be a plain function, not an async def or a generator: nothing would run its code"
+            raise ConfigurationError(msg)
+
+
+class Observer:
+    """Tells the user of attempts.
+
+    Args:
+        on_attempt: Called after each attempt; an exception out of it is logged once.
+        redact: Masks the keys in a text.
+    """
+
+    def __init__(self, on_attempt: OnAttempt | None, redact: Redact) -> None:
+        check_on_attempt(on_attempt)
+        self._on_attempt = on_attempt
+        self._redact = redact
+        self._has_complained = False
+
+    def tell(self, request: Request[Any], attempt: Attempt) -> None:
+        """Log an attempt that has ended, and hand it to the user's function."""
+        if _logger.isEnabledFor(logging.DEBUG):
+            what = f"{request.operation.method} {request.path}"
+            came, extra = attempt.status or attempt.error, facts_of(attempt)
+            _logger.debug("%s: %s, attempt %d, %.3f s", what, came, attempt.number, attempt.seconds, extra=extra)
+        if self._on_attempt is None:
+            return
+        try:
+            result = self._on_attempt(attempt)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not fail the call
+            self._complain(f"raised {short_repr(error)}{origin_of(error)}")
+        else:
+            if inspect.iscoroutine(result):
+                result.close()
+                self._complain("returned a coroutine, which is not awaited")
+
+    def _complain(self, what: str) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            _logger.error("on_attempt %s; this is logged once", self._redact(what))
+
+
+def facts_of(attempt: Attempt | None, **more: object) -> dict[str, object]:
+    """Return an attempt as `extra` of a log record."""
+    return (attrs.asdict(attempt, recurse=False) if attempt is not None else {}) | more
