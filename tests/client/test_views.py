@@ -95,8 +95,8 @@ async def test_the_longest_wait_for_the_rate_limit_is_the_views_own() -> None:
 
 
 @virtual
-async def test_the_look_at_the_list_takes_no_longer_than_the_views_timeout() -> None:
-    """The look at the list leaves the view's share of the window alone: with the share spent, gets wait for theirs."""
+async def test_a_view_spends_no_more_than_its_share_of_a_window() -> None:
+    """With a reserve of 0.8 two of ten requests go, and the third waits for the next window."""
     client, transport = in_memory(limit=10)
     view = client.with_options(rate_limit_reserve=0.8)
     await view.get_tokens(ACCOUNT, ["a", "b"], strategy="get")
