@@ -85,7 +85,7 @@ decided here, but in `_execution.retry`.
 Who passes first?
 -----------------
 Of the calls that may go, the one that came first. A client's views may have a reserve each: a call with the reserve 0.5
-may go while more than half of the window is left. So a job spends the first half, and web calls find room in the second.
+may go while more than half of the window is left. A job spends the first half, and web calls find room in the second.
 A view may also have a bound of its own on its requests in flight.
 
     left of a window of 100   100 ........ 50 ............ 0

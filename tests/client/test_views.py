@@ -106,6 +106,16 @@ async def test_a_view_spends_no_more_than_its_share_of_a_window() -> None:
     assert (await job).id == "c"
 
 
+async def test_the_look_at_the_list_ends_with_the_views_timeout(server: RawServer, connect: Connect) -> None:
+    """A view with a short timeout gives up the look at a list that does not answer, and gets each token."""
+    server.script(stall(), otherwise=reply())
+    view = connect().with_options(timeout=0.05)
+    async with asyncio.timeout(0.8):  # the client's own timeout would let it take a second
+        result = await view.get_tokens(ACCOUNT, [f"t{n}" for n in range(30)])
+    assert len(result.tokens) == 30
+    assert "page" in server.requests[0].target
+
+
 # Concurrency
 
 
