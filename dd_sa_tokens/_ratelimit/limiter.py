@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from collections.abc import Iterator
 
 from dd_sa_tokens._clock import Clock
@@ -18,6 +19,7 @@ from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 from dd_sa_tokens.models import RateLimit
 
 from .buckets import Bucket, Buckets, Refusal, Route, Waiter
+from .contention import Contention
 from .window import Permit, RateLimitWindow
 
 _NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
@@ -38,7 +40,9 @@ class RateLimiter:
         self._concurrency = concurrency
         self._now = clock.monotonic
         self._wall = clock.wall
-        self._buckets = Buckets(lambda: RateLimitWindow(reserve=reserve, concurrency=concurrency))
+        self._buckets = Buckets(
+            lambda: RateLimitWindow(reserve=reserve, concurrency=concurrency, contention=Contention(draw=random.random))
+        )
         self._routes = self._buckets.routes
         self._last: Bucket | None = None
         self._numbers = itertools.count()
