@@ -56,6 +56,7 @@ PURE_FILES = (
     "_ratelimit/window.py",
     "_ratelimit/window_end.py",
     "_ratelimit/contention.py",
+    "_ratelimit/pace.py",
     "_ratelimit/probe.py",
     "_execution/retry.py",
     "_execution/context.py",

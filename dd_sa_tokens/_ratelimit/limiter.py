@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from collections.abc import Iterator
 
 from dd_sa_tokens._clock import Clock
@@ -19,6 +20,7 @@ from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 from dd_sa_tokens.models import RateLimit
 
 from .buckets import Bucket, Buckets, Route
+from .contention import Contention
 from .permit import Permit
 from .queues import Queue, Refusal, Waiter
 from .window import RateLimitWindow
@@ -38,7 +40,9 @@ class RateLimiter:
         self.concurrency = concurrency
         self._now = clock.monotonic
         self._wall = clock.wall
-        self._buckets = Buckets(lambda: RateLimitWindow(concurrency=concurrency))
+        self._buckets = Buckets(
+            lambda: RateLimitWindow(concurrency=concurrency, contention=Contention(draw=random.random))
+        )
         self._routes = self._buckets.routes
         self._last: Bucket | None = None
         self._numbers = itertools.count()

@@ -11,10 +11,12 @@ import attrs
 
 from dd_sa_tokens.models import RateLimit
 
-from .contention import SLOW_START, Contention
+from .contention import Contention
 from .permit import Permit
 from .probe import PROBE_TIMEOUT, Probe
 from .window_end import WindowEnd
+
+_PROMPT = 0.05  # seconds after its beginning in which a client begins a window with the others
 
 
 @attrs.define(eq=False)
@@ -82,16 +84,19 @@ class RateLimitWindow:
                 return 0.0
             if (delay := self.probe.delay(now)) > 0:
                 return delay
-        if left is None or self.in_flight < self.contention.room(left, self.concurrency, now):
+        end = self._expected_end()
+        delay = 0.0
+        if left is not None:
+            delay = self.contention.delay(
+                left, self.in_flight, concurrency=self.concurrency, limit=self.limit or 0, now=now, end=end
+            )
+        if delay <= 0:
             if self.confirmed and self.concurrency:
                 # With so much left, no rule holds back what the client's concurrency lets through.
-                self._headroom_until = self._expected_end()
-                self._headroom_above = Contention.headroom(self.concurrency)
+                self._headroom_until = end
+                self._headroom_above = self.contention.headroom(self.concurrency)
             return 0.0
-        faster = self.contention.since + SLOW_START
-        if now < faster and self.in_flight < self.contention.room(left, self.concurrency, faster):
-            return faster - now
-        return max(self._expected_end() - now, 0.0)
+        return max(min(delay, end - now), 0.0)
 
     def exhausted_for(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return for how many seconds the limit is known to be exhausted for a request with `ahead` before it."""
@@ -103,7 +108,7 @@ class RateLimitWindow:
         if self.remaining is None:
             return paused
         left = self.remaining - reserved
-        if self.confirmed and not self.contention.room(left, self.concurrency, now):
+        if self.confirmed and self.contention.is_over(left, self.limit or 0):
             left = 0
         # What is in flight may be in `remaining` already; only what was sent after the last count is certainly not.
         room = left - (self.contention.sent - self._sent_at_count) - ahead
@@ -246,13 +251,14 @@ class RateLimitWindow:
             self.end = None
         else:
             windows = 1 + math.floor((now - ends_at) / self.period)
+            prompt = self.end.is_known and (now - ends_at) % self.period < _PROMPT
             self.end.move(windows)
-            self._start_window(windows, self.limit)
+            self._start_window(windows, self.limit, prompt=prompt)
 
-    def _start_window(self, windows: int, remaining: int | None) -> None:
+    def _start_window(self, windows: int, remaining: int | None, *, prompt: bool = False) -> None:
         self.number += 1
         self.remaining = remaining
-        self.contention.roll_over(windows, self.limit or 0, self.in_flight)
+        self.contention.roll_over(windows, self.limit or 0, self.in_flight, prompt=prompt)
         self._sent_at_count = self.contention.sent
         self._unconfirm()
 
@@ -276,7 +282,9 @@ class RateLimitWindow:
             end.move(-1)
             end.record_early_send(permit.sent)
         end.observe(permit.sent, now, rate.reset)
-        if self.limit is not None and own is not None and permit.window_number == self.number and not rejected:
+        # Of a new client, all but the first answers may be 429s; they tell it of the others. Later ones tell too much.
+        counts = not rejected or not self.contention.past
+        if self.limit is not None and own is not None and permit.window_number == self.number and counts:
             self.contention.record_answer(permit.number, self.limit - remaining)
         self._lower(remaining)
         self.confirmed = True
