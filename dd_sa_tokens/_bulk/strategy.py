@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -39,6 +39,11 @@ class FetchStrategy(Protocol):
     @property
     def fetch(self) -> FetchToken:
         """Fetches the token of one ID."""
+        ...
+
+    @property
+    def known(self) -> Mapping[str, AccessToken]:
+        """The tokens that need no request, once prepared, by their IDs in the canonical form."""
         ...
 
 
@@ -79,6 +84,7 @@ class GetEach:
 
     def __init__(self, requests: TokenRequests) -> None:
         self.fetch = requests.get
+        self.known: Mapping[str, AccessToken] = {}
 
     async def prepare(self) -> None:
         """Do nothing."""
@@ -89,7 +95,7 @@ class ListFirst:
 
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
-        self._found: dict[str, AccessToken] = {}
+        self.known: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
         """Read the list, as far as it can be read."""
@@ -105,11 +111,11 @@ class ListFirst:
         pages = read_pages(read, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
         async with aclosing(pages):
             async for page, _ in pages:
-                self._found |= {canonical_id(token.id): token for token in page.items}
+                self.known |= {canonical_id(token.id): token for token in page.items}
 
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self._found.get(canonical_id(token_id))
+        token = self.known.get(canonical_id(token_id))
         return token if token is not None else await self._requests.get(token_id)
 
 
@@ -129,7 +135,7 @@ class ListIfCheaper(ListFirst):
             return
         try:
             page = await self._requests.try_first_page()
-            self._found = {canonical_id(token.id): token for token in page.items}
+            self.known = {canonical_id(token.id): token for token in page.items}
             if page.total is None or not page.items:
                 return
             more_pages = -(-page.total // len(page.items)) - 1
@@ -146,7 +152,7 @@ class ListIfCheaper(ListFirst):
                 token_id = as_text(value)
                 if isinstance(token_id, str) and _costs_a_request(token_id):
                     key = canonical_id(token_id)
-                    if key not in self._found:
+                    if key not in self.known:
                         missing.add(key)
                         if len(missing) >= most:
                             break
