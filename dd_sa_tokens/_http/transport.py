@@ -122,6 +122,7 @@ class Transport:
             body = await read(response)
             received = self._wall()
             if len(body) > _LARGE:
+                exchange.deadline = math.inf  # the answer is there
                 await self._turns.wait()
             rate_limit = parse_rate_limit(response.headers, received, self._redact_name)
             return Response(response.status, response.headers, body, rate_limit, received)

@@ -155,7 +155,7 @@ async def test_pages_that_are_there_are_consumed_one_by_one(work: Work) -> None:
 
 @pytest.mark.parametrize("strategy", ["list", None])
 async def test_pages_are_decoded_one_by_one(work: Work, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
-    """Of the pages that are on their way, one is decoded in a pass of the loop, by `get_tokens` and by `list_tokens`."""
+    """Of the pages on their way one is decoded in a pass of the loop, by `get_tokens` and by `list_tokens`."""
 
     def loads(body: bytes) -> Any:
         work.done()
