@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dd_sa_tokens._cancellation import Cancellation
@@ -23,16 +23,13 @@ from .single_flight import SingleFlight, copy_for_duplicate
 FetchToken = Callable[[Any], Awaitable[AccessToken]]
 """Fetches the token of one ID, or raises a `DatadogError`."""
 
-HeldToken = Callable[[Any], AccessToken | None]
-"""Returns the token of an ID if it has come already, with a list."""
-
 
 class Fetcher:
     """Fetches one ID after the other, in the task of the worker that asks for it.
 
     Args:
         fetch: Fetches one token.
-        held: Returns the token of an ID that needs no request; `None` if it needs one.
+        known: The tokens that need no request, by their IDs in the canonical form.
         on_change: Called when the breaker changes.
         refusals_are_final: Whether `fetch` itself has confirmed a 401 that it raises.
     """
@@ -40,13 +37,13 @@ class Fetcher:
     def __init__(
         self,
         fetch: FetchToken,
-        held: HeldToken,
+        known: Mapping[str, AccessToken],
         on_change: Callable[[], object],
         *,
         refusals_are_final: bool = False,
     ) -> None:
         self._fetch = fetch
-        self._held = held
+        self._known = known
         self._refusals_are_final = refusals_are_final
         self._on_change = on_change
         self._in_flight = SingleFlight()
@@ -64,7 +61,7 @@ class Fetcher:
         if isinstance(token_id, TokenResult):
             return token_id
         if self.breaker.open_reason is not None:
-            token = self._held(token_id)
+            token = self._known.get(canonical_id(token_id))
             return _not_sent(token_id, self.breaker.open_reason) if token is None else TokenResult(token_id, token)
         key = canonical_id(token_id)
         if key in self._in_flight:

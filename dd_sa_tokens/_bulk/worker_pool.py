@@ -53,7 +53,7 @@ class WorkerPool:
         self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
         self._fetcher = Fetcher(
-            strategy.fetch, strategy.held, self._on_breaker_change, refusals_are_final=strategy.refusals_are_final
+            strategy.fetch, strategy.known, self._on_breaker_change, refusals_are_final=strategy.refusals_are_final
         )
         self._concurrency = concurrency
         self._open = True  # the source may have more

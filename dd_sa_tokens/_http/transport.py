@@ -25,6 +25,9 @@ from .exchange import Exchange
 from .proxy import secrets_of, secrets_of_session
 from .session import BorrowedSession, current_exchange
 from .settings import SessionSettings
+from .turns import Turns
+
+_LARGE = 4_096  # bytes of a body that holds many items, so that decoding it takes a while
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 
@@ -68,6 +71,7 @@ class Transport:
         self._wall = clock.wall
         self._loop: asyncio.AbstractEventLoop | None = None
         self._options: dict[str, Any] = {}  # of each request
+        self._turns = Turns()
         self._exchanges: dict[Exchange, None] = {}  # a set that keeps the order in which they began
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = math.inf
@@ -123,6 +127,9 @@ class Transport:
             response = await self._session.request(request.operation.method, self._url(request.path), **options)
             body = await read(response)
             received = self._wall()
+            if len(body) > _LARGE:
+                exchange.deadline = math.inf  # the answer is there
+                await self._turns.wait()
             rate_limit = parse_rate_limit(response.headers, received, self._redact_name)
             return Response(response.status, response.headers, body, rate_limit, received)
         except asyncio.CancelledError as error:
