@@ -225,7 +225,7 @@ def test_the_keys_of_the_fake_server_are_not_shown(monkeypatch):
             made.append(self)
             return await super().__aenter__()
 
-    monkeypatch.setattr(demo, "FakeDatadog", Spy)
+    monkeypatch.setattr("dd_sa_tokens.testing.FakeDatadog", Spy)
     monkeypatch.setattr(Messages, "can_redraw", True)
     result = CliRunner().invoke(app, ["demo", "--tokens", "5"])
     assert result.exit_code == 0, result.output

@@ -25,6 +25,7 @@ import sys
 import termios
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 
 _NUMBER = struct.Struct("!i")
 
@@ -181,6 +182,8 @@ def _open_standard_streams() -> None:
 if __name__ == "__main__":
     from dd_sa_tokens.__main__ import main
 
+    for name in ("dd_sa_tokens.cli", "dd_sa_tokens.testing"):  # `main` imports them when it runs
+        import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets those that wait, when they end
     gc.freeze()  # so that the collector of a child touches nothing of the parent's memory
     _serve(socket.socket(fileno=int(sys.argv[1])))
