@@ -25,7 +25,6 @@ import sys
 import termios
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
 
 _NUMBER = struct.Struct("!i")
 
@@ -180,10 +179,15 @@ def _open_standard_streams() -> None:
 
 
 if __name__ == "__main__":
-    from dd_sa_tokens.__main__ import main
+    from typer.testing import CliRunner
 
-    for name in ("dd_sa_tokens.cli", "dd_sa_tokens.testing"):  # `main` imports them when it runs
-        import_module(name)
+    import dd_sa_tokens.testing
+    from dd_sa_tokens.__main__ import main
+    from dd_sa_tokens.cli import app
+
+    with dd_sa_tokens.testing.FakeDatadog(tokens=1) as datadog:  # so that all is there that the first run imports
+        words = ["list", datadog.service_account_id, "--base-url", datadog.url]
+        CliRunner().invoke(app, words, env={"DD_ACCESS_TOKEN": datadog.access_token})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets those that wait, when they end
     gc.freeze()  # so that the collector of a child touches nothing of the parent's memory
     _serve(socket.socket(fileno=int(sys.argv[1])))
