@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from dd_sa_tokens._validation import canonical_id
-from dd_sa_tokens.errors import DeadlineExceededError
+from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
 from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
+from .fetcher import without_request
 from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
@@ -61,6 +62,8 @@ async def collect(
     error = error or pool.source_error
     if pool.is_expired and isinstance(unique.ids, AsyncIterator):
         error = await _close(unique.source) or error or expired
+    elif pool.is_expired and pool.open_reason is not None:
+        error = await _answer_rest(unique.ids, strategy, pool.open_reason, found) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
@@ -87,6 +90,21 @@ async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
         await strategy.prepare()
     else:
         await deadline.cut_short(strategy.prepare())
+
+
+async def _answer_rest(
+    token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
+) -> BaseException | None:
+    """Answer the IDs that no worker took, without a request; return what the source raised."""
+    try:
+        for number, token_id in enumerate(token_ids, 1):
+            if token_id is not PAUSE:
+                found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
+            if token_id is PAUSE or number % SLICE == 0:
+                await asyncio.sleep(0)
+    except Exception as error:  # noqa: BLE001 - the source may raise anything
+        return error
+    return None
 
 
 async def _close(source: object) -> BaseException | None:
