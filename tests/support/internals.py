@@ -172,12 +172,12 @@ def connections_kept(session: aiohttp.ClientSession) -> int:
 
 def waiting_at(limiter: RateLimiter) -> int:
     """Return the number of calls that wait for a rate limiter."""
-    return sum(len(queue.waiters) for bucket in limiter._buckets.all for queue in bucket.queues)
+    return sum(len(queue.waiters) for bucket in limiter._buckets.all for queue in bucket.queues.values())
 
 
 def could_pass(limiter: RateLimiter) -> bool:
     """Return whether a call waits for a rate limiter although it may go."""
-    queues = [(bucket.window, queue) for bucket in limiter._buckets.all for queue in bucket.queues]
+    queues = [(bucket.window, queue) for bucket in limiter._buckets.all for queue in bucket.queues.values()]
     return limiter.in_flight < limiter.concurrency and any(
         not queue.is_bound and window.can_send(limiter._now(), queue.reserve) for window, queue in queues
     )
