@@ -49,10 +49,13 @@ async def collect(
     async with aclosing(pool.results()) as items:
         found = {canonical_id(item.token_id): item async for item in items}
     error = error or pool.source_error
-    if pool.is_expired and isinstance(unique.ids, AsyncIterator):
-        error = await _close(unique.source) or error or expired
-    elif pool.is_expired and pool.open_reason is not None:
-        error = await _answer_rest(unique.ids, strategy, pool.open_reason, found) or error
+    if pool.is_expired:
+        rest = unique.ids
+        if isinstance(rest, AsyncIterator):
+            error = await _close(unique.source) or error or expired
+        else:
+            assert pool.open_reason is not None
+            error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
