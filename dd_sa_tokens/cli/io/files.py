@@ -75,13 +75,14 @@ class StreamFile(Sink):
         self._descriptor = descriptor
         self._pipe = pipe
         self._thread = BlockingThread()
+        self.is_blocked: bool = False
         # An incremental encoder writes a byte order mark once.
         self._encoder = codecs.getincrementalencoder(encoding)("backslashreplace")
-        self.is_utf8 = codecs.lookup(encoding).name.startswith("utf-8")
+        self.is_utf8: bool = codecs.lookup(encoding).name.startswith("utf-8")
         if descriptor is not None:
             mode = os.fstat(descriptor).st_mode
-            self.is_terminal = os.isatty(descriptor)
-            self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            self.is_terminal: bool = os.isatty(descriptor)
+            self.is_pipe: bool = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         elif pipe is not None:
             self.is_pipe = True
 
