@@ -207,6 +207,7 @@ def test_rolled_back_rotations_are_named(error, begins):
     assert explain(error).partition(" (")[0] == begins
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 141), (OSError(), 1), (None, 0)])
 def test_an_output_that_cannot_be_flushed(monkeypatch, error, code):
     """An output that cannot be flushed at the end changes the code, without a message."""
