@@ -244,6 +244,7 @@ def test_without_the_extra(without, library):
     assert "pip install '.[cli]'" in result.err
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(
     ("broken", "code"), [({}, 0), ({"rich": None}, 2), ({"typer": None}, 2)], ids=["all there", "no rich", "no typer"]
 )
