@@ -28,7 +28,7 @@ from . import _bulk, _pagination, _rotation
 from ._clock import Clock
 from ._credentials import Key, as_secret, read_credentials
 from ._endpoint import read_base_url
-from ._execution import Executor
+from ._execution import CallState, Executor
 from ._http import Transport, read_settings
 from ._protocol import operations, organization
 from ._protocol.operations import ListOptions, Request
@@ -614,12 +614,16 @@ class TokensClient:
         send, get = self._executor.send, operations.token_getter(account, include_leak=include_leak)
         options = ListOptions(include_leak=include_leak)
         first = operations.list_tokens(account, options, 0)
+
+        def confirm(token_id: str) -> Coroutine[Any, Any, AccessToken]:
+            return send(get(token_id), self._options, CallState(signed_anew=True))
+
         requests = _bulk.TokenRequests(
             get=lambda token_id: send(get(token_id), self._options),
             read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
-            refusals_are_final=self._executor.asks_for_keys,
+            confirm=confirm if self._executor.asks_for_keys else None,
         )
         return partial(_bulk.make_strategy, strategy, requests)
 

@@ -208,12 +208,20 @@ async def test_a_second_refusal_is_final(server: RawServer, connect: Connect, ot
 
 @pytest.mark.parametrize("keys", [[ACCESS_TOKEN], [ACCESS_TOKEN, NEW_KEY]], ids=["same key", "new key refused"])
 async def test_a_second_refusal_stops_a_bulk_fetch(server: RawServer, connect: Connect, keys: list[str]) -> None:
-    """It is the confirmation: no further request is made for it, and each other ID gets the 401."""
+    """The second request, with the new key or the same one, confirms the 401: then each other ID gets it."""
     accept(server)
     store = Store(*keys)
     result = await bearer(connect, store.read, concurrency=1).get_tokens(ACCOUNT, ["a", "b", "c"])
     assert [type(item.error) for item in result] == [UnauthorizedError] * 3
-    assert (store.asked, len(server.requests)) == (2, len(keys))
+    assert (store.asked, len(server.requests)) == (2, 2)
+
+
+async def test_a_single_401_stops_no_bulk_fetch(server: RawServer, connect: Connect) -> None:
+    """If the function gives the same key again, one request confirms the 401; if that succeeds, all IDs are fetched."""
+    server.script(any_answer(), reply(401), otherwise=any_answer())
+    store = Store(ACCESS_TOKEN)
+    result = await bearer(connect, store.read, concurrency=1).get_tokens(ACCOUNT, ["a", "b", "c"])
+    assert (len(result.tokens), store.asked, len(server.requests)) == (3, 2, 4)
 
 
 async def test_a_client_survives_the_rotation_of_its_own_token() -> None:
