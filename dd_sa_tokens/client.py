@@ -614,16 +614,19 @@ class TokensClient:
         send, get = self._executor.send, operations.token_getter(account, include_leak=include_leak)
         options = ListOptions(include_leak=include_leak)
         first = operations.list_tokens(account, options, 0)
+        asked = self._executor.asked_for_keys
 
-        def confirm(token_id: str) -> Coroutine[Any, Any, AccessToken]:
-            return send(get(token_id), self._options, CallState(signed_anew=True))
+        def get_one(token_id: str, *, again: bool = False) -> Coroutine[Any, Any, AccessToken]:
+            # All calls of a bulk fetch begin together, so they share one asking for keys.
+            call = None if asked is None else CallState(asked=asked, signed_anew=again)
+            return send(get(token_id), self._options, call)
 
         requests = _bulk.TokenRequests(
-            get=lambda token_id: send(get(token_id), self._options),
+            get=get_one,
             read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
-            confirm=confirm if self._executor.asks_for_keys else None,
+            confirm=None if asked is None else partial(get_one, again=True),
         )
         return partial(_bulk.make_strategy, strategy, requests)
 

@@ -22,7 +22,7 @@ from dd_sa_tokens.models import Attempt, ClientStats
 
 from .budget import RetryBudget
 from .context import how_to_verify, in_context
-from .key_source import KeySource, KeyState
+from .key_source import KeySource
 from .observer import Observer, OnAttempt, facts_of
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
@@ -81,9 +81,9 @@ class Executor:
         )
 
     @property
-    def asks_for_keys(self) -> bool:
-        """Whether functions give the keys, and are asked again after a 401."""
-        return self._keys is not None
+    def asked_for_keys(self) -> int | None:
+        """How often functions have given the keys, or 1 before the first request; `None` if no function gives them."""
+        return None if self._keys is None else max(self._keys.asked, 1)
 
     async def send(self, request: Request[T], options: Options, call: CallState | None = None) -> T:
         """Carry out one operation.
@@ -143,6 +143,7 @@ class Executor:
 
     async def _get_keys(self, keys: KeySource, request: Request[Any], options: Options, call: CallState) -> None:
         error = await keys.get_ready(options.timeout)
+        call.asked = call.asked or keys.asked
         if error is not None:
             raise in_context(error, request, call)
 
@@ -182,7 +183,7 @@ class Executor:
         self._retries += call.attempts > 0
         call.attempts += 1
         call.in_flight = True
-        signed_with = None if self._keys is None else self._keys.state
+        call.signed_with = 0 if self._keys is None else self._keys.version
         try:
             response = await self._transport.send(request, options.timeout)
         except BaseException as error:  # cancelled
@@ -206,22 +207,22 @@ class Executor:
             self._observe(request, call, permit, response, result.error)
         elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
             self._observe(request, call, permit, response)
-        if signed_with is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
-            return await self._sign_anew(request, options, call, signed_with, result)
+        if self._keys is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
+            return await self._sign_anew(self._keys, request, options, call, result)
         return result
 
     async def _sign_anew(
-        self, request: Request[T], options: Options, call: CallState, refused: KeyState, failure: Failure
+        self, keys: KeySource, request: Request[T], options: Options, call: CallState, failure: Failure
     ) -> T | Failure:
         """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
 
         A second 401 of one call is final. A caller that is leaving wants no change to be tried again.
         """
         is_unwanted = call.last_attempt and not request.operation.safe
-        if self._keys is None or call.signed_anew or is_unwanted:
+        if call.signed_anew or is_unwanted:
             return failure
         call.signed_anew = True
-        renewed = await self._keys.renew(refused, options.timeout)
+        renewed = await keys.renew(call.signed_with, call.asked, options.timeout)
         if isinstance(renewed, DatadogError):
             return _not_sent(renewed)
         if not renewed:
@@ -256,6 +257,8 @@ class Executor:
         pause = 0.0
         if not isinstance(outcome, Failure):
             self._budget.record_success()
+            if self._keys is not None:
+                self._keys.record_accepted(call.signed_with)
         else:
             self._record_failure(request, options, call, outcome)
             if outcome.retry is Retry.THROTTLED:
