@@ -18,7 +18,7 @@ from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import ClientClosedError, DatadogError, UnauthorizedError
-from dd_sa_tokens.models import Attempt, ClientStats
+from dd_sa_tokens.models import ClientStats
 
 from .budget import RetryBudget
 from .context import how_to_verify, in_context
@@ -61,7 +61,7 @@ class Executor:
         self._redact = credentials.redact
         self._keys = KeySource(credentials) if credentials.functions else None
         self._on_attempt = on_attempt
-        self._observer = Observer(on_attempt, self._redact)
+        self._observer = Observer(on_attempt, self._redact, clock)
         self._clock = clock
         self._budget = RetryBudget(clock.monotonic)
         self._closing: asyncio.Future[None] | None = None
@@ -192,7 +192,7 @@ class Executor:
             if not request.operation.safe:
                 what = f"{request.operation.method} {request.path}"
                 _logger.warning("%s was cancelled while it was under way; %s", what, how_to_verify(request, call))
-            self._observe(request, call, permit, None, error)
+            self._observer.tell(request, call, permit, None, error)
             raise
         finally:
             call.in_flight = False
@@ -200,13 +200,13 @@ class Executor:
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
             self._record_failure(request, options, call, response)
-            self._observe(request, call, permit, None, response.error)
+            self._observer.tell(request, call, permit, None, response.error)
             return response
         result = self._receive(request, options, call, permit, response)
         if isinstance(result, Failure):
-            self._observe(request, call, permit, response, result.error)
+            self._observer.tell(request, call, permit, response, result.error)
         elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
-            self._observe(request, call, permit, response)
+            self._observer.tell(request, call, permit, response)
         if self._keys is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
             return await self._sign_anew(self._keys, request, options, call, result)
         return result
@@ -283,23 +283,6 @@ class Executor:
             self._closing = asyncio.get_running_loop().create_future()
         if seconds > 0:
             await asyncio.wait([self._closing], timeout=seconds)
-
-    def _observe(
-        self, request: Request[Any], call: CallState, permit: Permit, answer: Response | None, error: Any = None
-    ) -> None:
-        """Keep the facts of an attempt that has ended, and tell the user of it. `error`: why it failed."""
-        call.last = Attempt(
-            operation=request.operation.name,
-            service_account_id=request.service_account_id,
-            token_id=request.token_id,
-            number=call.attempts,
-            status=None if answer is None else answer.status,
-            error=None if error is None else type(error).__name__,
-            seconds=self._clock.monotonic() - permit.sent,
-            waited=permit.waited,
-            rate_limit=None if answer is None else answer.rate_limit,
-        )
-        self._observer.tell(request, call.last)
 
 
 def _not_sent(error: DatadogError) -> Failure:
