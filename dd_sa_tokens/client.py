@@ -28,7 +28,7 @@ from . import _bulk, _pagination, _rotation
 from ._clock import Clock
 from ._credentials import Key, as_secret, read_credentials
 from ._endpoint import read_base_url
-from ._execution import Executor
+from ._execution import CallState, Executor
 from ._http import Transport, read_settings
 from ._protocol import operations, organization
 from ._protocol.operations import ListOptions, Request
@@ -615,12 +615,19 @@ class TokensClient:
         send, get = self._executor.send, operations.token_getter(account, include_leak=include_leak)
         options = ListOptions(include_leak=include_leak)
         first = operations.list_tokens(account, options, 0)
+        asked = self._executor.asked_for_keys
+
+        def get_one(token_id: str, *, again: bool = False) -> Coroutine[Any, Any, AccessToken]:
+            # All calls of a bulk fetch begin together, so they share one asking for keys.
+            call = None if asked is None else CallState(asked=asked, signed_anew=again)
+            return send(get(token_id), self._options, call)
+
         requests = _bulk.TokenRequests(
-            get=lambda token_id: send(get(token_id), self._options),
+            get=get_one,
             read_page=self._reader(account, options),
             try_first_page=lambda: self._executor.try_once(first, self._options, instead_of="get_token"),
             concurrency=self._options.concurrency,
-            refusals_are_final=self._executor.asks_for_keys,
+            confirm=None if asked is None else partial(get_one, again=True),
         )
         return partial(_bulk.make_strategy, strategy, requests)
 

@@ -31,7 +31,7 @@ class Fetcher:
         fetch: Fetches one token.
         known: The tokens that need no request, by their IDs in the canonical form.
         on_change: Called when the breaker changes.
-        refusals_are_final: Whether `fetch` itself has confirmed a 401 that it raises.
+        confirm: Fetches a token once more after a 401, where functions give the keys; otherwise `fetch` does.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Fetcher:
         known: Mapping[str, AccessToken],
         on_change: Callable[[], object],
         *,
-        refusals_are_final: bool = False,
+        confirm: FetchToken | None = None,
     ) -> None:
         self._fetch = fetch
         self._known = known
-        self._refusals_are_final = refusals_are_final
+        self._fetch_again = confirm
         self._on_change = on_change
         self._in_flight = SingleFlight()
         self._confirming = asyncio.Lock()
@@ -68,7 +68,7 @@ class Fetcher:
         self._in_flight[key] = worker
         result: TokenResult | None = None
         try:
-            first = await self._request(token_id)
+            first = await self._request(token_id, self._fetch)
             result = await self._confirm(first) if isinstance(first.error, UnauthorizedError) else first
             self.breaker.record(result)
         except asyncio.CancelledError:
@@ -82,9 +82,9 @@ class Fetcher:
             self.breaker.open_if_all_forbidden()
         return result
 
-    async def _request(self, token_id: str) -> TokenResult:
+    async def _request(self, token_id: str, fetch: FetchToken) -> TokenResult:
         try:
-            return TokenResult(token_id, await self._fetch(token_id))
+            return TokenResult(token_id, await fetch(token_id))
         except ConfigurationError:
             raise  # the client is set up wrong, not this ID
         except DatadogError as error:
@@ -96,7 +96,10 @@ class Fetcher:
         async with self._confirming:
             if self.breaker.open_reason is not None:
                 return refused
-            result = refused if self._refusals_are_final else await self._request(refused.token_id)
+            was_signed_anew = self._fetch_again is not None and refused.error is not None and refused.error.attempts > 1
+            result = refused  # a request that was sent again with another key is a second try already
+            if not was_signed_anew:
+                result = await self._request(refused.token_id, self._fetch_again or self._fetch)
             if isinstance(result.error, UnauthorizedError):
                 self.breaker.open(result.error)
             return result

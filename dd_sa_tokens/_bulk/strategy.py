@@ -33,10 +33,10 @@ class FetchStrategy(Protocol):
     """A way to fetch many tokens.
 
     Attributes:
-        refusals_are_final: Whether a 401 that `fetch` raises needs no second attempt that confirms it.
+        confirm: As for `TokenRequests`.
     """
 
-    refusals_are_final: bool
+    confirm: FetchToken | None
 
     async def prepare(self) -> None:
         """Do what comes before the first token; called once."""
@@ -62,15 +62,15 @@ class TokenRequests:
         read_page: Reads a page of the service account's list, and repeats what fails.
         try_first_page: Reads the list's first page, if that costs no time; tries once.
         concurrency: Most pages read at a time.
-        refusals_are_final: Whether a 401 that `get` raises needs no second attempt that confirms it: functions give the
-            keys, and have been asked again.
+        confirm: Fetches a token once more after a 401, without asking for keys again; `None` if functions do not give
+            the keys. Then `get` does the same.
     """
 
     get: FetchToken
     read_page: ReadPage[AccessToken]
     try_first_page: Callable[[], Awaitable[Page[AccessToken]]]
     concurrency: int
-    refusals_are_final: bool = False
+    confirm: FetchToken | None = None
 
 
 def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[object] | None) -> FetchStrategy:
@@ -93,8 +93,8 @@ class GetEach:
 
     def __init__(self, requests: TokenRequests) -> None:
         self.fetch = requests.get
-        self.refusals_are_final = requests.refusals_are_final
         self.known: Mapping[str, AccessToken] = {}
+        self.confirm = requests.confirm
 
     async def prepare(self) -> None:
         """Do nothing."""
@@ -105,8 +105,7 @@ class ListFirst:
 
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
-        self.refusals_are_final = requests.refusals_are_final
-        self._found: dict[str, AccessToken] = {}
+        self.confirm = requests.confirm
         self.known: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:

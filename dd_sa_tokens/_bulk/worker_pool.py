@@ -52,9 +52,7 @@ class WorkerPool:
         self._deadline = deadline
         self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
-        self._fetcher = Fetcher(
-            strategy.fetch, strategy.known, self._on_breaker_change, refusals_are_final=strategy.refusals_are_final
-        )
+        self._fetcher = Fetcher(strategy.fetch, strategy.known, self._on_breaker_change, confirm=strategy.confirm)
         self._concurrency = concurrency
         self._open = True  # the source may have more
         self._paused = False  # the event loop runs before the source is asked again, by any worker

@@ -18,11 +18,11 @@ from dd_sa_tokens._protocol.responses import Failure, Response, Retry
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens.config import Options
 from dd_sa_tokens.errors import ClientClosedError, DatadogError, UnauthorizedError
-from dd_sa_tokens.models import Attempt, ClientStats
+from dd_sa_tokens.models import ClientStats
 
 from .budget import RetryBudget
 from .context import how_to_verify, in_context
-from .key_source import KeySource, KeyState
+from .key_source import KeySource
 from .observer import Observer, OnAttempt, facts_of
 from .retry import CallState, next_delay, repeat_with, throttle_pause
 
@@ -61,7 +61,7 @@ class Executor:
         self._redact = credentials.redact
         self._keys = KeySource(credentials) if credentials.functions else None
         self._on_attempt = on_attempt
-        self._observer = Observer(on_attempt, self._redact)
+        self._observer = Observer(on_attempt, self._redact, clock)
         self._clock = clock
         self._budget = RetryBudget(clock.monotonic)
         self._closing: asyncio.Future[None] | None = None
@@ -81,9 +81,9 @@ class Executor:
         )
 
     @property
-    def asks_for_keys(self) -> bool:
-        """Whether functions give the keys, and are asked again after a 401."""
-        return self._keys is not None
+    def asked_for_keys(self) -> int | None:
+        """How often functions have given the keys, or 1 before the first request; `None` if no function gives them."""
+        return None if self._keys is None else max(self._keys.asked, 1)
 
     async def send(self, request: Request[T], options: Options, call: CallState | None = None) -> T:
         """Carry out one operation.
@@ -143,6 +143,7 @@ class Executor:
 
     async def _get_keys(self, keys: KeySource, request: Request[Any], options: Options, call: CallState) -> None:
         error = await keys.get_ready(options.timeout)
+        call.asked = call.asked or keys.asked
         if error is not None:
             raise in_context(error, request, call)
 
@@ -182,7 +183,7 @@ class Executor:
         self._retries += call.attempts > 0
         call.attempts += 1
         call.in_flight = True
-        signed_with = None if self._keys is None else self._keys.state
+        call.signed_with = 0 if self._keys is None else self._keys.version
         try:
             response = await self._transport.send(request, options.timeout)
         except BaseException as error:  # cancelled
@@ -191,7 +192,7 @@ class Executor:
             if not request.operation.safe:
                 what = f"{request.operation.method} {request.path}"
                 _logger.warning("%s was cancelled while it was under way; %s", what, how_to_verify(request, call))
-            self._observe(request, call, permit, None, error)
+            self._observer.tell(request, call, permit, None, error)
             raise
         finally:
             call.in_flight = False
@@ -199,29 +200,29 @@ class Executor:
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
             self._record_failure(request, options, call, response)
-            self._observe(request, call, permit, None, response.error)
+            self._observer.tell(request, call, permit, None, response.error)
             return response
         result = self._receive(request, options, call, permit, response)
         if isinstance(result, Failure):
-            self._observe(request, call, permit, response, result.error)
+            self._observer.tell(request, call, permit, response, result.error)
         elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
-            self._observe(request, call, permit, response)
-        if signed_with is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
-            return await self._sign_anew(request, options, call, signed_with, result)
+            self._observer.tell(request, call, permit, response)
+        if self._keys is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
+            return await self._sign_anew(self._keys, request, options, call, result)
         return result
 
     async def _sign_anew(
-        self, request: Request[T], options: Options, call: CallState, refused: KeyState, failure: Failure
+        self, keys: KeySource, request: Request[T], options: Options, call: CallState, failure: Failure
     ) -> T | Failure:
         """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
 
         A second 401 of one call is final. A caller that is leaving wants no change to be tried again.
         """
         is_unwanted = call.last_attempt and not request.operation.safe
-        if self._keys is None or call.signed_anew or is_unwanted:
+        if call.signed_anew or is_unwanted:
             return failure
         call.signed_anew = True
-        renewed = await self._keys.renew(refused, options.timeout)
+        renewed = await keys.renew(call.signed_with, call.asked, options.timeout)
         if isinstance(renewed, DatadogError):
             return _not_sent(renewed)
         if not renewed:
@@ -256,6 +257,8 @@ class Executor:
         pause = 0.0
         if not isinstance(outcome, Failure):
             self._budget.record_success()
+            if self._keys is not None:
+                self._keys.record_accepted(call.signed_with)
         else:
             self._record_failure(request, options, call, outcome)
             if outcome.retry is Retry.THROTTLED:
@@ -280,23 +283,6 @@ class Executor:
             self._closing = asyncio.get_running_loop().create_future()
         if seconds > 0:
             await asyncio.wait([self._closing], timeout=seconds)
-
-    def _observe(
-        self, request: Request[Any], call: CallState, permit: Permit, answer: Response | None, error: Any = None
-    ) -> None:
-        """Keep the facts of an attempt that has ended, and tell the user of it. `error`: why it failed."""
-        call.last = Attempt(
-            operation=request.operation.name,
-            service_account_id=request.service_account_id,
-            token_id=request.token_id,
-            number=call.attempts,
-            status=None if answer is None else answer.status,
-            error=None if error is None else type(error).__name__,
-            seconds=self._clock.monotonic() - permit.sent,
-            waited=permit.waited,
-            rate_limit=None if answer is None else answer.rate_limit,
-        )
-        self._observer.tell(request, call.last)
 
 
 def _not_sent(error: DatadogError) -> Failure:

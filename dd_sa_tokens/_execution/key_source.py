@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import NamedTuple, cast
+from typing import cast
 
 import attrs
 
@@ -12,18 +12,6 @@ from dd_sa_tokens._credentials import Credentials
 from dd_sa_tokens._http.errors import origin_of
 from dd_sa_tokens.errors import ClientClosedError, CredentialsError, DatadogError
 from dd_sa_tokens.models import Secret
-
-
-class KeyState(NamedTuple):
-    """What keys a request was signed with.
-
-    Attributes:
-        version: The version of the credentials.
-        asked: How often the functions had given keys before, also the same ones.
-    """
-
-    version: int
-    asked: int
 
 
 @attrs.define(eq=False)
@@ -55,38 +43,50 @@ class KeySource:
 
     Args:
         credentials: Get the keys.
+
+    Attributes:
+        asked: How often the functions have given keys, also the same ones.
     """
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
-        self._asked = 0
+        self.asked = 0
+        self._accepted = False
         self._asking: _Asking | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def state(self) -> KeyState:
-        """The keys that a request is signed with now."""
-        return KeyState(self._credentials.version, self._asked)
+    def version(self) -> int:
+        """The version of the keys that a request is signed with now."""
+        return self._credentials.version
+
+    def record_accepted(self, version: int) -> None:
+        """Note that the API took keys of this version."""
+        self._accepted = self._accepted or version == self._credentials.version
 
     async def get_ready(self, timeout: float) -> DatadogError | None:  # noqa: ASYNC109 - see `_ask`
         """Ask for the keys if there are none yet; return why there are none."""
         return None if self._credentials.version else await self._ask(timeout)
 
-    async def renew(self, refused: KeyState, timeout: float) -> DatadogError | bool:  # noqa: ASYNC109 - see `_ask`
-        """Ask again after a 401, unless that was done since the request was signed.
+    async def renew(self, version: int, asked: int, timeout: float) -> DatadogError | bool:  # noqa: ASYNC109 - see `_ask`
+        """Ask again after a 401, unless that has been done since the call began, or there are newer keys.
+
+        If the API has not accepted the keys that an asking gave, it is of no use for the calls of that time to ask
+        again. A call that begins later does: the keys may be there by then.
 
         Args:
-            refused: What the request was signed with.
+            version: The version of the refused keys.
+            asked: The value of `asked` when the call began.
             timeout: Seconds that the functions may take.
 
         Returns:
             Whether there are other keys than the refused ones; or why that is not known.
         """
-        if self.state == refused:
+        if version == self._credentials.version and (asked == self.asked or self._accepted):
             error = await self._ask(timeout)
             if error is not None:
                 return error
-        return self._credentials.version != refused.version
+        return version != self._credentials.version
 
     def close(self) -> None:
         """End the waiting: the client is being closed."""
@@ -135,7 +135,8 @@ class KeySource:
         fault = self._credentials.update(given)
         if fault is not None:
             return CredentialsError(f"the function given as {asking.name} returned what is no key: {fault}")
-        self._asked += 1
+        self.asked += 1
+        self._accepted = False
         return None
 
 

@@ -10,12 +10,17 @@ from typing import Any
 
 import attrs
 
+from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._http.errors import origin_of
 from dd_sa_tokens._protocol.headers import Redact
 from dd_sa_tokens._protocol.operations import Request
+from dd_sa_tokens._protocol.responses import Response
+from dd_sa_tokens._ratelimit import Permit
 from dd_sa_tokens._validation import underlying_function
 from dd_sa_tokens.errors import ConfigurationError, short_repr
 from dd_sa_tokens.models import Attempt
+
+from .retry import CallState
 
 OnAttempt = Callable[[Attempt], object]
 """Is called after each attempt."""
@@ -47,16 +52,44 @@ class Observer:
     Args:
         on_attempt: Called after each attempt; an exception out of it is logged once.
         redact: Masks the keys in a text.
+        clock: Where the time comes from.
     """
 
-    def __init__(self, on_attempt: OnAttempt | None, redact: Redact) -> None:
+    def __init__(self, on_attempt: OnAttempt | None, redact: Redact, clock: Clock) -> None:
         check_on_attempt(on_attempt)
         self._on_attempt = on_attempt
         self._redact = redact
+        self._now = clock.monotonic
         self._has_complained = False
 
-    def tell(self, request: Request[Any], attempt: Attempt) -> None:
-        """Log an attempt that has ended, and hand it to the user's function."""
+    def tell(
+        self,
+        request: Request[Any],
+        call: CallState,
+        permit: Permit,
+        answer: Response | None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Keep the facts of an attempt that has ended, log them, and hand them to the user's function.
+
+        Args:
+            request: What was sent.
+            call: The state of its call, which keeps the facts.
+            permit: The request's.
+            answer: What came back, if anything did.
+            error: Why the attempt failed; `None` for a success.
+        """
+        attempt = call.last = Attempt(
+            operation=request.operation.name,
+            service_account_id=request.service_account_id,
+            token_id=request.token_id,
+            number=call.attempts,
+            status=None if answer is None else answer.status,
+            error=None if error is None else type(error).__name__,
+            seconds=self._now() - permit.sent,
+            waited=permit.waited,
+            rate_limit=None if answer is None else answer.rate_limit,
+        )
         if _logger.isEnabledFor(logging.DEBUG):
             what = f"{request.operation.method} {request.path}"
             came, extra = attempt.status or attempt.error, facts_of(attempt)
@@ -65,8 +98,8 @@ class Observer:
             return
         try:
             result = self._on_attempt(attempt)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not fail the call
-            self._complain(f"raised {short_repr(error)}{origin_of(error)}")
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it must not fail the call
+            self._complain(f"raised {short_repr(raised)}{origin_of(raised)}")
         else:
             if inspect.iscoroutine(result):
                 result.close()

@@ -46,6 +46,8 @@ class CallState:
         begun: When the first request was sent, in seconds since the epoch; 0 before.
         maybe_applied: Whether an attempt may have been carried out although it failed.
         in_flight: Whether an attempt is under way.
+        asked: How often functions had given keys when the call began.
+        signed_with: The version of the keys that the last attempt was signed with.
         signed_anew: Whether a 401 made it ask for other keys, which is done once.
         last_attempt: Whether no further attempt is wanted: the caller is leaving.
         delay: Seconds until the next attempt; `None` for no further one.
@@ -60,6 +62,8 @@ class CallState:
     begun: float = 0.0
     maybe_applied: bool = False
     in_flight: bool = False
+    asked: int = 0
+    signed_with: int = 0
     signed_anew: bool = False
     last_attempt: bool = False
     delay: float | None = None

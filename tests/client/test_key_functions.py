@@ -208,12 +208,49 @@ async def test_a_second_refusal_is_final(server: RawServer, connect: Connect, ot
 
 @pytest.mark.parametrize("keys", [[ACCESS_TOKEN], [ACCESS_TOKEN, NEW_KEY]], ids=["same key", "new key refused"])
 async def test_a_second_refusal_stops_a_bulk_fetch(server: RawServer, connect: Connect, keys: list[str]) -> None:
-    """It is the confirmation: no further request is made for it, and each other ID gets the 401."""
+    """The second request, with the new key or the same one, confirms the 401: then each other ID gets it."""
     accept(server)
     store = Store(*keys)
     result = await bearer(connect, store.read, concurrency=1).get_tokens(ACCOUNT, ["a", "b", "c"])
     assert [type(item.error) for item in result] == [UnauthorizedError] * 3
-    assert (store.asked, len(server.requests)) == (2, len(keys))
+    assert (store.asked, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 99])
+async def test_refused_calls_do_not_ask_one_after_the_other(count: int) -> None:
+    """All calls of a wide bulk fetch share one asking, also if each asking would give another key that is refused."""
+    async with FakeDatadog(tokens=200, latency=0.005) as datadog:
+        store = Store(*(f"ddsat_refused_{number}" for number in range(count)))
+        async with datadog.client(access_token=store.fetch) as client:
+            result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
+        assert {type(error) for error in result.errors.values()} == {UnauthorizedError}
+        assert len(result.errors) == 200
+        assert store.asked == 2
+        assert datadog.requests <= 50 + 4
+
+
+async def test_a_call_that_waited_asks_if_the_key_had_been_accepted(server: RawServer, connect: Connect) -> None:
+    """A call that has waited while its key changed, was accepted and ended once more asks for the next one."""
+    released = asyncio.Event()
+    refuse, answer = reply(401), any_answer()
+    server.script(answer, later(released, refuse), refuse, answer, refuse, otherwise=answer)
+    store = Store(ACCESS_TOKEN, NEW_KEY, "ddsat_0123456789")
+    client = bearer(connect, store.read, concurrency=1)
+    await client.get_token(ACCOUNT, "t0")
+    tasks = [asyncio.create_task(client.get_token(ACCOUNT, f"t{number}")) for number in (1, 2, 3, 4)]
+    await server.arrival(2)
+    released.set()
+    assert [token.id for token in await asyncio.gather(*tasks)] == ["t1", "t2", "t3", "t4"]
+    assert store.asked == 3
+    assert server.requests[-1].headers["authorization"] == "Bearer ddsat_0123456789"
+
+
+async def test_a_single_401_stops_no_bulk_fetch(server: RawServer, connect: Connect) -> None:
+    """If the function gives the same key again, one request confirms the 401; if that succeeds, all IDs are fetched."""
+    server.script(any_answer(), reply(401), otherwise=any_answer())
+    store = Store(ACCESS_TOKEN)
+    result = await bearer(connect, store.read, concurrency=1).get_tokens(ACCOUNT, ["a", "b", "c"])
+    assert (len(result.tokens), store.asked, len(server.requests)) == (3, 2, 4)
 
 
 async def test_a_client_survives_the_rotation_of_its_own_token() -> None:

@@ -97,7 +97,7 @@ def names(count: int) -> list[str]:
 class Direct:
     """A strategy that fetches each ID by itself."""
 
-    refusals_are_final = False
+    confirm = None
 
     def __init__(self, fetch: Any) -> None:
         self.fetch = fetch
