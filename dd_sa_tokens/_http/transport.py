@@ -121,6 +121,7 @@ class Transport:
         exchange = self._begin(timeout)
         current_exchange.set(exchange)
         response: aiohttp.ClientResponse | None = None
+        body = b""
         try:
             plain = request.body is None and self._borrowed is None
             options = self._options if plain else self._options_of(request, exchange)
@@ -140,7 +141,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
             return self._explain(error, exchange)
         finally:
-            response = None  # a traceback would show the server's headers
+            response, body = None, b""  # a traceback would show the server's headers, and a new token's secret
             current_exchange.set(None)  # a task's context must not keep what refers to the task
             del self._exchanges[exchange]
 
