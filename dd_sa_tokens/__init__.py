@@ -8,6 +8,7 @@ async with TokensClient() as client:
 from __future__ import annotations
 
 from ._protocol.codec import converter
+from ._ratelimit import RateLimitStore
 from ._validation import Sort, Strategy
 from ._version import __version__
 from .client import TokensClient
@@ -51,6 +52,7 @@ __all__ = [
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
+    "RateLimitStore",
     "RequestTimeoutError",
     "RetryPolicy",
     "RotationError",

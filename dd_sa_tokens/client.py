@@ -30,7 +30,7 @@ from ._http import Transport
 from ._protocol import operations, organization
 from ._protocol.operations import ListOptions, Request
 from ._protocol.organization import OtherRow
-from ._ratelimit import RateLimiter
+from ._ratelimit import RateLimiter, RateLimitStore, share_limits
 from ._validation import (
     LARGEST_PAGE,
     MOST_OWNERS,
@@ -74,6 +74,8 @@ class TokensClient:
             other requests to make room, does not count.
         retry: When failed attempts are repeated.
         rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that is left to the organization's other users.
+        rate_limit_store: A window that many processes share, such as `dd_sa_tokens.fleet.RedisStore`. By default the
+            client sees others only in the headers of its own answers.
 
     Raises:
         ConfigurationError: A setting is invalid; the text names it.
@@ -92,6 +94,7 @@ class TokensClient:
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
         rate_limit_reserve: float = 0.0,
+        rate_limit_store: RateLimitStore | None = None,
     ) -> None:
         # First of all: a traceback of what is raised below may be logged with its local variables.
         keys, address = (as_secret(api_key), as_secret(app_key), as_secret(access_token)), as_secret(base_url)
@@ -102,7 +105,8 @@ class TokensClient:
         credentials = read_credentials(*keys)
         url, clock = read_base_url(site, address), Clock()
         transport = Transport(url, credentials, session=session, concurrency=concurrency, clock=clock)
-        self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock)
+        shared = share_limits(rate_limit_store, url)
+        self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock, shared=shared)
         self._executor = Executor(transport, self._limiter, credentials, clock)
 
     async def __aenter__(self) -> Self:

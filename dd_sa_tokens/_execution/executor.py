@@ -121,6 +121,7 @@ class Executor:
             self._closing.set_result(None)
         self._limiter.close()
         await self._transport.close()
+        await self._limiter.give_back()
 
     async def _repeat(self, request: Request[T], options: Options, call: CallState, first: Failure) -> T | Failure:
         pending = [first]

@@ -88,7 +88,9 @@ latest when its time is up. A cancelled call gives its place in the queue back.
 """
 
 from .buckets import Refusal
+from .leased_window import share_limits
 from .limiter import RateLimiter
+from .store import RateLimitStore
 from .window import Permit
 
-__all__ = ["Permit", "RateLimiter", "Refusal"]
+__all__ = ["Permit", "RateLimitStore", "RateLimiter", "Refusal", "share_limits"]

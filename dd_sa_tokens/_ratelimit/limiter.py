@@ -18,6 +18,7 @@ from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 from dd_sa_tokens.models import RateLimit
 
 from .buckets import Bucket, Buckets, Refusal, Route, Waiter
+from .leased_window import LeasedWindow, SharedLimits
 from .window import Permit, RateLimitWindow
 
 _NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
@@ -32,13 +33,23 @@ class RateLimiter:
         concurrency: Most requests in flight.
         reserve: Share of each window that is left to others.
         clock: Where the time comes from.
+        shared: Where the limits are shared with other processes; `None` if they are seen in headers only.
     """
 
-    def __init__(self, concurrency: int, *, reserve: float = 0.0, clock: Clock = Clock()) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        reserve: float = 0.0,
+        clock: Clock = Clock(),
+        shared: SharedLimits | None = None,
+    ) -> None:
         self._concurrency = concurrency
         self._now = clock.monotonic
         self._wall = clock.wall
-        self._buckets = Buckets(lambda: RateLimitWindow(reserve=reserve, concurrency=concurrency))
+        self._reserve = reserve
+        self._shared = shared
+        self._buckets = Buckets(self._new_bucket)
         self._routes = self._buckets.routes
         self._last: Bucket | None = None
         self._numbers = itertools.count()
@@ -46,6 +57,30 @@ class RateLimiter:
         self._timer_due = 0.0  # uvloop's handles for less than 1 ms have no `when()`, so the time is stored here
         self.in_flight = 0
         self.waited = 0.0
+
+    def _new_bucket(self, operation: str) -> Bucket:
+        headers = RateLimitWindow(reserve=self._reserve, concurrency=self._concurrency)
+        bucket = Bucket(headers)
+        if self._shared is not None:
+            bucket.window = LeasedWindow(
+                self._shared,
+                headers,
+                operation,
+                now=self._now,
+                demand=lambda: self._demand(bucket),
+                on_change=lambda: self._on_lease(bucket),
+            )
+        return bucket
+
+    def _demand(self, bucket: Bucket) -> tuple[int, float]:
+        """Return how many callers could go at once if there were permits, and the share that they leave to others."""
+        return min(len(bucket.waiters), self._concurrency - self.in_flight), self._reserve
+
+    def _on_lease(self, bucket: Bucket) -> None:
+        """Let those pass who may after the store has answered, and reject those who would have to wait too long."""
+        if bucket.with_deadline:
+            self._reject_postponed(bucket)
+        self._admit()
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -158,9 +193,17 @@ class RateLimiter:
             for waiter in bucket.waiters.values():
                 if not waiter.outcome.done():
                     waiter.outcome.set_result(ClientClosedError("the client was closed while the call was waiting"))
+            if isinstance(bucket.window, LeasedWindow):
+                bucket.window.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def give_back(self) -> None:
+        """Give back to the store what was leased and is not used: the client is being closed."""
+        for bucket in self._buckets.all:
+            if isinstance(bucket.window, LeasedWindow):
+                await bucket.window.give_back()
 
     def pause(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's limit pass for a while."""
