@@ -72,7 +72,8 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._limiter = RateLimiter(concurrency, reserve=reserve, clock=Clock(clock, wall_clock))
+        self._limiter = RateLimiter(concurrency, clock=Clock(clock, wall_clock))
+        self._reserve = reserve
 
     @property
     def in_flight(self) -> int:
@@ -81,7 +82,7 @@ class Limiter:
 
     async def acquire(self, max_wait: float | None = None) -> Permit:
         """Wait for a permit."""
-        permit = await self._limiter.acquire(_OPERATION, max_wait)
+        permit = await self._limiter.acquire(_OPERATION, max_wait, reserve=self._reserve)
         assert isinstance(permit, Permit)
         return permit
 

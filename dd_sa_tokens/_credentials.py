@@ -35,6 +35,13 @@ class Credentials:
         masked = {secret.reveal() for secret in self._masked} | set(secrets)
         self._masked = tuple(Secret(secret) for secret in sorted(masked, key=len, reverse=True))
 
+    @property
+    def kind(self) -> str:
+        """What they are, without a key."""
+        if "Authorization" in self._headers:
+            return "access token"
+        return "API and application key" if "DD-API-KEY" in self._headers else "application key"
+
     def headers(self) -> dict[str, str]:
         """Return the headers in clear text, to be put on a request and nowhere else."""
         return {name: value.reveal() for name, value in self._headers.items()}

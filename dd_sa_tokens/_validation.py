@@ -182,6 +182,17 @@ def check_strategy(strategy: object, **context: Any) -> None:
         raise InvalidArgumentError(msg, **context)
 
 
+def check_deadline(deadline: object, **context: Any) -> None:
+    """Refuse a deadline that is no number of seconds.
+
+    Raises:
+        InvalidArgumentError: It is neither `None` nor a finite number above 0.
+    """
+    if deadline is not None and not (is_seconds(deadline) and deadline):
+        msg = f"deadline must be a number of seconds above 0 and finite, or None, not {short_repr(deadline)}"
+        raise InvalidArgumentError(msg, **context)
+
+
 def check_list_options(filter_: object, sort: object, page_size: object, **context: Any) -> None:
     """Refuse options that no list of tokens has.
 

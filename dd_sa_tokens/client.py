@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
@@ -37,14 +39,15 @@ from ._validation import (
     Sort,
     Strategy,
     as_id,
+    check_deadline,
     check_expiry,
     check_flag,
     check_id,
     check_owner_ids,
     check_strategy,
 )
-from .config import Options, RetryPolicy, Site
-from .errors import ClientClosedError
+from .config import NOT_GIVEN, NotGiven, Options, RetryPolicy, Site
+from .errors import ClientClosedError, DeadlineExceededError
 from .models import AccessToken, ClientStats, CreatedToken, RateLimit, ServiceAccount
 from .results import BulkResult, TokenResult
 
@@ -58,6 +61,7 @@ class TokensClient:
     """A client for Datadog's service access tokens, to be used under one event loop.
 
     It opens its connections when they are first needed, and holds them until `close()` or the end of `async with`.
+    One client serves a whole program: `with_options` gives its parts other timeouts, retries and shares of the limits.
 
     Args:
         api_key: A Datadog API key. Default: `DD_API_KEY`, if no credential is given here.
@@ -106,8 +110,61 @@ class TokensClient:
         url, clock = read_base_url(site, address), Clock()
         transport = Transport(url, credentials, session=session, concurrency=concurrency, clock=clock)
         shared = share_limits(rate_limit_store, url)
-        self._limiter = RateLimiter(transport.concurrency, reserve=rate_limit_reserve, clock=clock, shared=shared)
+        self._limiter = RateLimiter(transport.concurrency, clock=clock, shared=shared)
         self._executor = Executor(transport, self._limiter, credentials, clock)
+        self._changes: dict[str, object] | None = None  # the options of a view that are other ones; `None` for a client
+        self._about = f"{urlsplit(url).netloc}, {credentials.kind}"
+
+    def with_options(
+        self,
+        *,
+        timeout: float | NotGiven = NOT_GIVEN,
+        retry: RetryPolicy | NotGiven = NOT_GIVEN,
+        rate_limit_reserve: float | NotGiven = NOT_GIVEN,
+        concurrency: int | NotGiven = NOT_GIVEN,
+    ) -> Self:
+        """Return a view of this client: the same client with other options for the calls that are made with the view.
+
+        A view shares the session, the connections, the rate-limit windows, the retry budget and the counters. It is
+        open and closed with the client that it comes from: its own `close()` and `async with` close nothing. A view
+        costs next to nothing, and a view of a view works, too. Options that are not given stay as they are.
+
+        A nightly job and web handlers live on one client, if the job's view has a `rate_limit_reserve`: when the job
+        has spent its share of a window, the handlers' calls find room, and do not stand behind the job's.
+
+        Args:
+            timeout: Seconds for one attempt, as for the client.
+            retry: When failed attempts are repeated; its `max_rate_limit_wait` holds for the view's calls.
+            rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that the view's requests leave to all
+                others, those of the client and its other views among them.
+            concurrency: Most requests of this view in flight. All requests together stay within the `concurrency` of
+                the client, so a larger number has the effect of that.
+
+        Returns:
+            The view.
+
+        Raises:
+            ConfigurationError: An option is out of range; the text names it.
+        """
+        options = {
+            "timeout": timeout,
+            "retry": retry,
+            "rate_limit_reserve": rate_limit_reserve,
+            "concurrency": concurrency,
+        }
+        changes = {name: value for name, value in options.items() if value is not NOT_GIVEN}
+        view = copy.copy(self)
+        replaced = self._options.replace(changes, most=self._limiter.concurrency)
+        changed = (self._changes or {}) | {name: getattr(replaced, name) for name in changes}
+        vars(view).update(_options=replaced, _changes=changed)
+        return view
+
+    def __repr__(self) -> str:
+        if "_about" not in vars(self):  # its options were refused
+            return f"<{type(self).__name__}>"
+        view = "" if self._changes is None else ", view"
+        changes = "".join(f", {name}={value!r}" for name, value in (self._changes or {}).items())
+        return f"<{type(self).__name__} {self._about}, {'closed' if self.closed else 'open'}{view}{changes}>"
 
     async def __aenter__(self) -> Self:
         self._require_open()
@@ -119,8 +176,17 @@ class TokensClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client, and its session unless that is borrowed. Calls under way raise `ClientClosedError`."""
-        await self._executor.close()
+        """Close the client, and its session unless that is borrowed. Calls under way raise `ClientClosedError`.
+
+        That ends the calls of its views, too. On a view this does nothing.
+        """
+        if self._changes is None:
+            await self._executor.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed. A view is closed when the client is that it comes from."""
+        return self._executor.closed
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -129,7 +195,7 @@ class TokensClient:
 
     @property
     def stats(self) -> ClientStats:
-        """The client's counters: a snapshot."""
+        """The client's counters, those of its views included: a snapshot."""
         return self._executor.stats
 
     async def get_token(self, service_account_id: ID, token_id: ID, *, include_leak: bool = False) -> AccessToken:
@@ -157,6 +223,7 @@ class TokensClient:
         token_ids: Iterable[ID] | AsyncIterable[ID],
         *,
         strategy: Strategy = "auto",
+        deadline: float | None = None,
         include_leak: bool = False,
     ) -> BulkResult:
         """Fetch many tokens, and return one result for each position of the input, in its order.
@@ -172,17 +239,23 @@ class TokensClient:
                 each), and asks only for the IDs that it did not hold. `"auto"` looks at the list's first page if
                 `token_ids` is a collection of 20 different IDs or more, and goes on with whichever needs fewer
                 requests. It fetches any other iterable one by one.
+            deadline: Seconds for the whole call; `None` for as long as it takes. When they have passed, the requests in
+                flight are cancelled, what was fetched stays, and each other ID gets `DeadlineExceededError`. The rest
+                of a sync iterable is still read for that: one that blocks the event loop holds the call up. An async
+                iterable is not asked again; one that is a generator is closed.
             include_leak: As for `get_token`.
 
         Returns:
             A sequence of `TokenResult`.
 
         Raises:
-            InvalidArgumentError: `service_account_id` or `strategy` is invalid, or `token_ids` is no iterable of IDs.
-            SourceError: `token_ids` raised; the error's `partial` holds the results so far.
+            InvalidArgumentError: An argument is invalid, or `token_ids` is no iterable of IDs.
+            SourceError: `token_ids` raised, or it is an async iterable and the deadline passed; the error's `partial`
+                holds the results so far.
         """
         make_strategy = self._strategy("get_tokens", service_account_id, token_ids, strategy, include_leak=include_leak)
-        return await _bulk.collect(token_ids, make_strategy, self._options.concurrency)
+        expired = _expired("get_tokens", service_account_id, deadline)
+        return await _bulk.collect(token_ids, make_strategy, self._options.concurrency, expired)
 
     def stream_tokens(
         self,
@@ -190,6 +263,7 @@ class TokensClient:
         token_ids: Iterable[ID] | AsyncIterable[ID],
         *,
         strategy: Strategy = "auto",
+        deadline: float | None = None,
         include_leak: bool = False,
     ) -> AsyncGenerator[TokenResult, None]:
         """Fetch many tokens and yield the results as they come, in bounded memory.
@@ -202,6 +276,8 @@ class TokensClient:
             service_account_id: The service account that owns them.
             token_ids: The IDs, from any iterable or async iterable, of any length.
             strategy: As for `get_tokens`.
+            deadline: Seconds for the whole stream, from when its first item is asked for, the consumer's own time
+                included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled.
             include_leak: As for `get_token`.
 
         Yields:
@@ -211,12 +287,15 @@ class TokensClient:
             InvalidArgumentError: As for `get_tokens`; raised at once, not when the loop begins.
             UnauthorizedError: The keys are refused: raised after the results that were in flight.
             ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
+            DeadlineExceededError: The deadline passed: raised after the results of all IDs that were taken. Those
+                without an answer get this error, too.
             Exception: Any exception of `token_ids`, after the results that were in flight.
         """
         make_strategy = self._strategy(
             "stream_tokens", service_account_id, token_ids, strategy, include_leak=include_leak
         )
-        return _bulk.stream(token_ids, make_strategy, self._options.concurrency)
+        expired = _expired("stream_tokens", service_account_id, deadline)
+        return _bulk.stream(token_ids, make_strategy, self._options.concurrency, expired)
 
     async def find_tokens(
         self, token_ids: Iterable[ID] | AsyncIterable[ID], *, include_leak: bool = False
@@ -559,6 +638,15 @@ class TokensClient:
 def _text(value: ID) -> str:
     """Return an ID as text; what is none is refused where the request is made."""
     return cast("str", as_id(value))
+
+
+def _expired(operation: str, service_account_id: ID, seconds: float | None) -> DeadlineExceededError | None:
+    """Check a deadline; return the error of what has no answer when it passes, `None` for no deadline."""
+    account = _text(service_account_id)
+    check_deadline(seconds, operation=operation, service_account_id=account)
+    if seconds is None:
+        return None
+    return DeadlineExceededError(deadline=seconds, operation=operation, service_account_id=account)
 
 
 async def _read(send: Callable[[Request[T]], Awaitable[T]], request: Callable[[int], Request[T]], number: int) -> T:

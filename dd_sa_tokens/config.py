@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import cast
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import Any, Final, Literal, Self, cast
 
 import attrs
 
@@ -64,6 +65,38 @@ class RetryPolicy:
             check_number("max_rate_limit_wait", self.max_rate_limit_wait)
 
 
+class _NotGiven(Enum):
+    NOT_GIVEN = "not given"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+NotGiven = Literal[_NotGiven.NOT_GIVEN]
+"""The type of `NOT_GIVEN`."""
+
+NOT_GIVEN: Final = _NotGiven.NOT_GIVEN
+"""The default of an option that stays as it is. It is not `None`, which may be a mistake or a value."""
+
+
+@attrs.define(eq=False)
+class ConcurrencyBound:
+    """Counts the requests in flight of a view that has a `concurrency` of its own.
+
+    Attributes:
+        most: Most requests in flight.
+        in_flight: Requests in flight.
+    """
+
+    most: int
+    in_flight: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further request may be sent."""
+        return self.in_flight >= self.most
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """What goes along with each request of a client.
@@ -84,6 +117,9 @@ class Options:
     concurrency: int = 50
     """Most requests in flight."""
 
+    bound: ConcurrencyBound | None = None
+    """Counts the requests of a view that has a smaller `concurrency` than its client; `None` for all others."""
+
     def __attrs_post_init__(self) -> None:
         check_count("concurrency", self.concurrency)
         check_number("timeout", self.timeout, above=True)
@@ -91,3 +127,20 @@ class Options:
         if not isinstance(cast("object", self.retry), RetryPolicy):
             msg = f"retry must be a RetryPolicy, not {type(self.retry).__name__}"
             raise ConfigurationError(msg)
+
+    def replace(self, changes: Mapping[str, Any], most: int) -> Self:
+        """Return the options of a view.
+
+        Args:
+            changes: The options that are other ones. With a `concurrency` the view's requests in flight are counted by
+                themselves. Without, they count with those of the client or view that it comes from.
+            most: The client's own `concurrency`.
+
+        Raises:
+            ConfigurationError: A value is out of range; the text names it.
+        """
+        options = attrs.evolve(self, **changes)
+        if "concurrency" not in changes:
+            return options
+        bound = ConcurrencyBound(options.concurrency) if options.concurrency < most else None
+        return attrs.evolve(options, concurrency=min(options.concurrency, most), bound=bound)

@@ -4,6 +4,7 @@ DatadogError
 ├── InvalidArgumentError (also ValueError)      a bad ID, name, scope, page size ...; raised before anything is sent
 │   └── ConfigurationError                      bad keys, site, URL or option of the client
 ├── ClientClosedError                           a call after close(), or cut short by it
+├── DeadlineExceededError (also TimeoutError)   the call's deadline passed before this ID had its answer
 ├── TransportError                              no usable answer: connection, TLS, disconnected, truncated, a redirect
 │   └── RequestTimeoutError (also TimeoutError)
 ├── InvalidResponseError                        a 2xx whose body is not what the API documents
@@ -117,6 +118,20 @@ class ConfigurationError(InvalidArgumentError):
 
 class ClientClosedError(DatadogError):
     """The client was closed before or during the call."""
+
+
+class DeadlineExceededError(DatadogError, TimeoutError):
+    """The `deadline` of a bulk fetch passed before this ID had its answer.
+
+    A request for it may have been sent, and was cut short then; `attempts` does not count it.
+
+    Attributes:
+        deadline: How long the deadline was, in seconds.
+    """
+
+    def __init__(self, message: str = "", *, deadline: float = 0.0, **context: Any) -> None:
+        super().__init__(message or f"no answer within the deadline of {deadline:g} s", **context)
+        self.deadline = deadline
 
 
 class TransportError(DatadogError):

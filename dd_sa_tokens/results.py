@@ -107,7 +107,9 @@ class BulkResult(Sequence[TokenResult]):
 class SourceError(DatadogError):
     """The caller's iterable of token IDs raised. The IDs that it gave before were fetched nevertheless.
 
-    `__cause__` is the iterable's own exception.
+    Or the call's `deadline` passed while it read an async iterable, which is not asked for the rest.
+
+    `__cause__` is the iterable's own exception, or a `DeadlineExceededError`.
 
     Attributes:
         partial: The results for the IDs that it gave before.

@@ -19,6 +19,7 @@ from dd_sa_tokens import (
     ConfigurationError,
     ConflictError,
     DatadogError,
+    DeadlineExceededError,
     ForbiddenError,
     InvalidArgumentError,
     InvalidResponseError,
@@ -39,6 +40,7 @@ TREE = {
     InvalidArgumentError: (DatadogError, ValueError),
     ConfigurationError: (InvalidArgumentError, ValueError),
     ClientClosedError: (DatadogError,),
+    DeadlineExceededError: (DatadogError, TimeoutError),
     TransportError: (DatadogError,),
     RequestTimeoutError: (TransportError, TimeoutError),
     InvalidResponseError: (DatadogError,),
@@ -77,6 +79,7 @@ api = st.fixed_dictionaries(
     },
 )
 special = {
+    DeadlineExceededError: st.fixed_dictionaries({}, optional={"deadline": st.floats(0.001, 1e9)}),
     InvalidResponseError: st.fixed_dictionaries({}, optional={"path": st.text(), "reason": st.text()}),
     RotationError: st.fixed_dictionaries({}, optional={"old_id": texts, "new_id": texts}),
     SourceError: st.fixed_dictionaries(
@@ -104,7 +107,7 @@ def test_each_error_is_caught_by_its_bases(cls: type[DatadogError], bases: tuple
 def test_no_error_is_caught_as_what_it_is_not(cls: type[DatadogError]) -> None:
     """`except OSError`, `ValueError` or a sibling does not swallow an error of another kind."""
     assert issubclass(cls, ValueError) is issubclass(cls, InvalidArgumentError)
-    assert issubclass(cls, OSError) is (cls is RequestTimeoutError)
+    assert issubclass(cls, OSError) is issubclass(cls, TimeoutError)
     assert {other for other in TREE if issubclass(cls, other)} - {cls} <= set(TREE[cls])
 
 

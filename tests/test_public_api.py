@@ -33,6 +33,7 @@ from dd_sa_tokens import (
     TokenResult,
     TokensClient,
 )
+from dd_sa_tokens.config import NOT_GIVEN
 
 CONTRACT = {
     "APIError",
@@ -45,6 +46,7 @@ CONTRACT = {
     "ConflictError",
     "CreatedToken",
     "DatadogError",
+    "DeadlineExceededError",
     "ForbiddenError",
     "InvalidArgumentError",
     "InvalidResponseError",
@@ -75,6 +77,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "InvalidArgumentError": ("DatadogError", "ValueError"),
     "ConfigurationError": ("InvalidArgumentError",),
     "ClientClosedError": ("DatadogError",),
+    "DeadlineExceededError": ("DatadogError", "TimeoutError"),
     "TransportError": ("DatadogError",),
     "RequestTimeoutError": ("TransportError", "TimeoutError"),
     "InvalidResponseError": ("DatadogError",),
@@ -103,7 +106,8 @@ VALUES: list[Any] = [
 ]
 
 REQUIRED = inspect.Parameter.empty
-BULK = {"strategy": "auto", "include_leak": False}
+BULK = {"strategy": "auto", "deadline": None, "include_leak": False}
+OPTIONS = dict.fromkeys(("timeout", "retry", "rate_limit_reserve", "concurrency"), NOT_GIVEN)
 LIST = {"filter": None, "sort": None, "leaked_only": False, "include_leak": False, "page_size": 100}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be given by position, and by keyword only
     "get_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"include_leak": False}),
@@ -120,6 +124,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be 
         {"service_account_id": REQUIRED, "token_id": REQUIRED},
         {"store": REQUIRED, "expires_at": None},
     ),
+    "with_options": ({}, OPTIONS),
     "close": ({}, {}),
 }
 

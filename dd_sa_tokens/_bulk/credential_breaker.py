@@ -15,8 +15,8 @@ class CredentialBreaker:
     """Finds out when it makes no sense to ask for more IDs.
 
     It opens after a 401 that a second attempt confirmed (the caller makes that), after `MANY_FORBIDDEN` 403s with no
-    other answer, and when the client is closed. It is half open when it has the 403s, but requests that are under way
-    may still show that not everything is forbidden.
+    other answer, when the client is closed, and when the call's deadline passes. It is half open when it has the 403s,
+    but requests that are under way may still show that not everything is forbidden.
 
     Args:
         on_change: Called when `half_open` or `open_reason` changes.

@@ -8,8 +8,10 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from dd_sa_tokens._validation import canonical_id
+from dd_sa_tokens.errors import DeadlineExceededError
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
+from .deadline import Deadline
 from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
@@ -19,33 +21,41 @@ MakeStrategy = Callable[[Collection[object] | None], FetchStrategy]
 """Makes the strategy of a fetch, given its IDs if they may be read before."""
 
 
-async def collect(token_ids: Source, make_strategy: MakeStrategy, concurrency: int) -> BulkResult:
+async def collect(
+    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+) -> BulkResult:
     """Fetch all IDs, each different one once, and return the results in the order of the input.
 
     Args:
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most fetches at a time.
+        expired: What IDs get that have no answer when its `deadline` passes; `None` for no deadline.
 
     Raises:
-        SourceError: The iterable raised; the error carries what was fetched.
+        SourceError: The iterable raised, or it is an async one and the deadline passed; the error carries what was
+            fetched.
     """
+    deadline = None if expired is None else Deadline(expired)
     error: BaseException | None = None
     if not is_rereadable(token_ids) and has_length(token_ids):
         token_ids, error = read_once(cast("Iterable[str]", token_ids))
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
-    await strategy.prepare()
+    await _prepare(strategy, deadline)
     unique = Unique(token_ids)
-    pool = WorkerPool(unique.ids, strategy.fetch, concurrency, collect_all=True)
+    pool = WorkerPool(unique.ids, strategy, concurrency, collect_all=True, deadline=deadline)
     async with aclosing(pool.results()) as items:
         found = {canonical_id(item.token_id): item async for item in items}
-    results = await unique.arrange(found)
     error = error or pool.source_error
+    if pool.is_expired and isinstance(unique.ids, AsyncIterator):
+        error = await _close(unique.source) or error or expired
+    results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
     if error is not None:
-        msg = f"token_ids raised {type(error).__name__} after {len(results)} IDs; partial holds their results"
+        what = "the deadline passed" if error is expired else f"token_ids raised {type(error).__name__}"
+        msg = f"{what} after {len(results)} IDs; partial holds their results"
         raise SourceError(msg, operation="get_tokens", partial=results) from error
     return results
 
@@ -61,31 +71,56 @@ def read_once(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
     return items, None
 
 
-async def stream(token_ids: Source, make_strategy: MakeStrategy, concurrency: int) -> AsyncGenerator[TokenResult, None]:
+async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
+    if deadline is None:
+        await strategy.prepare()
+    else:
+        await deadline.cut_short(strategy.prepare())
+
+
+async def _close(source: object) -> BaseException | None:
+    """Close an async generator that is not asked for the rest: it may hold a connection. Return what it raised."""
+    if not isinstance(source, AsyncGenerator):
+        return None
+    try:
+        await source.aclose()
+    except Exception as error:  # noqa: BLE001 - the source may raise anything
+        return error
+    return None
+
+
+async def stream(
+    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+) -> AsyncGenerator[TokenResult, None]:
     """Fetch all IDs and yield the results as they come.
 
     Args:
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most results in flight, or fetched and not consumed.
+        expired: What is raised when its `deadline` passes; `None` for no deadline.
 
     Yields:
         One result for each position.
 
     Raises:
-        DatadogError: No further ID can succeed: keys refused, or the client closed.
+        DatadogError: No further ID can succeed: keys refused, the client closed, or the deadline passed.
         Exception: What the iterable raised.
     """
+    deadline = None if expired is None else Deadline(expired)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
-    await strategy.prepare()
+    await _prepare(strategy, deadline)
     source = aiter(token_ids) if isinstance(token_ids, AsyncIterable) else iter(token_ids)
-    pool = WorkerPool(source, strategy.fetch, concurrency, collect_all=False)
+    pool = WorkerPool(source, strategy, concurrency, collect_all=False, deadline=deadline)
     async with aclosing(pool.results()) as results:
         async for item in results:
             yield item
-    if pool.source_error is not None:
-        raise pool.source_error
+    source_error = pool.source_error
+    if pool.is_expired:
+        source_error = await _close(source) or source_error
+    if source_error is not None:
+        raise source_error
     if pool.open_reason is not None:
         raise pool.open_reason
 
@@ -99,6 +134,7 @@ class Unique:
 
     Attributes:
         ids: Gives each different ID once, and notes the positions that it comes from.
+        source: What an async input is read with.
     """
 
     def __init__(self, source: Source, operation: str = "get_token") -> None:
@@ -106,8 +142,10 @@ class Unique:
         self._positions: list[str | TokenResult] = []
         self._known: set[str] = set()
         self.ids: Iterator[Any] | AsyncIterator[Any]
+        self.source: AsyncIterator[Any] | None = None
         if isinstance(source, AsyncIterable):
-            self.ids = _AsyncFilter(aiter(source), self)
+            self.source = aiter(source)
+            self.ids = _AsyncFilter(self.source, self)
         else:
             self.ids = self._filter(source)
 

@@ -23,17 +23,22 @@ from .single_flight import SingleFlight, copy_for_duplicate
 FetchToken = Callable[[Any], Awaitable[AccessToken]]
 """Fetches the token of one ID, or raises a `DatadogError`."""
 
+HeldToken = Callable[[Any], AccessToken | None]
+"""Returns the token of an ID if it has come already, with a list."""
+
 
 class Fetcher:
     """Fetches one ID after the other, in the task of the worker that asks for it.
 
     Args:
         fetch: Fetches one token.
+        held: Returns the token of an ID that needs no request; `None` if it needs one.
         on_change: Called when the breaker changes.
     """
 
-    def __init__(self, fetch: FetchToken, on_change: Callable[[], object]) -> None:
+    def __init__(self, fetch: FetchToken, held: HeldToken, on_change: Callable[[], object]) -> None:
         self._fetch = fetch
+        self._held = held
         self._on_change = on_change
         self._in_flight = SingleFlight()
         self._confirming = asyncio.Lock()
@@ -50,7 +55,8 @@ class Fetcher:
         if isinstance(token_id, TokenResult):
             return token_id
         if self.breaker.open_reason is not None:
-            return _not_sent(token_id, self.breaker.open_reason)
+            token = self._held(token_id)
+            return _not_sent(token_id, self.breaker.open_reason) if token is None else TokenResult(token_id, token)
         key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)

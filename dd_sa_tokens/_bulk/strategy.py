@@ -41,6 +41,10 @@ class FetchStrategy(Protocol):
         """Fetches the token of one ID."""
         ...
 
+    def held(self, token_id: Any) -> AccessToken | None:
+        """Return the token of an ID if it has come already."""
+        ...
+
 
 @attrs.frozen
 class TokenRequests:
@@ -83,6 +87,10 @@ class GetEach:
     async def prepare(self) -> None:
         """Do nothing."""
 
+    def held(self, token_id: Any) -> AccessToken | None:  # noqa: ARG002 - the same for all
+        """Return nothing."""
+        return None
+
 
 class ListFirst:
     """Reads the whole list first; one request for each ID that no page held."""
@@ -100,17 +108,30 @@ class ListFirst:
             _logger.info("the list of tokens could not be read, so they are fetched one by one: %s", error)
 
     async def _read_list(self, first: Page[AccessToken] | None) -> None:
-        read, concurrency = self._requests.read_page, self._requests.concurrency
         # What the total leaves out is asked for by itself, so the total may be trusted.
-        pages = read_pages(read, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
+        concurrency = self._requests.concurrency
+        pages = read_pages(self._read_page, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
         async with aclosing(pages):
-            async for page, _ in pages:
-                self._found |= {canonical_id(token.id): token for token in page.items}
+            async for _ in pages:
+                pass
+
+    async def _read_page(self, number: int) -> Page[AccessToken]:
+        """Read a page, and keep its tokens even if the pages before it do not come in time."""
+        page = await self._requests.read_page(number)
+        self._keep(page)
+        return page
+
+    def _keep(self, page: Page[AccessToken]) -> None:
+        self._found |= {canonical_id(token.id): token for token in page.items}
 
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self._found.get(canonical_id(token_id))
+        token = self.held(token_id)
         return token if token is not None else await self._requests.get(token_id)
+
+    def held(self, token_id: Any) -> AccessToken | None:
+        """Return the token from the list; `None` if no page held it."""
+        return self._found.get(canonical_id(token_id))
 
 
 class ListIfCheaper(ListFirst):
@@ -129,7 +150,7 @@ class ListIfCheaper(ListFirst):
             return
         try:
             page = await self._requests.try_first_page()
-            self._found = {canonical_id(token.id): token for token in page.items}
+            self._keep(page)
             if page.total is None or not page.items:
                 return
             more_pages = -(-page.total // len(page.items)) - 1

@@ -15,8 +15,10 @@ from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.errors import DatadogError
 from dd_sa_tokens.results import TokenResult
 
-from .fetcher import Fetcher, FetchToken
+from .deadline import Deadline
+from .fetcher import Fetcher
 from .ids import PAUSE
+from .strategy import FetchStrategy
 
 
 class WorkerPool:
@@ -24,23 +26,33 @@ class WorkerPool:
 
     Args:
         source: Gives the IDs, and `PAUSE` where the event loop should run.
-        fetch: Fetches one token.
+        strategy: Fetches the tokens.
         concurrency: Most results in flight, or fetched and not consumed.
         collect_all: Whether every position of the source gets an answer that is kept. Then `concurrency` may be in
             flight and as many wait to be consumed. And when no other ID can succeed, the rest of the source gets an
             answer, too.
+        deadline: When nothing more is sent, nor asked of an async source.
 
     Attributes:
         source_error: What the source raised, if it did.
+        is_expired: Whether the deadline passed before all was answered.
     """
 
     def __init__(
-        self, source: Iterator[Any] | AsyncIterator[Any], fetch: FetchToken, concurrency: int, *, collect_all: bool
+        self,
+        source: Iterator[Any] | AsyncIterator[Any],
+        strategy: FetchStrategy,
+        concurrency: int,
+        *,
+        collect_all: bool,
+        deadline: Deadline | None = None,
     ) -> None:
         self._collect_all = collect_all
+        self._answers_rest = collect_all  # when no other ID can succeed
+        self._deadline = deadline
         self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
-        self._fetcher = Fetcher(fetch, self._on_breaker_change)
+        self._fetcher = Fetcher(strategy.fetch, strategy.held, self._on_breaker_change)
         self._concurrency = concurrency
         self._open = True  # the source may have more
         self._paused = False  # the event loop runs before the source is asked again, by any worker
@@ -52,6 +64,7 @@ class WorkerPool:
         self._result_ready: asyncio.Future[None] | None = None
         self._source_lock = asyncio.Lock()  # an async iterator must not be asked twice at a time
         self.source_error: BaseException | None = None
+        self.is_expired = False
         self._worker_error: BaseException | None = None  # not about one ID, so the consumer must see it
 
     @property
@@ -61,6 +74,7 @@ class WorkerPool:
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
         """Yield the results as they come. At its end `source_error` and `open_reason` say what cut it short."""
+        alarm = self._set_alarm()
         self._spawn_worker()
         try:
             while self._ready or self._running:
@@ -73,6 +87,8 @@ class WorkerPool:
                     self._result_ready = asyncio.get_running_loop().create_future()
                     await self._result_ready
         finally:
+            if alarm is not None:
+                alarm.cancel()
             workers = list(self._workers)
             for worker in workers:
                 worker.cancel()
@@ -81,9 +97,28 @@ class WorkerPool:
         if self._worker_error is not None:
             raise self._worker_error
 
+    def _set_alarm(self) -> asyncio.Handle | None:
+        if self._deadline is None:
+            return None
+        if self._deadline.has_passed:
+            self._expire(self._deadline)
+            return None
+        return asyncio.get_running_loop().call_at(self._deadline.at, self._expire, self._deadline)
+
+    def _expire(self, deadline: Deadline) -> None:
+        """End all requests: the deadline has passed. What is left of a sync source gets the deadline's error."""
+        if not self._open and not self._fetcher.is_busy:
+            return  # all was answered, though not all consumed
+        self.is_expired = True
+        if self._is_async:
+            self._answers_rest = False
+        self._fetcher.breaker.open(deadline.error)
+        self._on_breaker_change()
+        self._notify()
+
     def _on_breaker_change(self) -> None:
         """Let the idle workers see whether to go on."""
-        self._open = self._open and (self._collect_all or self.open_reason is None)
+        self._open = self._open and (self._answers_rest or self.open_reason is None)
         self._wake(len(self._idle))
 
     def _spawn_worker(self) -> None:
@@ -115,7 +150,7 @@ class WorkerPool:
     @property
     def _running(self) -> bool:
         # Once nothing more is sent, a source that is slow to give its next ID is not waited for.
-        if self.open_reason is not None and not self._collect_all:
+        if self.open_reason is not None and not self._answers_rest:
             return self._fetcher.is_busy
         return bool(self._workers)
 

@@ -142,7 +142,11 @@ class Executor:
 
     async def _attempt(self, request: Request[T], options: Options, call: CallState) -> T | Failure:
         call.delay = None
-        permit = None if self.closed else self._limiter.try_acquire(request.operation.name)
+        permit = (
+            None
+            if self.closed
+            else self._limiter.try_acquire(request.operation.name, options.rate_limit_reserve, options.bound)
+        )
         if permit is None:
             outcome = await self._wait_for_permit(request, options, call)
             if isinstance(outcome, Failure):
@@ -179,7 +183,9 @@ class Executor:
             return _not_sent(ClientClosedError("the client is closed"))
         longest = options.retry.max_rate_limit_wait
         max_wait = None if longest is None else longest - call.waited
-        permit = await self._limiter.acquire(request.operation.name, max_wait)
+        permit = await self._limiter.acquire(
+            request.operation.name, max_wait, reserve=options.rate_limit_reserve, bound=options.bound
+        )
         if not isinstance(permit, Permit):
             said = call.rejection
             return _not_sent(permit.with_context(errors=said.errors, request_id=said.request_id) if said else permit)

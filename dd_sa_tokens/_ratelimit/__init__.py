@@ -87,10 +87,10 @@ rejected as soon as it is known that its turn comes later than that: on arrival,
 latest when its time is up. A cancelled call gives its place in the queue back.
 """
 
-from .buckets import Refusal
 from .leased_window import share_limits
 from .limiter import RateLimiter
+from .permit import Permit
+from .queues import Refusal
 from .store import RateLimitStore
-from .window import Permit
 
 __all__ = ["Permit", "RateLimitStore", "RateLimiter", "Refusal", "share_limits"]

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import math
-from collections import OrderedDict
 from collections.abc import Callable
 
 import attrs
 
-from dd_sa_tokens.errors import ClientClosedError, RateLimitError
-
-from .leased_window import LeasedWindow
-from .window import Permit, RateLimitWindow
-
-_logger = logging.getLogger("dd_sa_tokens")
-
-Refusal = RateLimitError | ClientClosedError
-"""Why a caller gets no permit."""
-
-
-@attrs.define(eq=False)
-class Waiter:
-    """A caller that waits for a permit."""
-
-    operation: str
-    outcome: asyncio.Future[Permit | Refusal]
-    deadline: float  # when its longest wait ends, on the loop's clock
-
+from .leased_window import Window
+from .queues import Queues
 
 Key = tuple[str, int | None, float | None]
 """What tells one limit from another: its name, limit and period."""
@@ -36,25 +15,11 @@ Key = tuple[str, int | None, float | None]
 
 @attrs.define(eq=False)
 class Bucket:
-    """The window of one limit and the callers that wait for it, by the number that each drew, the oldest first."""
+    """The window of one limit and the callers that wait for it."""
 
-    window: RateLimitWindow | LeasedWindow
+    window: Window
     key: Key | None = None
-    waiters: OrderedDict[int, Waiter] = attrs.field(factory=OrderedDict[int, Waiter])
-    with_deadline: int = 0  # waiters that have one
-    expected_start: float = -math.inf  # when the last waiter was expected to pass
-    is_exhausted: bool = False  # whether the limit was exhausted when this was last sampled
-    sampled_at: float = -math.inf
-    exhausted_seconds: float = 0.0  # for how long the limit was exhausted, in all
-
-    def sample(self, now: float) -> None:
-        """Add up the time for which the limit is exhausted."""
-        if self.is_exhausted:
-            self.exhausted_seconds += now - self.sampled_at
-        seconds = self.window.exhausted_for(now, 0)
-        if seconds and not self.is_exhausted:
-            _logger.info("the rate limit %s is exhausted for %.2f s", self.window.name or "(no name)", seconds)
-        self.is_exhausted, self.sampled_at = seconds > 0, now
+    queues: Queues = attrs.field(factory=Queues)
 
 
 @attrs.define(eq=False)
@@ -110,13 +75,7 @@ class Buckets:
         route.bucket = known
         bucket.window.in_flight -= route.in_flight
         known.window.in_flight += route.in_flight
-        moved = {number: waiter for number, waiter in bucket.waiters.items() if waiter.operation == operation}
-        for number in moved:
-            del bucket.waiters[number]
-        known.waiters = OrderedDict(sorted([*known.waiters.items(), *moved.items()]))
-        with_deadline = sum(waiter.deadline < math.inf for waiter in moved.values())
-        bucket.with_deadline -= with_deadline
-        known.with_deadline += with_deadline
+        bucket.queues.move(operation, known.queues)
         if not is_shared:
             del self.all[bucket]
             self._forget_key(bucket)

@@ -12,8 +12,9 @@ from dd_sa_tokens.errors import ConfigurationError
 from dd_sa_tokens.models import RateLimit
 
 from .leases import Leases
+from .permit import Permit
 from .store import Lease, LeaseRequest, RateLimitStore
-from .window import Permit, RateLimitWindow
+from .window import RateLimitWindow
 
 _WHILE_ASKING = 1.0  # seconds: the answer comes sooner, and asks again who may go
 
@@ -63,7 +64,8 @@ class LeasedWindow:
         headers: The window by the headers of this client's answers.
         operation: The operation that begins.
         now: The loop's clock.
-        demand: Returns how many callers wait that could go at once, and the least share that they leave to others.
+        demand: Returns how many callers wait that could go if there were permits, by the share that they leave to
+            others.
         on_change: Is called when the store has answered.
     """
 
@@ -74,7 +76,7 @@ class LeasedWindow:
         operation: str,
         *,
         now: Callable[[], float],
-        demand: Callable[[], tuple[int, float]],
+        demand: Callable[[], list[tuple[float, int]]],
         on_change: Callable[[], None],
     ) -> None:
         shared.store.check()
@@ -107,7 +109,7 @@ class LeasedWindow:
     def can_send(self, now: float, reserve: float = 0.0) -> bool:
         """Return whether a request may be sent now; ask the store for more permits if it is time."""
         leases = self._leases
-        may = self._headers.can_send(now) if leases.by_headers else leases.can_take(now, reserve)
+        may = self._headers.can_send(now, reserve) if leases.by_headers else leases.can_take(now, reserve)
         if leases.wants_more(now, 0 if may and not leases.by_headers else 1):
             self._ask()
         return may
@@ -117,7 +119,7 @@ class LeasedWindow:
         if self.can_send(now, reserve):
             return 0.0
         if self._leases.by_headers:
-            return self._headers.delay_until_admitted(now)
+            return self._headers.delay_until_admitted(now, reserve)
         if self._starting or self._task:
             return _WHILE_ASKING
         return max(min(self._leases.retry_at, self._leases.expires) - now, self._leases.paused_until - now, 0.001)
@@ -125,7 +127,7 @@ class LeasedWindow:
     def exhausted_for(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return for how many seconds the limit is known to be exhausted for a request with `ahead` before it."""
         if self._leases.by_headers:
-            return self._headers.exhausted_for(now, ahead)
+            return self._headers.exhausted_for(now, ahead, reserve)
         return self._leases.exhausted_for(now, ahead, reserve)
 
     def acquire(self, now: float, operation: str = "") -> Permit:
@@ -210,13 +212,14 @@ class LeasedWindow:
         if self._closed:
             return
         self._on_change()
-        if self._leases.wants_more(self._now(), self._demand()[0]):
+        now = self._now()
+        if self._leases.wants_more(now, self._leases.demand(now, self._demand())[0]):
             self._ask()
         self._watch_idleness()
 
     def _request(self) -> LeaseRequest:
         now = self._now()
-        needed, reserve = self._demand()
+        needed, reserve = self._leases.demand(now, self._demand())
         return self._leases.request(now, needed, reserve, self._headers.describe(now))
 
     async def _try_lease(self, request: LeaseRequest) -> Lease | None:
@@ -255,3 +258,7 @@ class LeasedWindow:
         if self._leases.unspent and not self._leases.by_headers:
             self._leases.give_back()
             await self._try_lease(attrs.evolve(self._request(), needed=0, wanted=0))
+
+
+Window = RateLimitWindow | LeasedWindow
+"""Where permits come from: the headers of this client's own answers, or a store."""

@@ -18,6 +18,10 @@ _FIRST_POLL, _LONGEST_POLL = 0.01, 0.1  # while another client's probe is under 
 _SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.1, 1.0, 20  # in a window: permits of an exhausted limit may come back
 
 
+def _operation_of(leases: Leases) -> str:
+    return leases.operation
+
+
 @attrs.define
 class Leases:
     """What one client has of the store's window of one limit.
@@ -42,7 +46,7 @@ class Leases:
     scope: str
     operation: str
     concurrency: int
-    record: str = attrs.field(init=False)
+    record: str = attrs.field(init=False, default=attrs.Factory(_operation_of, takes_self=True))
     by_headers: bool = False
     window: int = 0
     unspent: int = 0
@@ -65,10 +69,6 @@ class Leases:
     _pause: float = 0.0
     _polls: int = 0
     _last_take: float = -math.inf
-
-    @record.default
-    def _unnamed(self) -> str:
-        return self.operation
 
     def can_take(self, now: float, reserve: float = 0.0) -> bool:
         """Return whether a leased permit may be used now by a caller that leaves a share to others."""
@@ -125,6 +125,18 @@ class Leases:
             return needed > 0 and now >= max(self.retry_at, self.paused_until)
         return self.is_far and self.unspent <= self._low and now >= self.retry_at
 
+    def demand(self, now: float, waiting: list[tuple[float, int]]) -> tuple[int, float]:
+        """Return how many permits are of use to those who wait, and the least share that they leave to others.
+
+        Args:
+            now: The present time.
+            waiting: How many callers wait that leave a share, by the share.
+        """
+        is_known = self.left is not None and now < self.expires
+        left = (self.left or 0) + self.unspent
+        useful = [(count, share) for share, count in waiting if not is_known or left > self.reserved(share)]
+        return sum(count for count, _ in useful), min((share for _, share in useful), default=0.0)
+
     def idle_for(self, now: float) -> float:
         """Return for how many seconds more unspent permits are kept; 0 or less if they are to be given back."""
         return self._last_take + (_IDLE_WHILE_FAR if self.is_far else _IDLE) - now
@@ -147,10 +159,10 @@ class Leases:
         """
         if now >= self.expires:
             self._forget_window()
-        if self._used_up or self.unspent <= self._low and self.is_far:
+        if self._used_up or (self.unspent <= self._low and self.is_far):
             self._batch, self._used_up = min(2 * self._batch, max(_BATCHES * self.concurrency, _LEAST_BATCH)), False
         missing = max(needed - self.unspent, 0)
-        ahead = self._batch if needed or self.is_far and self.unspent <= self._low else 0
+        ahead = self._batch if needed or (self.is_far and self.unspent <= self._low) else 0
         request = LeaseRequest(
             scope=self.scope,
             record=self.record,
@@ -196,7 +208,7 @@ class Leases:
     def _next_look(self, now: float, lease: Lease) -> float:
         if lease.is_probing:
             self._polls += 1
-            return now + min(_FIRST_POLL * 2 ** (self._polls - 1), _LONGEST_POLL)
+            return now + min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL)
         self._polls = 0
         if lease.granted:
             return now
@@ -219,7 +231,8 @@ class Leases:
         room = self.left + self.unspent - reserved - ahead
         if room > 0:
             return paused
-        return max(self.expires - now + -room // (self.limit - reserved) * self.period, paused)
+        windows: int = -room // (self.limit - reserved)
+        return max(self.expires - now + windows * self.period, paused)
 
     def reserved(self, reserve: float) -> int:
         """Return how many requests of a window a share is."""

@@ -1,8 +1,8 @@
 """The limiter: windows with an event loop around them. It decides who waits, in what order, and for how long.
 
-A request passes when its operation's window has room and the client is below its `concurrency`. The callers that wait
-for one limit pass in the order in which they came; among several limits the oldest caller that may go is first. One
-timer serves all of them.
+A request passes when its operation's window has room besides the reserve, and both the client and the request's view
+are below their `concurrency`. Of all callers that may go, the one that came first passes first. One timer serves all of
+them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from collections.abc import Iterator
 
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._protocol.headers import knows_reset
+from dd_sa_tokens.config import ConcurrencyBound
 from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 from dd_sa_tokens.models import RateLimit
 
-from .buckets import Bucket, Buckets, Refusal, Route, Waiter
+from .buckets import Bucket, Buckets, Route
 from .leased_window import LeasedWindow, SharedLimits
-from .window import Permit, RateLimitWindow
-
-_NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
+from .permit import Permit
+from .queues import Queue, Refusal, Waiter
+from .window import RateLimitWindow
 
 
 class RateLimiter:
@@ -31,23 +32,14 @@ class RateLimiter:
 
     Args:
         concurrency: Most requests in flight.
-        reserve: Share of each window that is left to others.
         clock: Where the time comes from.
-        shared: Where the limits are shared with other processes; `None` if they are seen in headers only.
+        shared: Where the limits are shared with other processes; `None` if others are seen in headers only.
     """
 
-    def __init__(
-        self,
-        concurrency: int,
-        *,
-        reserve: float = 0.0,
-        clock: Clock = Clock(),
-        shared: SharedLimits | None = None,
-    ) -> None:
-        self._concurrency = concurrency
+    def __init__(self, concurrency: int, *, clock: Clock = Clock(), shared: SharedLimits | None = None) -> None:
+        self.concurrency = concurrency
         self._now = clock.monotonic
         self._wall = clock.wall
-        self._reserve = reserve
         self._shared = shared
         self._buckets = Buckets(self._new_bucket)
         self._routes = self._buckets.routes
@@ -59,7 +51,7 @@ class RateLimiter:
         self.waited = 0.0
 
     def _new_bucket(self, operation: str) -> Bucket:
-        headers = RateLimitWindow(reserve=self._reserve, concurrency=self._concurrency)
+        headers = RateLimitWindow(concurrency=self.concurrency)
         bucket = Bucket(headers)
         if self._shared is not None:
             bucket.window = LeasedWindow(
@@ -72,14 +64,14 @@ class RateLimiter:
             )
         return bucket
 
-    def _demand(self, bucket: Bucket) -> tuple[int, float]:
-        """Return how many callers could go at once if there were permits, and the share that they leave to others."""
-        return min(len(bucket.waiters), self._concurrency - self.in_flight), self._reserve
+    def _demand(self, bucket: Bucket) -> list[tuple[float, int]]:
+        """Return how many callers could go if there were permits, by the share that they leave to others."""
+        most = self.concurrency - self.in_flight
+        return [(queue.reserve, min(len(queue.waiters), most)) for queue in bucket.queues if not queue.is_bound]
 
     def _on_lease(self, bucket: Bucket) -> None:
         """Let those pass who may after the store has answered, and reject those who would have to wait too long."""
-        if bucket.with_deadline:
-            self._reject_postponed(bucket)
+        self._reject_postponed(bucket)
         self._admit()
 
     @property
@@ -91,47 +83,69 @@ class RateLimiter:
         """Return whether operations are known to spend the same limit."""
         return len({id(self._routes[name].bucket) if name in self._routes else name for name in operations}) == 1
 
-    def try_acquire(self, operation: str) -> Permit | None:
-        """Return a permit if the request may be sent at once; `None` if it has to wait."""
+    def try_acquire(self, operation: str, reserve: float = 0.0, bound: ConcurrencyBound | None = None) -> Permit | None:
+        """Return a permit if the request may be sent at once; `None` if it has to wait, or others wait.
+
+        Args:
+            operation: What the request is for.
+            reserve: Share (0 <= r < 1) of the window that the request leaves to others.
+            bound: Limits the requests of a view that are in flight; `None` if only the client's own limit holds.
+        """
         route = self._routes.get(operation) or self._buckets.add_route(operation)
         bucket = self._last = route.bucket
         now = self._now()
-        if bucket.waiters or self.in_flight >= self._concurrency or not bucket.window.can_send(now):
+        if (
+            bucket.queues
+            or self.in_flight >= self.concurrency
+            or (bound is not None and bound.is_full)
+            or not bucket.window.can_send(now, reserve)
+        ):
             return None
+        return self._grant(operation, route, bound, now)
+
+    def _grant(self, operation: str, route: Route, bound: ConcurrencyBound | None, now: float) -> Permit:
         self.in_flight += 1
         route.in_flight += 1
-        return bucket.window.acquire(now, operation)
+        permit = route.bucket.window.acquire(now, operation)
+        if bound is not None:
+            bound.in_flight += 1
+            permit.bound = bound
+        return permit
 
-    async def acquire(self, operation: str, max_wait: float | None = None) -> Permit | Refusal:
+    async def acquire(
+        self,
+        operation: str,
+        max_wait: float | None = None,
+        *,
+        reserve: float = 0.0,
+        bound: ConcurrencyBound | None = None,
+    ) -> Permit | Refusal:
         """Wait for a permit.
 
         Args:
             operation: What the request is for.
             max_wait: Most seconds to wait for the rate limit; `None` for as long as it takes.
+            reserve: As for `try_acquire`.
+            bound: As for `try_acquire`.
 
         Returns:
             The permit; or an error, as soon as it is known that the wait would be longer, or the client was closed.
         """
-        permit = self.try_acquire(operation)
+        permit = self.try_acquire(operation, reserve, bound)
         if permit is not None:
             return permit
-        bucket = self._routes[operation].bucket
-        begun = self._now()
-        bucket.sample(begun)
-        before = bucket.exhausted_seconds
-        seconds = bucket.window.exhausted_for(begun, len(bucket.waiters))
+        bucket, begun = self._routes[operation].bucket, self._now()
+        bucket.queues.exhaustion(reserve).sample(bucket.window, begun, reserve)
+        seconds = bucket.window.exhausted_for(begun, bucket.queues.count_before(reserve, bound), reserve)
         if max_wait is not None and seconds > max_wait:
-            return self._refusal(bucket, begun, seconds)
+            return self._refusal(bucket, begun, seconds, reserve)
+        loop = asyncio.get_running_loop()
         deadline = math.inf if max_wait is None else begun + max_wait
-        waiter = Waiter(operation, asyncio.get_running_loop().create_future(), deadline)
-        number = next(self._numbers)
-        bucket.waiters[number] = waiter
-        bucket.with_deadline += max_wait is not None
-        bucket.expected_start = begun + seconds
-        self._arm(begun)
+        waiter = Waiter(next(self._numbers), operation, reserve, bound, loop.create_future(), deadline)
+        self._enqueue(waiter, bucket, begun)
         alarm = None
         if max_wait is not None:
-            alarm = waiter.outcome.get_loop().call_later(max_wait, self._on_deadline, operation)
+            alarm = loop.call_later(max_wait, self._on_deadline, operation)
         try:
             outcome = await waiter.outcome
         except asyncio.CancelledError:
@@ -141,15 +155,28 @@ class RateLimiter:
         finally:
             if alarm is not None:
                 alarm.cancel()
-            bucket = self._routes[operation].bucket  # it may be another by now
-            bucket.waiters.pop(number, None)
-            bucket.with_deadline -= max_wait is not None
-            bucket.sample(self._now())
-            waited = max(bucket.exhausted_seconds - before, 0.0)
-            self.waited += waited
+            waited = self._leave(waiter)
         if isinstance(outcome, Permit):
             outcome.waited = waited
         return outcome
+
+    def _enqueue(self, waiter: Waiter, bucket: Bucket, now: float) -> None:
+        waiter.exhausted_before = bucket.queues.exhaustion(waiter.reserve).seconds
+        queue = bucket.queues.add(waiter)
+        queue.expected_start = self._expected_start(bucket, queue, now)
+        queue.slack = min(queue.slack, queue.postponed + waiter.deadline - queue.expected_start)
+        if len(queue.waiters) == 1:
+            self._admit()  # if only other queues have to wait, it passes at once
+
+    def _leave(self, waiter: Waiter) -> float:
+        """Take a caller out of its queue, if it is still there; return how long it waited for the rate limit."""
+        bucket = self._routes[waiter.operation].bucket  # it may be another than when the caller came
+        bucket.queues.remove(waiter)
+        exhaustion = bucket.queues.exhaustion(waiter.reserve)
+        exhaustion.sample(bucket.window, self._now(), waiter.reserve)
+        waited = max(exhaustion.seconds - waiter.exhausted_before, 0.0)
+        self.waited += waited
+        return waited
 
     def _give_back(self, outcome: Permit | Refusal) -> None:
         if isinstance(outcome, Permit):
@@ -173,24 +200,24 @@ class RateLimiter:
             self._buckets.assign(permit.operation, route, key)
             self._last = route.bucket if self._last is bucket else self._last
         route.bucket.window.record_response(permit, self._now(), self._wall(), rate, status)
-        self._release(route)
+        self._release(permit, route)
 
     def abandon(self, permit: Permit) -> None:
         """Take back the permit of a request that went out and got no answer."""
         route = self._routes[permit.operation]
         route.bucket.window.abandon(permit)
-        self._release(route)
+        self._release(permit, route)
 
     def cancel(self, permit: Permit) -> None:
         """Take back the permit of a request that was never sent."""
         route = self._routes[permit.operation]
         route.bucket.window.cancel(permit)
-        self._release(route)
+        self._release(permit, route)
 
     def close(self) -> None:
         """End the wait of all callers: the client is being closed."""
         for bucket in self._buckets.all:
-            for waiter in bucket.waiters.values():
+            for _, waiter, _ in bucket.queues.in_order():
                 if not waiter.outcome.done():
                     waiter.outcome.set_result(ClientClosedError("the client was closed while the call was waiting"))
             if isinstance(bucket.window, LeasedWindow):
@@ -209,44 +236,47 @@ class RateLimiter:
         """Let nothing of this operation's limit pass for a while."""
         bucket = self._routes[operation].bucket
         bucket.window.pause(self._now() + seconds)
-        if bucket.with_deadline:
-            self._reject_postponed(bucket)
+        self._reject_postponed(bucket)
 
-    def _release(self, route: Route) -> None:
+    def _release(self, permit: Permit, route: Route) -> None:
         self.in_flight -= 1
         route.in_flight -= 1
-        if route.bucket.with_deadline:
+        if permit.bound is not None:
+            permit.bound.in_flight -= 1
+        if route.bucket.queues:
             self._reject_postponed(route.bucket)
         for bucket in self._buckets.all:
-            if bucket.waiters:
+            if bucket.queues:
                 self._admit()
                 return
 
-    def _with_waiters(self) -> Iterator[Bucket]:
-        return (bucket for bucket in self._buckets.all if bucket.waiters)
+    def _heads(self) -> Iterator[tuple[Bucket, Waiter]]:
+        """Yield the callers that wait for a window, and came before all others of their limit with their reserve."""
+        for bucket in self._buckets.all:
+            for waiter in bucket.queues.heads():
+                yield bucket, waiter
 
     def _admit(self) -> None:
         """Let the next callers pass, as many as may."""
         now = self._now()
-        for bucket in self._with_waiters():
-            bucket.sample(now)
-        while self.in_flight < self._concurrency:
-            ready = [bucket for bucket in self._with_waiters() if bucket.window.can_send(now)]
+        for bucket in self._buckets.all:
+            bucket.queues.sample(bucket.window, now)
+        while self.in_flight < self.concurrency:
+            ready = [pair for pair in self._heads() if pair[0].window.can_send(now, pair[1].reserve)]
             if not ready:
                 break
-            bucket = min(ready, key=lambda bucket: next(iter(bucket.waiters)))
-            _, waiter = bucket.waiters.popitem(last=False)
+            bucket, waiter = min(ready, key=lambda pair: pair[1].number)
+            bucket.queues.remove(waiter)
             if not waiter.outcome.done():
-                self.in_flight += 1
-                self._routes[waiter.operation].in_flight += 1
-                waiter.outcome.set_result(bucket.window.acquire(now, waiter.operation))
+                route = self._routes[waiter.operation]
+                waiter.outcome.set_result(self._grant(waiter.operation, route, waiter.bound, now))
         self._arm(now)
 
     def _arm(self, now: float) -> None:
         """Set the timer for the moment at which the first window with waiters may have room again."""
-        if self.in_flight >= self._concurrency:
+        if self.in_flight >= self.concurrency:
             return  # an answer will make room
-        delays = [bucket.window.delay_until_admitted(now) for bucket in self._with_waiters()]
+        delays = [bucket.window.delay_until_admitted(now, waiter.reserve) for bucket, waiter in self._heads()]
         if not delays:
             return
         # At once, if a window has begun since the waiter was told to wait.
@@ -266,31 +296,40 @@ class RateLimiter:
     def _on_deadline(self, operation: str) -> None:
         self._reject_expired(self._routes[operation].bucket)
 
-    def _reject_postponed(self, bucket: Bucket) -> None:
-        """Reject the waiters whose longest wait will not suffice, each time the window is put off.
+    def _expected_start(self, bucket: Bucket, queue: Queue, now: float) -> float:
+        """Return when the last caller of a queue is expected to pass, as far as its own queue says."""
+        return now + bucket.window.exhausted_for(now, len(queue.waiters) - 1, queue.reserve)
 
-        Only the last waiter is checked. A waiter further ahead that slips by one window, for which a single request of
-        others suffices, is rejected at its own deadline.
+    def _reject_postponed(self, bucket: Bucket) -> None:
+        """Reject the waiters whose longest wait will not suffice, once the window is put off by enough for that.
+
+        Only the last waiter of a queue is looked at each time. A waiter further ahead that slips by one window, for
+        which a single request of others suffices, is rejected at its own deadline.
         """
-        now = self._now()
-        seconds = bucket.window.exhausted_for(now, len(bucket.waiters) - 1)
-        expected, bucket.expected_start = bucket.expected_start, now + seconds
-        if seconds and bucket.expected_start > expected + _NOISE:
+        now, is_due = self._now(), False
+        for queue in bucket.queues:
+            if queue.slack < math.inf:
+                queue.postpone(self._expected_start(bucket, queue, now))
+                is_due = is_due or (queue.postponed > queue.slack and queue.expected_start > now)
+        if is_due:
             self._reject_expired(bucket)
 
     def _reject_expired(self, bucket: Bucket) -> None:
         """Reject the waiters that would have to wait beyond their deadline."""
-        now, ahead = self._now(), 0
-        for waiter in bucket.waiters.values():
-            seconds = bucket.window.exhausted_for(now, ahead)
+        now = self._now()
+        for queue in bucket.queues:
+            queue.postponed, queue.slack = 0.0, math.inf
+        for queue, waiter, before in bucket.queues.in_order():
+            seconds = bucket.window.exhausted_for(now, before, waiter.reserve)
             if seconds and now + seconds > waiter.deadline and not waiter.outcome.done():
-                waiter.outcome.set_result(self._refusal(bucket, now, seconds))
-            else:
-                ahead += 1
+                waiter.outcome.set_result(self._refusal(bucket, now, seconds, waiter.reserve))
+            elif not waiter.outcome.done():
+                queue.slack = min(queue.slack, max(waiter.deadline - now - seconds, 0.0))
 
-    def _refusal(self, bucket: Bucket, now: float, seconds: float) -> RateLimitError:
+    def _refusal(self, bucket: Bucket, now: float, seconds: float, reserve: float) -> RateLimitError:
+        less = f", less the reserve of {reserve:g}," if reserve else ""
         return RateLimitError(
-            f"the rate limit is exhausted for {seconds:.1f} s, longer than max_rate_limit_wait allows",
+            f"the rate limit{less} is exhausted for {seconds:.1f} s, longer than max_rate_limit_wait allows",
             status=429,
             rate_limit=bucket.window.view(now),
             retry_after=seconds,

@@ -12,38 +12,20 @@ import attrs
 from dd_sa_tokens.models import RateLimit
 
 from .contention import SLOW_START, Contention
+from .permit import Permit
 from .probe import PROBE_TIMEOUT, Probe
 from .store import WindowView
 from .window_end import WindowEnd
 
 
 @attrs.define(eq=False)
-class Permit:
-    """The permission to send one request, and the request's place in its window.
-
-    Attributes:
-        window: The window that counts it.
-        operation: The operation that it is for.
-        sent: When it was given, on the loop's clock.
-        window_number: The number of the window that it was meant for.
-        number: Its place among the requests of this window, counted from 1.
-        waited: Seconds that it waited because the rate limit was exhausted.
-    """
-
-    window: RateLimitWindow
-    operation: str
-    sent: float
-    window_number: int
-    number: int
-    waited: float = 0.0
-
-
-@attrs.define(eq=False)
 class RateLimitWindow:
     """The count of one limit's current window: what the answers said, less what is in flight.
 
+    Whether a request may be sent is asked with its `reserve`, the share (0 <= r < 1) of each window that it leaves to
+    others.
+
     Attributes:
-        reserve: Share (0 <= r < 1) of each window that is left to others.
         concurrency: Most requests that the client has in flight; 0 to begin at full speed.
         contention: Who else spends this limit.
         probe: The first request of an unconfirmed window.
@@ -57,7 +39,6 @@ class RateLimitWindow:
         confirmed: Whether an answer has shown that the current window has begun.
     """
 
-    reserve: float = 0.0
     concurrency: int = 0
     contention: Contention = attrs.Factory(Contention)
     probe: Probe = attrs.Factory(Probe)
@@ -70,23 +51,24 @@ class RateLimitWindow:
     end: WindowEnd | None = None
     confirmed: bool = False
     _headroom_until: float = -math.inf  # until then, nothing holds a request back while enough is left
-    _headroom_above: float = math.inf
+    _headroom_above: float = math.inf  # without a reserve
     _last_reset: float | None = None  # of the last answer that took the general path
     _last_send: float = -math.inf
     _paused_until: float = -math.inf
     _sent_at_count: int = 0  # requests of this window that had been sent when `remaining` was last lowered
 
-    def can_send(self, now: float) -> bool:
+    def can_send(self, now: float, reserve: float = 0.0) -> bool:
         """Return whether a request may be sent now."""
-        return self._has_headroom(now, 0) or self.delay_until_admitted(now) <= 0
+        taken = self._reserved(reserve) if reserve else 0
+        return self._has_headroom(now, taken) or self.delay_until_admitted(now, reserve) <= 0
 
-    def _has_headroom(self, now: float, ahead: int) -> bool:
-        """Return whether so much is left that no rule holds a request back, with `ahead` requests before it."""
+    def _has_headroom(self, now: float, taken: int) -> bool:
+        """Return whether so much is left, besides what is `taken`, that no rule holds a request back."""
         return (
-            now < self._headroom_until and self.remaining is not None and self.remaining - ahead >= self._headroom_above
+            now < self._headroom_until and self.remaining is not None and self.remaining - taken >= self._headroom_above
         )
 
-    def delay_until_admitted(self, now: float) -> float:
+    def delay_until_admitted(self, now: float, reserve: float = 0.0) -> float:
         """Return for how many seconds no request may be sent; 0 if one may be sent now.
 
         An answer may make room earlier, so ask again after each.
@@ -95,7 +77,7 @@ class RateLimitWindow:
         self.contention.begin(now)
         if now < self._paused_until:
             return self._paused_until - now
-        left = None if self.remaining is None else self.remaining - self._reserved
+        left = None if self.remaining is None else self.remaining - self._reserved(reserve)
         if not self.confirmed:
             if self.probe.permit is None and (left is None or left > self.in_flight):
                 return 0.0
@@ -105,22 +87,23 @@ class RateLimitWindow:
             if self.confirmed and self.concurrency:
                 # With so much left, no rule holds back what the client's concurrency lets through.
                 self._headroom_until = self._expected_end()
-                self._headroom_above = self._reserved + Contention.headroom(self.concurrency)
+                self._headroom_above = Contention.headroom(self.concurrency)
             return 0.0
         faster = self.contention.since + SLOW_START
         if now < faster and self.in_flight < self.contention.room(left, self.concurrency, faster):
             return faster - now
         return max(self._expected_end() - now, 0.0)
 
-    def exhausted_for(self, now: float, ahead: int) -> float:
+    def exhausted_for(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return for how many seconds the limit is known to be exhausted for a request with `ahead` before it."""
-        if self._has_headroom(now, ahead):
+        reserved = self._reserved(reserve)
+        if self._has_headroom(now, ahead + reserved):
             return 0.0
         self._roll_over(now)
         paused = max(self._paused_until - now, 0.0)
         if self.remaining is None:
             return paused
-        left = self.remaining - self._reserved
+        left = self.remaining - reserved
         if self.confirmed and not self.contention.room(left, self.concurrency, now):
             left = 0
         # What is in flight may be in `remaining` already; only what was sent after the last count is certainly not.
@@ -129,7 +112,7 @@ class RateLimitWindow:
             return paused
         seconds = max(self._expected_end() - now, 0.0)
         if self.limit is not None and self.period is not None:
-            seconds += -room // (self.limit - self._reserved) * self.period
+            seconds += -room // (self.limit - reserved) * self.period
         return max(seconds, paused)
 
     def acquire(self, now: float, operation: str = "") -> Permit:
@@ -251,9 +234,8 @@ class RateLimitWindow:
             trusts_wall_clock=end.trusts_wall_clock,
         )
 
-    @property
-    def _reserved(self) -> int:
-        return 0 if self.limit is None else min(int(self.limit * self.reserve), self.limit - 1)
+    def _reserved(self, reserve: float) -> int:
+        return min(int(self.limit * reserve), self.limit - 1) if reserve and self.limit else 0
 
     def _expected_end(self) -> float:
         return math.inf if self.end is None else self.end.expected()

@@ -193,7 +193,7 @@ def _connect(source: Secret | Redis) -> Redis:
         return source
     try:
         # One attempt: the circuit decides when there is another. The time is bounded here, not by redis-py's timers.
-        return cast("Redis", Redis.from_url(source.reveal(), retry=Retry(NoBackoff(), 0), socket_timeout=None))  # pyright: ignore[reportUnknownMemberType]
+        return Redis.from_url(source.reveal(), retry=Retry(NoBackoff(), 0), socket_timeout=None)  # pyright: ignore[reportUnknownMemberType]
     except ValueError:
         msg = "redis must be a URL such as redis://localhost:6379/0, rediss://... or unix://..."
     raise ConfigurationError(msg)

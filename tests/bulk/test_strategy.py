@@ -265,13 +265,14 @@ async def test_a_total_that_is_too_small_costs_only_requests() -> None:
 async def test_a_list_that_is_refused_costs_only_requests(
     caplog: pytest.LogCaptureFixture, strategy: str, kind: type[DatadogError], failing: int
 ) -> None:
-    """When a page fails with any error, the pages before it are used, the rest is fetched, and the log says why."""
+    """When a page fails with any error, the pages that came are used, the rest is fetched, and the log says why."""
     caplog.set_level("INFO", "dd_sa_tokens")
     account = Account(names(40), errors={failing: kind}, delay=lambda number: 9 - number)
 
     result = await account.collect(strategy, names(40))
 
-    assert sorted(account.gets) == sorted(names(40)[failing * 5 :])
+    # A page after the one that failed may have come before it.
+    assert set(names(40)[failing * 5 :][:5]) <= set(account.gets) <= set(names(40)[failing * 5 :])
     assert len(result.tokens) == 40
     (record,) = caplog.records
     assert (record.levelname, f"page {failing}" in record.getMessage()) == ("INFO", True)

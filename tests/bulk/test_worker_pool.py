@@ -16,6 +16,7 @@ from support.bulk import (
     FOREVER,
     HANG,
     WIDTH,
+    Direct,
     Service,
     drain,
     fail,
@@ -87,7 +88,10 @@ async def test_a_slow_consumer_does_not_stop_the_others() -> None:
 async def test_what_the_engine_remembers_is_bounded() -> None:
     """Workers, flights and ready results never outgrow the width, however many IDs pass."""
     pool = WorkerPool(
-        slowly(itertools.islice(itertools.cycle(names(50)), 500), delay=0), Service(delay=3), WIDTH, collect_all=False
+        slowly(itertools.islice(itertools.cycle(names(50)), 500), delay=0),
+        Direct(Service(delay=3)),
+        WIDTH,
+        collect_all=False,
     )
     seen = 0
     async with aclosing(pool.results()) as items:

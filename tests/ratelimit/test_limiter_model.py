@@ -15,24 +15,25 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.internals import waiting_at
+from support.internals import could_pass, waiting_at
 from support.virtual_time import EPOCH, GET, LIST, CountingServer, VirtualLoop, enter, make, turns, virtual, wall
 
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens.config import ConcurrencyBound
 
 
-async def run(limiter: RateLimiter, server: CountingServer, count: int, latency: float = 0.05) -> None:
+async def run(limiter: RateLimiter, server: CountingServer, count: int, reserve: float = 0.0) -> None:
     """Make so many requests as a client would."""
-    todo = deque(range(count))
+    todo, latency = deque(range(count)), 0.05
 
     async def worker() -> None:
         while todo:
             todo.popleft()
             status = 429
             while status == 429:
-                permit = await enter(limiter)
+                permit = await enter(limiter, reserve=reserve)
                 await asyncio.sleep(latency / 2)
                 answer, status = server.spend()
                 await asyncio.sleep(latency / 2)
@@ -67,7 +68,7 @@ async def test_a_client_alone_spends_each_window_and_meets_no_429(
 async def test_a_reserve_is_left_to_the_others() -> None:
     """With a reserve of a quarter, a quarter of each window stays unspent."""
     server = CountingServer(100)
-    await run(make(reserve=0.25), server, 200)
+    await run(make(), server, 200, reserve=0.25)
     assert server.rejected == 0
     assert list(server.spent.values()) == [75, 75, 50]
 
@@ -85,37 +86,52 @@ async def test_clients_that_share_a_limit_seldom_meet_a_429(clients: int) -> Non
 # Anything at all
 
 
+@attrs.frozen
+class Caller:
+    """What a call is for, and what its view may do."""
+
+    operation: str
+    reserve: float = 0.0
+    is_bound: bool = False
+
+    def passes_before(self, later: Caller) -> bool:
+        """Return whether this call must pass before one that came later."""
+        return (
+            self.operation == later.operation
+            and self.reserve <= later.reserve
+            and (not self.is_bound or later.is_bound)
+        )
+
+
 @attrs.define(eq=False)
 class Sent:
     """A request that passed, as the server knows it."""
 
-    operation: str
+    caller: Caller
     permit: Permit
     at: float
     answer: tuple[RateLimit, int] | None = None
 
 
-class GateMachine(RuleBasedStateMachine):
+class LimiterMachine(RuleBasedStateMachine):
     """Calls come, are answered in any order, lost, cancelled, or wait: the server never has to refuse one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
 
-    @initialize(concurrency=st.integers(1, 6), limit=st.integers(1, 8), reserve=st.sampled_from([0.0, 0.3]))
-    def begin(self, concurrency: int, limit: int, reserve: float) -> None:
+    @initialize(concurrency=st.integers(1, 6), limit=st.integers(1, 8), most=st.integers(1, 3))
+    def begin(self, concurrency: int, limit: int, most: int) -> None:
         self.concurrency = concurrency
         self.servers = {GET: CountingServer(limit, 5.0), LIST: CountingServer(limit + 3, 10.0)}
-        self.limiter = RateLimiter(
-            concurrency, reserve=reserve, clock=Clock(self.loop.time, lambda: EPOCH - 1000 + self.loop.time())
-        )
+        self.limiter = RateLimiter(concurrency, clock=Clock(self.loop.time, lambda: EPOCH - 1000 + self.loop.time()))
+        self.bound = ConcurrencyBound(most)
         self.calls: dict[int, asyncio.Task[Any]] = {}
-        self.operations: dict[int, str] = {}
+        self.callers: dict[int, Caller] = {}
         self.numbers = itertools.count()
         self.sent: list[Sent] = []
-        self.admitted: dict[str, list[int]] = {GET: [], LIST: []}
         for operation in self.servers:  # what comes before the limits are known is tested above
-            self.come(operation)
+            self.come(Caller(operation))
             self.do(functools.partial(self._finish, self.sent.pop()))
 
     def do(self, action: Callable[[], Any] | None = None, seconds: float = 0.0) -> None:
@@ -129,16 +145,23 @@ class GateMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(step())
 
-    @rule(operation=st.sampled_from([GET, GET, LIST]))
-    def come(self, operation: str) -> None:
+    @rule(
+        caller=st.builds(
+            Caller, st.sampled_from([GET, GET, LIST]), st.sampled_from([0.0, 0.3, 0.6]), is_bound=st.booleans()
+        )
+    )
+    def come(self, caller: Caller) -> None:
         number = next(self.numbers)
+        self.callers[number] = caller
 
         async def call() -> None:
-            permit = await enter(self.limiter, operation)
+            bound = self.bound if caller.is_bound else None
+            permit = await enter(self.limiter, caller.operation, reserve=caller.reserve, bound=bound)
             assert isinstance(permit, Permit)
             del self.calls[number]
-            self.admitted[operation].append(number)
-            self.sent.append(Sent(operation, permit, self.loop.time()))
+            for earlier in (self.callers[other] for other in self.calls if other < number):
+                assert not earlier.passes_before(caller), f"{caller} overtakes {earlier}"
+            self.sent.append(Sent(caller, permit, self.loop.time()))
 
         def create() -> None:
             self.calls[number] = self.loop.create_task(call())
@@ -153,7 +176,7 @@ class GateMachine(RuleBasedStateMachine):
             self.do(lambda: self._count(request))
 
     def _count(self, request: Sent) -> None:
-        request.answer = self.servers[request.operation].spend()
+        request.answer = self.servers[request.caller.operation].spend()
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -204,8 +227,8 @@ class GateMachine(RuleBasedStateMachine):
             return
         assert self.limiter.in_flight == len(self.sent) <= self.concurrency
         assert waiting_at(self.limiter) == len(self.calls)
-        for operation, numbers in self.admitted.items():
-            assert numbers == sorted(numbers), operation
+        assert self.bound.in_flight == sum(request.caller.is_bound for request in self.sent) <= self.bound.most
+        assert not could_pass(self.limiter), "a call waits although it may go"
         assert self.loop.timers <= 1
         assert [server.rejected for server in self.servers.values()] == [0, 0]
 
@@ -229,5 +252,5 @@ class GateMachine(RuleBasedStateMachine):
         self.limiter.record_response(request.permit, *request.answer)
 
 
-TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
+TestLimiterMachine = LimiterMachine.TestCase
+TestLimiterMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)

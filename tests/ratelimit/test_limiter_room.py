@@ -30,23 +30,32 @@ class Calls:
         limiter: The client's.
         server: Counts the requests.
         seed: Of the random times.
+        reserve: Share of each window that the calls leave to others.
         lost: Share of the requests whose answer is lost.
         unsent: Share of the requests that never leave.
     """
 
     def __init__(
-        self, limiter: RateLimiter, server: CountingServer, seed: int, *, lost: float = 0.0, unsent: float = 0.0
+        self,
+        limiter: RateLimiter,
+        server: CountingServer,
+        seed: int,
+        *,
+        reserve: float = 0.0,
+        lost: float = 0.0,
+        unsent: float = 0.0,
     ) -> None:
         self._limiter = limiter
         self._server = server
         self._random = random.Random(seed)
+        self._reserve = reserve
         self._lost = lost
         self._unsent = unsent
         self.outcomes: Counter[str] = Counter()
 
     async def call(self, max_wait: float | None = MAX_WAIT) -> None:
         """Make one call."""
-        permit = await enter(self._limiter, GET, max_wait)
+        permit = await enter(self._limiter, GET, max_wait, self._reserve)
         if isinstance(permit, RateLimitError):
             self.outcomes["refused"] += 1
             return
@@ -119,7 +128,7 @@ async def test_a_reserve_is_no_room(seed: int) -> None:
     """With a reserve of a fifth, 80 calls pass and the next 15 are refused."""
     await begin()
     server = CountingServer(LIMIT)
-    calls = Calls(make(50, reserve=0.2), server, seed)
+    calls = Calls(make(50), server, seed, reserve=0.2)
     await calls.gather(95)
     assert calls.outcomes == {"200": 80, "refused": 15}
 

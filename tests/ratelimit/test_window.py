@@ -464,17 +464,17 @@ def test_a_headerless_success_after_such_a_window_opens_again(limit: int | None)
 )
 def test_the_reserve_is_left_to_others(reserve: float, limit: int, remaining: int, may_go: int) -> None:
     """A share of each window is not touched, rounded down to whole requests; one at least may always go."""
-    window = RateLimitWindow(reserve=reserve)
+    window = RateLimitWindow()
     answer(window, 3.0, 3.2, rate(remaining, 7, limit=limit))
-    assert len(passing(window, 3.2)) == may_go
+    assert len(passing(window, 3.2, reserve=reserve)) == may_go
 
 
 def test_the_reserve_holds_in_later_windows() -> None:
     """The next window, too, is spent down to the reserve only."""
-    window = opened(remaining=20, reserve=0.2)
-    assert window.delay_until_admitted(3.2) > 0
+    window = opened(remaining=20)
+    assert window.delay_until_admitted(3.2, 0.2) > 0
     answer(window, 10.1, 10.2, rate(99, 10))
-    assert len(passing(window, 10.2)) == 79
+    assert len(passing(window, 10.2, reserve=0.2)) == 79
 
 
 # shortage and view
@@ -502,11 +502,11 @@ def test_shortage_counts_the_windows_until_a_position_s_turn(
     remaining: int, in_flight: int, reserve: float, ahead: int, windows: int
 ) -> None:
     """A request learns at once how long the limit is exhausted for it, given its position in the queue."""
-    window = opened(remaining=remaining, reserve=reserve)
+    window = opened(remaining=remaining)
     for _ in range(in_flight):
         window.acquire(3.5)
     expected = 0.0 if windows == 0 else 6.0 + (windows - 1) * PERIOD
-    assert window.exhausted_for(4.0, ahead) == pytest.approx(expected, abs=SOON)
+    assert window.exhausted_for(4.0, ahead, reserve) == pytest.approx(expected, abs=SOON)
 
 
 def test_shortage_is_none_while_nothing_is_known() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.windows import answer, rate
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
+from dd_sa_tokens._ratelimit import Permit
+from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 # The light way
 

@@ -10,7 +10,8 @@ import attrs
 import pytest
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
+from dd_sa_tokens._ratelimit import Permit
+from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 # A client alone against a server that counts windows
 

@@ -23,8 +23,8 @@ from dd_sa_tokens._credentials import Credentials
 from dd_sa_tokens._execution import Executor
 from dd_sa_tokens._protocol import documents
 from dd_sa_tokens._protocol.operations import Request
-from dd_sa_tokens._ratelimit import RateLimiter
-from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
+from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens._ratelimit.window import RateLimitWindow
 from dd_sa_tokens._rotation import saga
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -148,7 +148,15 @@ def connections_kept(session: aiohttp.ClientSession) -> int:
 
 def waiting_at(limiter: RateLimiter) -> int:
     """Return the number of calls that wait for a rate limiter."""
-    return sum(len(bucket.waiters) for bucket in limiter._buckets.all)
+    return sum(len(queue.waiters) for bucket in limiter._buckets.all for queue in bucket.queues)
+
+
+def could_pass(limiter: RateLimiter) -> bool:
+    """Return whether a call waits for a rate limiter although it may go."""
+    queues = [(bucket.window, queue) for bucket in limiter._buckets.all for queue in bucket.queues]
+    return limiter.in_flight < limiter.concurrency and any(
+        not queue.is_bound and window.can_send(limiter._now(), queue.reserve) for window, queue in queues
+    )
 
 
 def window_of(limiter: RateLimiter, operation: str) -> RateLimitWindow:

@@ -15,6 +15,7 @@ import attrs
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import RateLimiter
+from dd_sa_tokens.config import ConcurrencyBound
 
 EPOCH = 1_800_000_000.0  # a whole multiple of every period used here
 GET = "get_token"
@@ -71,16 +72,23 @@ def wall() -> float:
     return EPOCH - 1000.0 + now()
 
 
-def make(concurrency: int = 50, reserve: float = 0.0) -> RateLimiter:
-    return RateLimiter(concurrency, reserve=reserve, clock=Clock(now, wall))
+def make(concurrency: int = 50) -> RateLimiter:
+    return RateLimiter(concurrency, clock=Clock(now, wall))
 
 
 def rate(limit: int, remaining: int, reset: float, period: float = 10.0) -> RateLimit:
     return RateLimit(limit, period, remaining, reset, None)
 
 
-async def enter(limiter: RateLimiter, operation: str = GET, max_wait: float | None = None) -> Any:
-    return limiter.try_acquire(operation) or await limiter.acquire(operation, max_wait)
+async def enter(
+    limiter: RateLimiter,
+    operation: str = GET,
+    max_wait: float | None = None,
+    reserve: float = 0.0,
+    bound: ConcurrencyBound | None = None,
+) -> Any:
+    permit = limiter.try_acquire(operation, reserve, bound)
+    return permit or await limiter.acquire(operation, max_wait, reserve=reserve, bound=bound)
 
 
 async def turns(count: int = 5) -> None:

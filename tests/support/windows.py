@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dd_sa_tokens import RateLimit
-from dd_sa_tokens._ratelimit.window import Permit, RateLimitWindow
+from dd_sa_tokens._ratelimit import Permit
+from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 SOON = 0.05  # seconds for clocks and timers after a end of the window
 
@@ -31,9 +32,9 @@ def answer(
     window.record_response(window.acquire(sent), received, received + skew, said, status)
 
 
-def opened(remaining: int = 50, reset: float = 7.0, skew: float = ALIGNED, reserve: float = 0.0) -> RateLimitWindow:
+def opened(remaining: int = 50, reset: float = 7.0, skew: float = ALIGNED) -> RateLimitWindow:
     """Return a window that knows its window, which ends at 10, after an answer to a request sent at 3.0."""
-    window = RateLimitWindow(reserve=reserve)
+    window = RateLimitWindow()
     answer(window, 3.0, 3.2, rate(remaining, reset), skew=skew)
     return window
 
@@ -43,9 +44,9 @@ def left(window: RateLimitWindow, now: float) -> int | None:
     return None if view is None else view.remaining
 
 
-def passing(window: RateLimitWindow, now: float, most: int = 1000) -> list[Permit]:
+def passing(window: RateLimitWindow, now: float, most: int = 1000, reserve: float = 0.0) -> list[Permit]:
     """Send what may go now."""
     permits: list[Permit] = []
-    while len(permits) < most and window.delay_until_admitted(now) <= 0:
+    while len(permits) < most and window.delay_until_admitted(now, reserve) <= 0:
         permits.append(window.acquire(now))
     return permits

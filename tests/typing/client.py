@@ -37,6 +37,15 @@ def made_of_what_it_takes(session: aiohttp.ClientSession) -> None:
     TokensClient(concurrency="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def views(client: TokensClient) -> None:
+    view = client.with_options(timeout=5, retry=RetryPolicy(max_attempts=1), rate_limit_reserve=0.5, concurrency=3)
+    assert_type(view, TokensClient)
+    assert_type(view.with_options(), TokensClient)
+    assert_type(client.closed, bool)
+    client.with_options(site="us3")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.with_options(retry=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 async def one_token() -> None:
     async with TokensClient() as client:
         assert_type(client, TokensClient)
@@ -50,7 +59,7 @@ async def many_tokens(client: TokensClient, asynchronous: AsyncIterator[str]) ->
     assert_type(await client.get_tokens("account", ["a", "b"]), BulkResult)
     assert_type(await client.get_tokens("account", (name for name in "ab"), strategy="get"), BulkResult)
     assert_type(await client.get_tokens("account", {"a": 1}, strategy="auto"), BulkResult)
-    assert_type(await client.get_tokens("account", asynchronous), BulkResult)
+    assert_type(await client.get_tokens("account", asynchronous, deadline=5), BulkResult)
     await client.get_tokens("account", [1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await client.get_tokens("account", [], strategy="?")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

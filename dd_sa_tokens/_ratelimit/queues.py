@@ -1,0 +1,176 @@
+"""Who waits for one limit. Calls with the same reserve and bound stand in one queue; the queues do not block another.
+
+A view of the client may have a reserve of its own, and a bound on its requests in flight. So what holds back the first
+call of a queue holds back the whole queue, but no other queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from dd_sa_tokens.config import ConcurrencyBound
+from dd_sa_tokens.errors import ClientClosedError, RateLimitError
+
+from .leased_window import Window
+from .permit import Permit
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+_NOISE = 0.05  # seconds by which the expected end of a window moves as answers narrow it
+
+Refusal = RateLimitError | ClientClosedError
+"""Why a caller gets no permit."""
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A caller that waits for a permit."""
+
+    number: int  # in the order of arrival, over all limits
+    operation: str
+    reserve: float
+    bound: ConcurrencyBound | None
+    outcome: asyncio.Future[Permit | Refusal]
+    deadline: float  # when its longest wait ends, on the loop's clock
+    exhausted_before: float = 0.0  # seconds for which the limit had been exhausted when it came
+
+
+@attrs.define(eq=False)
+class Exhaustion:
+    """For how long a limit was exhausted, in all, for calls that leave the same share of it to others."""
+
+    is_exhausted: bool = False  # when this was last sampled
+    sampled_at: float = -math.inf
+    seconds: float = 0.0
+
+    def sample(self, window: Window, now: float, reserve: float) -> None:
+        """Add up the time for which the limit is exhausted."""
+        if self.is_exhausted:
+            self.seconds += now - self.sampled_at
+        seconds = window.exhausted_for(now, 0, reserve)
+        if seconds and not self.is_exhausted:
+            _logger.info("the rate limit %s is exhausted for %.2f s", window.name or "(no name)", seconds)
+        self.is_exhausted, self.sampled_at = seconds > 0, now
+
+
+@attrs.define(eq=False)
+class Queue:
+    """The callers that wait for one limit with the same reserve and bound, by number, the oldest first."""
+
+    reserve: float
+    bound: ConcurrencyBound | None
+    waiters: OrderedDict[int, Waiter] = attrs.field(factory=OrderedDict[int, Waiter])
+    expected_start: float = -math.inf  # when the last waiter was expected to pass
+    postponed: float = 0.0  # seconds by which that was put off in all, since the deadlines were looked at
+    slack: float = math.inf  # seconds by which it may be put off before a waiter could miss its deadline
+
+    @property
+    def first(self) -> Waiter:
+        """The caller that came first."""
+        return next(iter(self.waiters.values()))
+
+    def postpone(self, expected_start: float) -> None:
+        """Note when the last waiter is expected to pass by now."""
+        later = expected_start - self.expected_start
+        if later > _NOISE:
+            self.postponed += later
+        self.expected_start = expected_start
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the view of these callers has as many requests in flight as it may have."""
+        return self.bound is not None and self.bound.is_full
+
+    def passes_before(self, reserve: float, bound: ConcurrencyBound | None) -> bool:
+        """Return whether callers of this queue certainly pass before callers of another one that come later."""
+        same = self.reserve == reserve and self.bound is bound
+        return same or (self.bound is None and self.reserve <= reserve)
+
+
+class Queues:
+    """The queues of one limit. One that is empty is dropped."""
+
+    def __init__(self) -> None:
+        self._queues: dict[tuple[float, ConcurrencyBound | None], Queue] = {}
+        self._exhaustion: dict[float, Exhaustion] = {}  # by reserve; a program has few
+
+    def __iter__(self) -> Iterator[Queue]:
+        return iter(self._queues.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, waiter: Waiter) -> Queue:
+        """Put a caller at the end of its queue; return that."""
+        key = (waiter.reserve, waiter.bound)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(*key)
+        queue.waiters[waiter.number] = waiter
+        return queue
+
+    def remove(self, waiter: Waiter) -> None:
+        """Take a caller out of its queue, if it is there."""
+        key = (waiter.reserve, waiter.bound)
+        queue = self._queues.get(key)
+        if queue is None or queue.waiters.pop(waiter.number, None) is None:
+            return
+        if not queue.waiters:
+            del self._queues[key]
+
+    def move(self, operation: str, other: Queues) -> None:
+        """Move the callers of an operation to the queues of another limit, each to the place of its arrival there."""
+        moved = [waiter for queue in self for waiter in queue.waiters.values() if waiter.operation == operation]
+        for waiter in moved:
+            self.remove(waiter)
+            before = self.exhaustion(waiter.reserve).seconds
+            waiter.exhausted_before += other.exhaustion(waiter.reserve).seconds - before
+            other.add(waiter).slack = -math.inf  # not known until the deadlines are looked at
+        for queue in other:
+            queue.waiters = OrderedDict(sorted(queue.waiters.items()))
+
+    def heads(self) -> Iterable[Waiter]:
+        """Return the first caller of each reserve, without those that wait for their own view's requests."""
+        heads: dict[float, Waiter] = {}
+        for queue in self._queues.values():
+            if not queue.is_bound:
+                known, first = heads.get(queue.reserve), queue.first
+                if known is None or first.number < known.number:
+                    heads[queue.reserve] = first
+        return heads.values()
+
+    def exhaustion(self, reserve: float) -> Exhaustion:
+        """Return for how long the limit was exhausted for callers with a reserve."""
+        found = self._exhaustion.get(reserve)
+        if found is None:
+            found = self._exhaustion[reserve] = Exhaustion()
+        return found
+
+    def sample(self, window: Window, now: float) -> None:
+        """Add up the time for which the limit is exhausted for those who wait."""
+        for reserve in {queue.reserve: None for queue in self}:
+            self.exhaustion(reserve).sample(window, now, reserve)
+
+    def count_before(self, reserve: float, bound: ConcurrencyBound | None) -> int:
+        """Count the callers that certainly pass before one that comes now."""
+        return sum(len(queue.waiters) for queue in self if queue.passes_before(reserve, bound))
+
+    def in_order(self) -> Iterator[tuple[Queue, Waiter, int]]:
+        """Yield the callers that wait, the oldest first, each with its queue, and how many certainly pass before it.
+
+        One that is rejected before the next is asked for is not among these.
+        """
+        passed: Counter[Queue] = Counter()
+        queue_of = {number: queue for queue in self for number in queue.waiters}
+        for number in sorted(queue_of):
+            queue = queue_of[number]
+            waiter = queue.waiters[number]
+            before = sum(n for other, n in passed.items() if other.passes_before(queue.reserve, queue.bound))
+            yield queue, waiter, before
+            passed[queue] += not waiter.outcome.done()
