@@ -110,7 +110,7 @@ class LeasedWindow:
         """Return whether a request may be sent now; ask the store for more permits if it is time."""
         leases = self._leases
         may = self._headers.can_send(now, reserve) if leases.by_headers else leases.can_take(now, reserve)
-        if leases.wants_more(now, 0 if may and not leases.by_headers else 1):
+        if leases.wants_more(now, 0 if may and not leases.by_headers else 1, reserve):
             self._ask()
         return may
 
@@ -147,7 +147,7 @@ class LeasedWindow:
     def abandon(self, permit: Permit) -> None:
         """Account for a request that got no answer: the server may have counted it."""
         self._headers.abandon(permit)
-        self._finish(permit, confirms=False)
+        self._finish(permit, rejected=False, confirms=False)
 
     def record_response(self, permit: Permit, now: float, wall: float, rate: RateLimit | None, status: int) -> None:
         """Learn from an answer; see `RateLimitWindow.record_response`."""
@@ -160,21 +160,25 @@ class LeasedWindow:
             leases.drop()
         if leases.by_headers and headers.limit is not None and leases.limit is None:
             leases.retry_at = min(leases.retry_at, now)  # a limit has shown itself
-        self._finish(permit, confirms=headers.confirmed)
+        self._finish(permit, rejected=status == 429, confirms=headers.confirmed)
 
-    def _finish(self, permit: Permit, *, confirms: bool) -> None:
+    def _finish(self, permit: Permit, *, rejected: bool, confirms: bool) -> None:
         owner, window, is_probe = self._shared.leased.pop(permit, (self, 0, False))
-        owner.finish(window, self._leases.record, probe_answered=confirms if is_probe else None)
+        owner.learn_record(self._leases.record)
+        owner.finish(window, rejected=rejected, probe_answered=confirms if is_probe else None)
 
     def put_back(self, window: int, *, is_probe: bool) -> None:
         """Take back a permit that was leased here, and not used."""
         self._leases.put_back(window, is_probe=is_probe)
         self._watch_idleness()
 
-    def finish(self, window: int, record: str, *, probe_answered: bool | None) -> None:
-        """Count a request that had a permit leased here. `record`: its limit's name in the store, as known now."""
+    def learn_record(self, record: str) -> None:
+        """Take over the name that the limit has in the store, as an answer to a request of this window shows it."""
         self._leases.record = record
-        self._leases.finish(window, probe_answered=probe_answered)
+
+    def finish(self, window: int, *, rejected: bool, probe_answered: bool | None) -> None:
+        """Count a request that had a permit leased here; see `Leases.finish`."""
+        self._leases.finish(window, rejected=rejected, probe_answered=probe_answered)
         if self._leases.urgent and not self._leases.by_headers:
             self._ask()
 
@@ -213,7 +217,7 @@ class LeasedWindow:
             return
         self._on_change()
         now = self._now()
-        if self._leases.wants_more(now, self._leases.demand(now, self._demand())[0]):
+        if self._leases.wants_more(now, *self._leases.demand(now, self._demand())):
             self._ask()
         self._watch_idleness()
 

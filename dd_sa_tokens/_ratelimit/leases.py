@@ -69,6 +69,8 @@ class Leases:
     _pause: float = 0.0
     _polls: int = 0
     _last_take: float = -math.inf
+    _asked: float = 0.0  # the reserve in the last request
+    _refused: float = 0.0  # who leaves as much to others, or more, gets nothing before `retry_at`
 
     def can_take(self, now: float, reserve: float = 0.0) -> bool:
         """Return whether a leased permit may be used now by a caller that leaves a share to others."""
@@ -90,16 +92,18 @@ class Leases:
             self.unspent += 1
             self._probe_due = self._probe_due or is_probe
 
-    def finish(self, window: int, *, probe_answered: bool | None = None) -> None:
+    def finish(self, window: int, *, rejected: bool = False, probe_answered: bool | None = None) -> None:
         """Count a request that has ended.
 
         Args:
             window: The window that its permit was leased in.
+            rejected: Whether it met a 429, and so has spent nothing of the window.
             probe_answered: Whether it was the window's probe, and confirmed it; `None` if it was not the probe.
         """
         if not window or window != self.window:
             return
-        self._finished += 1
+        self._returned += rejected
+        self._finished += not rejected
         self._probe_answered = self._probe_answered if probe_answered is None else probe_answered
         self.urgent = self.urgent or probe_answered is not None or self.is_tight
 
@@ -115,15 +119,22 @@ class Leases:
         self.paused_until = max(self.paused_until, until)
         self._pause = max(until - now, 0.0)
 
-    def wants_more(self, now: float, needed: int) -> bool:
-        """Return whether the store is to be asked now, with `needed` callers waiting."""
-        if self.urgent:
-            return not self.by_headers
+    def wants_more(self, now: float, needed: int, reserve: float = 0.0) -> bool:
+        """Return whether the store is to be asked now.
+
+        Args:
+            now: The present time.
+            needed: Callers that wait.
+            reserve: The least share that they leave to others.
+        """
+        may_retry = now >= self.retry_at or reserve < self._refused
+        if self.urgent and not self.by_headers:
+            return True
         if now >= self.expires or self.by_headers:
-            return needed > 0 and now >= self.retry_at
+            return needed > 0 and may_retry
         if self.unspent < needed or not self.unspent:
-            return needed > 0 and now >= max(self.retry_at, self.paused_until)
-        return self.is_far and self.unspent <= self._low and now >= self.retry_at
+            return needed > 0 and may_retry and now >= self.paused_until
+        return self.is_far and self.unspent <= self._low and may_retry
 
     def demand(self, now: float, waiting: list[tuple[float, int]]) -> tuple[int, float]:
         """Return how many permits are of use to those who wait, and the least share that they leave to others.
@@ -135,7 +146,8 @@ class Leases:
         is_known = self.left is not None and now < self.expires
         left = (self.left or 0) + self.unspent
         useful = [(count, share) for share, count in waiting if not is_known or left > self.reserved(share)]
-        return sum(count for count, _ in useful), min((share for _, share in useful), default=0.0)
+        least = min((share for share, _ in waiting), default=0.0)
+        return sum(count for count, _ in useful), min((share for _, share in useful), default=least)
 
     def idle_for(self, now: float) -> float:
         """Return for how many seconds more unspent permits are kept; 0 or less if they are to be given back."""
@@ -162,7 +174,8 @@ class Leases:
         if self._used_up or (self.unspent <= self._low and self.is_far):
             self._batch, self._used_up = min(2 * self._batch, max(_BATCHES * self.concurrency, _LEAST_BATCH)), False
         missing = max(needed - self.unspent, 0)
-        ahead = self._batch if needed or (self.is_far and self.unspent <= self._low) else 0
+        is_low = self.is_far and self.unspent <= self._low and not self._returned
+        ahead = self._batch if needed or is_low else 0
         request = LeaseRequest(
             scope=self.scope,
             record=self.record,
@@ -179,6 +192,7 @@ class Leases:
         )
         self._finished = self._returned = 0
         self._probe_answered, self._pause, self.urgent = None, 0.0, False
+        self._asked = reserve
         return request
 
     def apply(self, now: float, lease: Lease | None) -> None:
@@ -203,7 +217,7 @@ class Leases:
             self.paused_until = now + lease.paused_for
         self.expires = math.inf if lease.limit is None else now + lease.ends_in
         self.by_headers = lease.limit is None and not (self.unspent or lease.is_probing or lease.paused_for)
-        self.retry_at = self._next_look(now, lease)
+        self.retry_at, self._refused = self._next_look(now, lease), self._asked if lease.left else 0.0
 
     def _next_look(self, now: float, lease: Lease) -> float:
         if lease.is_probing:

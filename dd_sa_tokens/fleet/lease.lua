@@ -11,7 +11,7 @@
 -- Fields   window     its number                       leased      permits that clients were given in this window
 --          limit, period                               unfinished  those whose requests have not ended
 --          ends_at    when it ends                     strangers   what others have spent, at least
---          uncertain  of the end                       before      what they had spent when the window began for us
+--          uncertain  of the end                       before      what they had spent before the record was made
 --          distrust   1: no client's wall clock        remaining   the lowest that an answer gave
 --          confirmed  1: an answer has come            factor, factor_1, factor_2  contention; of the two windows before
 --          probing    1: a probe is under way          clients, clients_before  that asked; in the window before
@@ -105,7 +105,6 @@ local function observe(limit, remaining, ends_at, uncertain)
   record.limit = limit
   record.remaining = math.min(record.remaining, remaining)
   local strangers = limit - remaining - record.leased
-  if not was_confirmed then record.before = math.max(strangers, 0) end
   record.strangers = math.max(record.strangers, strangers)
   record.confirmed = 1
 end
@@ -120,6 +119,7 @@ if #ARGV > 9 then
   local later = (record.ends_at == 0) and 0 or math.floor((ends_at - record.ends_at) / period + 0.5)
   if record.ends_at == 0 then
     record.ends_at, record.uncertain, record.period, record.remaining = ends_at, uncertain, period, limit
+    record.before = math.max(limit - remaining - record.leased, 0)
   end
   record.period = period
   if later > 0 then
@@ -160,8 +160,13 @@ elseif left >= 0 then
     if room < math.min(free, wanted) then free, is_tight = room, 1 end
     if room + record.unfinished <= 0 then left = 0 end -- the last few are the others'
   end
+  local clients = math.max(record.clients, record.clients_before, 1)
+  if record.factor_1 == 0 and now < record.others_wait_until and free < 8 * clients * wanted then
+    -- A first window begins slowly: others may spend it, too.
+    local room = math.max(2 * (record.leased - record.unfinished), 3) - record.unfinished
+    if room < math.min(free, wanted) then free, is_tight = room, 1 end
+  end
   if free > 0 then
-    local clients = math.max(record.clients, record.clients_before, 1)
     local ahead = math.floor(free / (8 * clients))
     local fair = (clients == 1) and free or math.max(math.floor(free / (2 * clients)), 1)
     granted = math.min(math.max(needed, math.min(wanted, ahead)), fair, wanted)
