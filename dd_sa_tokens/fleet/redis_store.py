@@ -51,18 +51,18 @@ class RedisStore:
         # First of all: a traceback of what is raised below may be logged with its local variables.
         source = Secret(redis) if isinstance(redis, str) else redis
         del redis
+        self._organization, self._prefix = organization, prefix
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         for name, value in (("organization", organization), ("prefix", prefix)):
             if not isinstance(cast("object", value), str) or not value.strip():
                 msg = f"{name} must be a non-empty str, such as 'acme', not {value!r}"
                 raise ConfigurationError(msg)
-        self._organization, self._prefix = organization, prefix
         self._owns_redis = isinstance(source, Secret)
         self._redis = _connect(source)
         self._script = _SCRIPT
         self._digest = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._circuit = Circuit()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
         self._late: set[asyncio.Future[Any]] = set()  # round trips that took too long and are being cancelled
 
     def __repr__(self) -> str:
@@ -151,8 +151,8 @@ class RedisStore:
 
     def _key(self, request: LeaseRequest, record: str) -> str:
         # All of one scope are in one slot of a Redis Cluster: it hashes what is in braces.
-        scope = ":".join(quote(part, safe="/.:-_ ") for part in (self._prefix, self._organization, request.scope))
-        return f"{{{scope}}}:{quote(record, safe='/.:-_ ')}"
+        owner = f"{quote(self._prefix, safe=' ')}:{quote(self._organization, safe=' ')}"
+        return f"{{{owner}:{quote(request.scope, safe='/:')}}}:{quote(record, safe='/ ')}"
 
     async def _run(self, request: LeaseRequest) -> Any:
         keys = self._key(request, request.record), self._key(request, request.operation)
