@@ -54,6 +54,7 @@ CONTRACT = {
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
+    "RateLimitStore",
     "RequestTimeoutError",
     "RetryPolicy",
     "RotationError",
@@ -186,6 +187,7 @@ def test_the_clients_options() -> None:
         "timeout": 30.0,
         "retry": RetryPolicy(),
         "rate_limit_reserve": 0.0,
+        "rate_limit_store": None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a Redis server for all tests of a file that only talk to it, and one of its own for a test that hurts it."""
+"""Fixtures: a Redis server that the tests of a file share, and one of its own for a test that hurts it."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ async def slowest_call(client: TokensClient, datadog: FakeDatadog, calls: int) -
 
 
 def client_of(datadog: FakeDatadog, store: RedisStore) -> TokensClient:
-    return TokensClient(
-        base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key, rate_limit_store=store
-    )
+    return TokensClient(base_url=datadog.url, api_key=datadog.api_key, app_key=datadog.app_key, rate_limit_store=store)
 
 
 async def until_back(client: TokensClient, datadog: FakeDatadog, caplog: pytest.LogCaptureFixture) -> None:

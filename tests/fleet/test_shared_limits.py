@@ -132,11 +132,13 @@ def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
         await asyncio.sleep(2.0)
         assert not unspent(first)
         await fleet.send(second)
-        assert second.rate_limit is not None and second.rate_limit.remaining == 1000 - 4
+        assert second.rate_limit is not None
+        assert second.rate_limit.remaining == 1000 - 4
         second.close()
         await second.give_back()
         await fleet.send(first)
-        assert first.rate_limit is not None and first.rate_limit.remaining == 1000 - 5
+        assert first.rate_limit is not None
+        assert first.rate_limit.remaining == 1000 - 5
 
     run()
 
