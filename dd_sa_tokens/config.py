@@ -33,8 +33,16 @@ class Site(StrEnum):
 class RetryPolicy:
     """When a failed call is repeated. All times are seconds.
 
+    - 429: up to ten in a row, when the limit returns; all calls wait. They count in `max_attempts` only if the answer
+      does not say when.
+    - 408 and 5xx (not 501, 505), a lost connection, an answer cut short, a timeout: up to `max_attempts`, but never a
+      create, which may have been carried out.
+    - No connection: up to `max_attempts`, a create, too.
+    - Nothing else.
+
     Before attempt number n + 1 a call waits a random time between 0 and `initial_backoff * 2 ** (n - 1)`, at most
-    `max_backoff` ("full jitter"), unless the answer says for how long.
+    `max_backoff` ("full jitter"), unless the answer says for how long. All calls of a client share a budget of 100
+    retries, which 429s do not spend; each second and each five successes return one.
 
     Raises:
         ConfigurationError: A value is out of range.

@@ -117,6 +117,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be 
     "find_tokens": ({"token_ids": REQUIRED}, {"include_leak": False}),
     "list_tokens": ({"service_account_id": REQUIRED}, LIST),
     "list_organization_tokens": ({}, {"service_account_ids": ()} | LIST),
+    "list_service_accounts": ({}, {"service_account_ids": (), "filter": None}),
     "get_service_account": ({"service_account_id": REQUIRED}, {}),
     "create_token": ({"service_account_id": REQUIRED}, {"name": REQUIRED, "scopes": REQUIRED, "expires_at": None}),
     "update_token": ({"service_account_id": REQUIRED, "token_id": REQUIRED}, {"name": None, "scopes": None}),

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
@@ -146,7 +147,7 @@ async def test_every_example_runs(
         if block.language == "text" or is_test(block):
             continue
         service_account_id, token_ids = datadog.service_account_id, datadog.token_ids
-        monkeypatch.setattr(sys, "argv", ["fetch.py", service_account_id, *token_ids[:2]])
+        monkeypatch.setattr(sys, "argv", ["fetch.py", service_account_id, *token_ids[:2], str(UUID(int=0))])
         names = {
             "__name__": "__main__",
             "service_account_id": service_account_id,

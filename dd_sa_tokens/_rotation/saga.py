@@ -91,7 +91,7 @@ class _Saga:
             _end(_unchanged("creating the new token", made.error, self.old_id), made.cancelled)
         assert made.value is not None
         if made.cancelled is not None:
-            failure, _ = await self._undo("the rotation was cancelled", made.value.token.id, _UNDO_WITHIN)
+            failure, _ = await self._undo("it was cancelled", made.value.token.id, _UNDO_WITHIN)
             _end(failure, made.cancelled)
         return made.value
 
@@ -168,7 +168,8 @@ class _Saga:
             self.executor, self.options, operations.revoke_token(self.service_account_id, new_id), seconds
         )
         if _is_gone(undone.error):
-            text = f"{why}. Now the new token is revoked, and the old one {self._old_state()}"
+            now = f"the new token is revoked, and the old one {self._old_state()}"
+            text = f"the rotation was rolled back: {why}. Now {now}"
             return self._failure(text, new_id, new_works=False), undone.cancelled
         assert undone.error is not None
         works = None if undone.error.outcome_unknown else True

@@ -135,7 +135,8 @@ def root(
 ) -> None:
     """Manage the access tokens of Datadog service accounts.
 
-    Credentials come from the environment: DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN. Results go to standard
-    output, messages to standard error. The options can stand before the command or after it.
+    Credentials come from the environment: DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN (or DD_BEARER_TOKEN), which
+    wins. Results go to standard output, messages to standard error. The options can stand before the command or after
+    it.
     """
     context.obj = options

@@ -15,7 +15,6 @@ from dd_sa_tokens.errors import (
     DatadogError,
     ForbiddenError,
     InvalidArgumentError,
-    RotationError,
     TransportError,
     UnauthorizedError,
 )
@@ -39,7 +38,8 @@ _WHERE_KEYS_ARE_MADE = (
     "API keys and application keys are made in Datadog under Organization Settings > API Keys and > Application Keys, "
     "access tokens under Organization Settings > Service Accounts"
 )
-_VARIABLES = ("DD_API_KEY", "DD_APP_KEY", "DD_ACCESS_TOKEN")
+_TOKENS = ("DD_ACCESS_TOKEN", "DD_BEARER_TOKEN")  # as in the client, the first one wins
+_PAIR = ("DD_API_KEY", "DD_APP_KEY")
 
 
 class ExitCode(IntEnum):
@@ -141,9 +141,11 @@ def check_credentials() -> None:
     Raises:
         ConfigurationError: A variable is missing or invalid. The text names it.
     """
-    given = [name for name in _VARIABLES if os.environ.get(name)]
+    given = _given_variables()
     if not given:
-        fault = "no credentials: set DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN, in the environment"
+        fault = (
+            "no credentials: set DD_API_KEY and DD_APP_KEY, or DD_ACCESS_TOKEN or DD_BEARER_TOKEN, in the environment"
+        )
     elif given == ["DD_API_KEY"]:
         fault = "DD_APP_KEY is not set, and DD_API_KEY alone is not enough"
     else:
@@ -156,15 +158,19 @@ def check_credentials() -> None:
     raise ConfigurationError(f"{fault}. {_WHERE_KEYS_ARE_MADE}")
 
 
+def _given_variables() -> list[str]:
+    """Return the names of the variables that the client takes the credentials from."""
+    tokens = [name for name in _TOKENS if os.environ.get(name)]
+    return tokens[:1] or [name for name in _PAIR if os.environ.get(name)]
+
+
 def explain(error: DatadogError) -> str:
     """Return a line that says what went wrong and what to do about it, with commands instead of Python calls."""
     if isinstance(error, UnauthorizedError):
-        given = " and ".join(name for name in _VARIABLES if os.environ.get(name))
+        given = " and ".join(_given_variables())
         return f"{error}. Check {given}, and the site (--site, DD_SITE). {_WHERE_KEYS_ARE_MADE}"
     if error.outcome_unknown:
         error = error.with_context(message=_with_commands(error))
-    if isinstance(error, RotationError) and error.new_id is not None and error.new_works is False:
-        return f"the rotation was rolled back: {error}"
     return str(error)
 
 

@@ -29,15 +29,10 @@ _FILE_WIDTH = 120  # columns of a table in a file
 
 FormatOption = Annotated[
     FormatName | None,
-    typer.Option(
-        "--format",
-        help="Default: by FILE's suffix, or table, or jsonl.",
-        show_default=False,
-    ),
+    typer.Option("--format", help="Default: by FILE's suffix, or table, or jsonl.", show_default=False),
 ]
 OutputOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Replace FILE instead of printing.", show_default=False),
+    str | None, typer.Option(metavar="FILE", help="Replace FILE instead of printing.", show_default=False)
 ]
 AppendOption = Annotated[bool, typer.Option("--append", help="Add the results to a jsonl FILE.")]
 
@@ -66,12 +61,12 @@ class Destination:
     Attributes:
         format: The format.
         path: The file; `None` for standard output.
-        mode: What happens to the lines that a file of JSON lines has.
+        mode: For a file of JSON lines that grows: what happens to the lines that it has. `None` for any other.
     """
 
     format: FormatName
     path: Path | None
-    mode: JsonlMode = "replace"
+    mode: JsonlMode | None = None
 
 
 def output_path(output: str | None) -> Path | None:
@@ -116,9 +111,21 @@ def choose_format(
 
 
 def choose_destination(
-    format_name: FormatName | None, output: str | None, *, append: bool = False, resume: bool = False
+    format_name: FormatName | None,
+    output: str | None,
+    *,
+    append: bool = False,
+    resume: bool = False,
+    grows: bool = False,
 ) -> Destination:
     """Choose the format, the file and its mode.
+
+    Args:
+        format_name: `--format`.
+        output: `--output`.
+        append: `--append`.
+        resume: `--resume`.
+        grows: Whether JSON lines that replace others grow in their file, so that another run can resume it.
 
     Raises:
         BadParameter: The options do not fit each other.
@@ -130,7 +137,8 @@ def choose_destination(
             raise typer.BadParameter("it needs --output with a jsonl file", param_hint=option)
     if append and resume:
         raise typer.BadParameter("give --append or --resume, not both", param_hint="--append")
-    return Destination(chosen, path, "resume" if resume else "append" if append else "replace")
+    mode: JsonlMode | None = "resume" if resume else "append" if append else "replace" if grows else None
+    return Destination(chosen, path, mode if chosen == "jsonl" else None)
 
 
 def progress_allowed(sink: Sink, *, at_end: bool) -> bool:
@@ -194,7 +202,7 @@ async def open_results(
         BadParameter: The file cannot be opened.
         CommandError: The file cannot be written.
     """
-    sink = sink or open_sink(destination, messages)
+    sink = sink or open_sink(destination.path, messages, destination.mode)
     results = Results(
         _format_for(destination, sink, layout, order),
         sink,
@@ -226,48 +234,23 @@ def table_console(path: Path | None) -> PipedConsole:
     return PipedConsole() if path is None else PipedConsole(file=StringIO(), width=_FILE_WIDTH, color_system=None)
 
 
-def open_sink(destination: Destination, messages: Messages) -> Sink:
+def open_sink(path: Path | None, messages: Messages, mode: JsonlMode | None = None, option: str = "--output") -> Sink:
     """Open what the results go to.
+
+    Args:
+        path: The file; `None` for standard output.
+        messages: Prints what was kept if the command fails.
+        mode: For a file of JSON lines that grows line by line; without it, a file is replaced as a whole.
+        option: The option that named the file.
 
     Raises:
         BadParameter: The file cannot be opened.
         CommandError: Results cannot be added to the file.
     """
-    path = destination.path
-    if path is None or destination.mode == "replace" or is_stream(path):
-        return open_replaced(path, messages)
-    return open_lines(path, messages, destination.mode)
-
-
-def open_lines(path: Path, messages: Messages, mode: JsonlMode) -> ResumableJsonl:
-    """Open a file of JSON lines that grows line by line.
-
-    Raises:
-        BadParameter: It cannot be opened.
-        CommandError: Results cannot be added to it.
-    """
     try:
+        if path is None or mode is None or is_stream(path):
+            return open_file(path, messages)
         return ResumableJsonl(path, messages, mode)
     except OSError as error:
-        raise _unwritable(path, error, "--output") from None
-
-
-def open_replaced(path: Path | None, messages: Messages, option: str = "--output") -> Sink:
-    """Open a file that is replaced as a whole, or standard output, a device or a named pipe.
-
-    Args:
-        path: The file; `None` for standard output.
-        messages: Prints what was kept if the command fails.
-        option: The option that named the file.
-
-    Raises:
-        BadParameter: It cannot be opened.
-    """
-    try:
-        return open_file(path, messages)
-    except OSError as error:
-        raise _unwritable(path, error, option) from None
-
-
-def _unwritable(path: Path | None, error: OSError, option: str) -> typer.BadParameter:
-    return typer.BadParameter(f"cannot write to {path}: {error.strerror}", param_hint=option)
+        failure = typer.BadParameter(f"cannot write to {path}: {error.strerror}", param_hint=option)
+    raise failure

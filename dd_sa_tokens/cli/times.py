@@ -41,10 +41,7 @@ def parse_moment(text: str) -> datetime:
 ExpiresAt = Annotated[
     datetime | None,
     typer.Option(
-        parser=parse_moment,
-        metavar="ISO",
-        help="When it expires; UTC without an offset.",
-        show_default=False,
+        parser=parse_moment, metavar="ISO", help="When it expires; UTC without an offset.", show_default=False
     ),
 ]
 ExpiresIn = Annotated[

@@ -33,7 +33,7 @@ class Users:
         Raises:
             RefusedError: There is no such user.
         """
-        user = self._users.get(user_id)
+        user = self._users.get(user_id) or self._users.get(user_id.lower())  # UUIDs have no case
         if user is None:
             raise RefusedError(404)
         return 200, encode({"data": self._resource(user), "included": self._included([user])})

@@ -14,8 +14,8 @@ import typer
 from support.command_line import EXECUTABLE, environment, within
 from typer.testing import CliRunner
 
-from dd_sa_tokens import DatadogError, NotFoundError, RotationError, TransportError, cli
-from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, Tally, explain
+from dd_sa_tokens import DatadogError, TransportError, cli
+from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, Tally
 from dd_sa_tokens.cli.io.console import Messages, log_to
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -191,20 +191,6 @@ def test_the_code_of_many_failures():
     assert tally.exit_code == 4
     tally.succeeded += 1
     assert tally.exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "begins"),
-    [
-        (RotationError("a", new_id="n", new_works=False), "the rotation was rolled back: a"),
-        (RotationError("a", new_id=None, new_works=False), "a"),
-        (RotationError("a", new_id="n", new_works=True), "a"),
-        (NotFoundError("a", status=404), "a"),
-    ],
-)
-def test_rolled_back_rotations_are_named(error, begins):
-    """A message says that a rotation was rolled back only if its new token is revoked."""
-    assert explain(error).partition(" (")[0] == begins
 
 
 @pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 141), (OSError(), 1), (None, 0)])

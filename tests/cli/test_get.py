@@ -234,6 +234,15 @@ async def test_exit_code_3_for_keys_that_are_refused(datadog):
     assert "canary" not in done.err
 
 
+async def test_the_variable_of_a_token_wins_over_the_pair(datadog):
+    """DD_BEARER_TOKEN is enough, wins over the pair, and is the variable to check if it is refused."""
+    done = await get(datadog, datadog.token_ids[0], DD_BEARER_TOKEN=datadog.access_token, DD_APP_KEY="canary0123456789")
+    assert done.code == 0
+    done = await get(datadog, datadog.token_ids[0], DD_BEARER_TOKEN="canary0123456789")
+    assert done.code == 3
+    assert "Check DD_BEARER_TOKEN, and the site" in done.err
+
+
 async def test_exit_code_3_only_where_all_are_refused(datadog):
     """403 for all IDs is code 3, with the text of the error and no advice about keys; for some IDs it is code 1."""
     ids = datadog.token_ids[:3]

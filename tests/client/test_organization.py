@@ -412,6 +412,7 @@ async def test_service_accounts_among_the_users() -> None:
         for account in accounts[:3]:
             assert await client.get_service_account(account.id) == account
             assert await client.get_service_account(UUID(account.id)) == account
+            assert await client.get_service_account(account.id.upper()) == account
 
 
 async def test_a_filter_of_users() -> None:

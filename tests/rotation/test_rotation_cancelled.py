@@ -141,7 +141,7 @@ async def test_a_create_in_flight_is_waited_for_and_undone(
     await until(lambda: len(vault.live) == 2)
     error = await cancelled(task)
     assert datadog.asked == ["GET", "POST", "DELETE"]
-    assert notes(error).startswith("the rotation was cancelled. Now the new token is revoked, and the old one works")
+    assert notes(error).startswith("the rotation was rolled back: it was cancelled. Now the new token is revoked, ")
     assert warnings(log) == notes(error)
     assert vault.handed == []
     vault.check_unchanged()

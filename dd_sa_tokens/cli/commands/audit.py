@@ -22,13 +22,12 @@ from dd_sa_tokens.cli.output import (
     FormatName,
     OutputOption,
     choose_format,
-    open_replaced,
+    open_sink,
     output_path,
     progress_allowed,
     table_console,
 )
 from dd_sa_tokens.cli.report.audit_result import COLUMNS, AuditResult, count, run_audit
-from dd_sa_tokens.cli.report.html import render_report
 from dd_sa_tokens.cli.report.text import print_audit
 from dd_sa_tokens.cli.times import parse_moment, parse_span
 from dd_sa_tokens.client import TokensClient
@@ -68,24 +67,12 @@ Unused = Annotated[
 ManyScopes = Annotated[int, typer.Option(min=0, metavar="N", help="For rule many-scopes: more than N.")]
 Now = Annotated[
     datetime | None,
-    typer.Option(
-        parser=parse_moment,
-        metavar="ISO",
-        help="Judge from this moment.",
-        show_default=False,
-    ),
+    typer.Option(parser=parse_moment, metavar="ISO", help="Judge from this moment.", show_default=False),
 ]
-FailOn = Annotated[
-    Level | None,
-    typer.Option(help="Exit with 5 from this level on.", show_default=False),
-]
+FailOn = Annotated[Level | None, typer.Option(help="Exit with 5 from this level on.", show_default=False)]
 AuditFormatOption = Annotated[
     AuditFormat | None,
-    typer.Option(
-        "--format",
-        help="Default: by FILE's suffix, or table, or jsonl.",
-        show_default=False,
-    ),
+    typer.Option("--format", help="Default: by FILE's suffix, or table, or jsonl.", show_default=False),
 ]
 
 
@@ -119,7 +106,7 @@ def audit(
         fail_on=fail_on,
         format=chosen,
         path=path,
-        sink=open_replaced(path, run.messages),
+        sink=open_sink(path, run.messages),
     )
     if plan.sink.is_terminal and chosen == "html":
         raise typer.BadParameter("a terminal cannot show a page: give --output report.html", param_hint="--format")
@@ -155,6 +142,8 @@ async def _read(messages: Messages, client: TokensClient, plan: _Plan) -> AuditS
 def _document(result: AuditResult, plan: _Plan) -> str:
     sink = plan.sink
     if plan.format == "html":
+        from dd_sa_tokens.cli.report.html import render_report  # noqa: PLC0415 - only a page needs it
+
         page = render_report(result)
         return page if sink.is_utf8 else page.encode("ascii", "xmlcharrefreplace").decode()
     if plan.format != "table":

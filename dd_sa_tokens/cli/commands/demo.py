@@ -23,7 +23,7 @@ from dd_sa_tokens.cli.io.console import Messages, PipedConsole
 from dd_sa_tokens.cli.io.files import Sink, open_stdout
 from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.cli.io.progress import BAR_EVERY, Show, bar, count_text, status_text, watch
-from dd_sa_tokens.cli.output import choose_format, open_replaced
+from dd_sa_tokens.cli.output import choose_format, open_sink
 from dd_sa_tokens.cli.report.audit_result import run_audit
 from dd_sa_tokens.cli.report.html import render_report
 from dd_sa_tokens.cli.report.tables import cell, tokens_table
@@ -132,7 +132,7 @@ def demo(
     if report is None:
         return run_async(_demo(settings, run.messages, None))
     choose_format(None, report, PAGE_SUFFIXES, on_terminal="html", otherwise="html", option="--report")
-    sink = open_replaced(report, run.messages, option="--report")
+    sink = open_sink(report, run.messages, option="--report")
     empty = True
     try:
         code = run_async(_demo(settings, run.messages, sink))

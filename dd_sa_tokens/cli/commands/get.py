@@ -18,7 +18,7 @@ from dd_sa_tokens.cli.command import AccountOrOrg, Org, Run, command
 from dd_sa_tokens.cli.exit_codes import NAME, ExitCode, Tally, explain
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
-from dd_sa_tokens.cli.io.files import Sink, is_stream
+from dd_sa_tokens.cli.io.files import Sink
 from dd_sa_tokens.cli.io.formats import failure_record, token_record
 from dd_sa_tokens.cli.io.ids import Source, gather, open_ids
 from dd_sa_tokens.cli.io.jsonl import ResumableJsonl
@@ -30,7 +30,6 @@ from dd_sa_tokens.cli.output import (
     OutputOption,
     Results,
     choose_destination,
-    open_lines,
     open_results,
     open_sink,
 )
@@ -117,22 +116,12 @@ def get(
     org: Org = False,
     ids_from: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Read IDs, one a line; - for standard input.",
-            show_default=False,
-        ),
+        typer.Option(metavar="FILE", help="Read IDs, one a line; - for standard input.", show_default=False),
     ] = None,
-    strategy: Annotated[
-        Strategy,
-        typer.Option(help="How to fetch with few requests."),
-    ] = "auto",
+    strategy: Annotated[Strategy, typer.Option(help="How to fetch with few requests.")] = "auto",
     format_name: FormatOption = None,
     output: OutputOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue the jsonl FILE of an earlier run."),
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the jsonl FILE of an earlier run.")] = False,
     append: AppendOption = False,
 ) -> int:
     """Fetch tokens by their IDs. An ID that fails does not stop the others.
@@ -147,21 +136,13 @@ def get(
         raise typer.BadParameter("with --org, tokens are found in the list", param_hint="--strategy")
     if not token_ids and ids_from is None:
         raise typer.BadParameter("there is nothing to fetch: give TOKEN_IDs, or --ids-from", param_hint="TOKEN_ID")
-    destination = choose_destination(format_name, output, append=append, resume=resume)
+    destination = choose_destination(format_name, output, append=append, resume=resume, grows=True)
     client = run.client()
     ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from))
-    sink = _open(destination, run.messages)
+    sink = open_sink(destination.path, run.messages, destination.mode)
     wanted = Wanted(ids, _done(sink, run.messages, resume=resume), once=isinstance(sink, ResumableJsonl), tally=Tally())
     fetch = Fetch(service_account_id, wanted, strategy, destination, sink)
     return run_async(_get(run, client, fetch, from_stdin=ids_from == "-"))
-
-
-def _open(destination: Destination, messages: Messages) -> Sink:
-    """Open what the results go to. JSON lines grow in their file, so that a run can be resumed."""
-    path = destination.path
-    if destination.format != "jsonl" or path is None or is_stream(path):
-        return open_sink(destination, messages)
-    return open_lines(path, messages, destination.mode)
 
 
 def _done(sink: Sink, messages: Messages, *, resume: bool) -> set[str]:

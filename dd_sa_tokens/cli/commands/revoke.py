@@ -7,7 +7,6 @@ from typing import Annotated
 
 import attrs
 import typer
-from rich.prompt import Confirm
 
 from dd_sa_tokens.cli.command import Run, ServiceAccount, Tokens, command, describe
 from dd_sa_tokens.cli.exit_codes import ExitCode, Tally, explain, shell_command
@@ -71,6 +70,8 @@ class Revocation:
         """Ask, and return whether the answer is yes."""
         if not self.names:
             return False
+        from rich.prompt import Confirm  # noqa: PLC0415 - only a question needs it
+
         question = "Revoke " + ", ".join(self.names.values()) + "?"
         try:
             return Confirm.ask(cell(question), console=self.run.messages.console, default=False)

@@ -53,39 +53,31 @@ class Format:
         return "".join([self.begin(), *map(self.record, records), self.end()])
 
 
-class JsonLines(Format):
+class Json(Format):
     """One JSON object on each line.
 
     Args:
+        array: Whether the lines are the items of an array.
         ascii_only: Whether to escape all other characters, for a file that is not UTF-8.
     """
 
-    def __init__(self, *, ascii_only: bool = False) -> None:
-        self._ascii_only = ascii_only
-
-    def record(self, record: Record) -> str:
-        """Return a line."""
-        return to_json(record, ascii_only=self._ascii_only) + "\n"
-
-
-class JsonArray(Format):
-    """One JSON array with an object on each line.
-
-    Args:
-        ascii_only: Whether to escape all other characters, for a file that is not UTF-8.
-    """
-
-    def __init__(self, *, ascii_only: bool = False) -> None:
+    def __init__(self, *, array: bool, ascii_only: bool) -> None:
+        self._array = array
         self._ascii_only = ascii_only
         self._before = "["
 
     def record(self, record: Record) -> str:
-        """Return an item of the array."""
+        """Return a line, or an item of the array."""
+        text = to_json(record, ascii_only=self._ascii_only)
+        if not self._array:
+            return f"{text}\n"
         before, self._before = self._before, ","
-        return f"{before}\n{to_json(record, ascii_only=self._ascii_only)}"
+        return f"{before}\n{text}"
 
     def end(self) -> str:
         """Return the end of the array, or an empty array."""
+        if not self._array:
+            return ""
         return "[]\n" if self._before == "[" else "\n]\n"
 
 
@@ -132,16 +124,12 @@ def make_format(name: RecordFormat, columns: Sequence[str], *, ascii_only: bool,
     Args:
         name: Its name.
         columns: For CSV: see `Csv`.
-        ascii_only: For JSON: see `JsonLines`.
+        ascii_only: For JSON: see `Json`.
         for_terminal: For CSV. JSON escapes control characters in any case.
     """
-    match name:
-        case "json":
-            return JsonArray(ascii_only=ascii_only)
-        case "jsonl":
-            return JsonLines(ascii_only=ascii_only)
-        case "csv":
-            return Csv(columns, for_terminal=for_terminal)
+    if name == "csv":
+        return Csv(columns, for_terminal=for_terminal)
+    return Json(array=name == "json", ascii_only=ascii_only)
 
 
 def to_json(value: object, *, ascii_only: bool = False) -> str:

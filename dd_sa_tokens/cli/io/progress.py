@@ -7,9 +7,6 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
-
 from dd_sa_tokens.cli.exit_codes import Tally
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.models import RateLimit
@@ -54,6 +51,10 @@ def status_text(tally: Tally, client: TokensClient) -> str:
 @contextmanager
 def bar(messages: Messages, tally: Tally, client: TokensClient) -> Generator[Show, None, None]:
     """Show a bar while the context is open. It gives a function that draws the bar again."""
+    # Only a terminal needs them, and they cost a start some milliseconds.
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
+
     console = messages.console
     # A terminal echoes Ctrl-C as ^C. Without room for it the line would wrap, and the last redraw would miss it.
     widest = len(f"{tally.total}/{tally.total}" if tally.total is not None else "100000") + len(f" {tally.noun}")

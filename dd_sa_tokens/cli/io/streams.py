@@ -11,6 +11,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
@@ -32,7 +33,7 @@ class BlockingThread:
         self._thread: threading.Thread | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread. If this is cancelled, the function still runs to its end, or forever.
+        """Call a function in the thread. If this is cancelled, a call that has begun still runs to its end, or forever.
 
         Returns:
             What the function returns.
@@ -40,28 +41,18 @@ class BlockingThread:
         Raises:
             Exception: What the function raises.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-
-        def deliver(result: T | None, error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(result)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - without an error it is the result
-            else:
-                done.set_exception(error)
+        called: Future[T] = Future()
 
         def call() -> None:
-            result, raised = None, None
+            if not called.set_running_or_notify_cancel():
+                return
             try:
-                result = function()
+                called.set_result(function())
             except Exception as error:  # noqa: BLE001 - raised again where it is awaited
-                raised = error
-            with suppress(RuntimeError):  # the loop is closed: the program ends
-                loop.call_soon_threadsafe(deliver, result, raised)
+                called.set_exception(error)
 
         self.submit(call)
-        return await done
+        return await asyncio.wrap_future(called)
 
     def submit(self, function: Callable[[], None]) -> None:
         """Call a function in the thread after the calls before it, without waiting. It must not raise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -48,10 +49,15 @@ class AuditResult:
         """How many tokens there are."""
         return sum(map(len, self.accounts.values()))
 
+    @cached_property
+    def worst(self) -> dict[AccessToken, Level]:
+        """The level of each token's worst finding."""
+        return worst_levels(self.findings)
+
     @property
     def counts(self) -> dict[Level | None, int]:
         """How many tokens have each level as their worst, the worst level first; `None` for tokens without findings."""
-        worst = worst_levels(self.findings)
+        worst = self.worst
         counted = Counter(worst.get(token) for tokens in self.accounts.values() for token in tokens)
         return {level: counted[level] for level in LEVELS}
 

@@ -18,7 +18,7 @@ from dd_sa_tokens.models import AccessToken
 
 from .audit_result import AuditResult, count, level_name, utc_minute
 from .svg import Drawing, describe, draw
-from .timeline import LEVELS, SIGNS, lay_out, scale_for, worst_levels
+from .timeline import LEVELS, SIGNS, lay_out, scale_for
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -89,7 +89,7 @@ def render_report(result: AuditResult) -> str:
             now=result.now,
             levels=LEVELS,
             several=len(result.accounts) > 1,
-            counts=Counter(row.level for row in rows),
+            counts=result.counts,
             accounts=list(_accounts(result, rows)),
             rows=rows,
             large=len(rows) > _LARGE,
@@ -133,8 +133,7 @@ def _rows(result: AuditResult) -> Iterator[_Row]:
     by_token: defaultdict[AccessToken, list[Finding]] = defaultdict(list)
     for finding in result.findings:
         by_token[finding.token].append(finding)
-    worst = worst_levels(result.findings)
-    number = 0
+    worst, number = result.worst, 0
     for account, members in result.accounts.items():
         for token in sorted(members, key=lambda token: LEVELS.index(worst.get(token))):
             number += 1
@@ -154,12 +153,11 @@ def _groups(rows: Iterable[_Row], rules: Sequence[Rule]) -> list[_Group]:
 
 def _accounts(result: AuditResult, rows: Iterable[_Row]) -> Iterator[_Account]:
     scale = scale_for((token for tokens in result.accounts.values() for token in tokens), result.now)
-    worst = worst_levels(result.findings)
     by_account: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         by_account[row.account].append(row)
     for account, tokens in result.accounts.items():
-        bars, own = lay_out(tokens, worst, scale), by_account[account]
+        bars, own = lay_out(tokens, result.worst, scale), by_account[account]
         levels = Counter(bar.level for bar in bars)
         yield _Account(
             id=account,
