@@ -6,13 +6,14 @@ through only if the window has room for it. So it does not need a 429 to find ou
 | part | knows | file |
 |---|---|---|
 | `RateLimiter` | who waits, in what order, for how long; the event loop | `limiter.py` |
-| `Buckets` | which operations spend the same limit, and who waits for it | `buckets.py` |
+| `Buckets` | which operations spend the same limit | `buckets.py` |
+| `Queues` | who waits for one limit, and who of these passes first | `queues.py` |
 | `RateLimitWindow` | what is left of one limit's window, and whether a request may be sent | `window.py` |
 | `WindowEnd` | when the window ends, as an interval | `window_end.py` |
 | `Probe` | the first request of a window, which goes alone | `probe.py` |
 | `Contention` | who else spends the limit, and how much may be in flight beside them | `contention.py` |
 
-All but the limiter are pure: times come in as numbers, so tests run hours in milliseconds.
+The window and what it is made of are pure: times come in as numbers, so tests run hours in milliseconds.
 
 What is a window?
 -----------------
@@ -71,7 +72,8 @@ there: `Contention.current` is how many times faster the limit falls than we spe
 Then the part of what is left that may be in flight shrinks as the window empties, so that the last requests of several
 clients do not collide, and the last few stay unused. Two windows without others make them forgotten. A new client
 begins its first window slowly, until it knows.
-`reserve` is a share of each window that is left to others even where none is seen.
+`reserve` is a share of each window that is left to others even where none is seen. It belongs to each request: see
+below.
 
 What happens at a 429?
 ----------------------
@@ -80,9 +82,23 @@ and nothing is left until then. Without one, the limiter pauses: for `Retry-Afte
 with each 429 in a row. The next request is a probe again. Whether the request that met the 429 is sent again is not
 decided here, but in `_execution.retry`.
 
+Who passes first?
+-----------------
+Of the calls that may go, the one that came first. A client's views may have a reserve each: a call with the reserve 0.5
+may go while more than half of the window is left. A job spends the first half, and web calls find room in the second.
+A view may also have a bound of its own on its requests in flight.
+
+    left of a window of 100   100 ........ 50 ............ 0
+    a call with reserve 0.5   may go       | waits for the next window
+    a call without one        may go .................... | waits
+
+What holds a call back holds back all later ones with the same reserve and bound, but no others. So each such kind has a
+queue of its own, and only the first of each queue is looked at. What one waiter costs does not grow with the queues'
+length, and one timer serves all of them.
+
 How long does a call wait?
 --------------------------
-As long as it takes, first come first served; with a limit per hour that can be hours. A call with a longest wait is
+As long as it takes, in that order; with a limit per hour that can be hours. A call with a longest wait is
 rejected as soon as it is known that its turn comes later than that: on arrival, when the window is put off, or at the
 latest when its time is up. A cancelled call gives its place in the queue back.
 """

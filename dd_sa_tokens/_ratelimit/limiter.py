@@ -307,7 +307,7 @@ class RateLimiter:
         which a single request of others suffices, is rejected at its own deadline.
         """
         now, is_due = self._now(), False
-        for queue in bucket.queues:
+        for queue in bucket.queues.values():
             if queue.slack < math.inf:
                 queue.postpone(self._expected_start(bucket, queue, now))
                 is_due = is_due or (queue.postponed > queue.slack and queue.expected_start > now)
@@ -317,7 +317,7 @@ class RateLimiter:
     def _reject_expired(self, bucket: Bucket) -> None:
         """Reject the waiters that would have to wait beyond their deadline."""
         now = self._now()
-        for queue in bucket.queues:
+        for queue in bucket.queues.values():
             queue.postponed, queue.slack = 0.0, math.inf
         for queue, waiter, before in bucket.queues.in_order():
             seconds = bucket.window.exhausted_for(now, before, waiter.reserve)

@@ -59,6 +59,10 @@ class Exhaustion:
         self.is_exhausted, self.sampled_at = seconds > 0, now
 
 
+Kind = tuple[float, ConcurrencyBound | None]
+"""What callers of one queue have in common: the reserve and the bound."""
+
+
 @attrs.define(eq=False)
 class Queue:
     """The callers that wait for one limit with the same reserve and bound, by number, the oldest first."""
@@ -93,52 +97,48 @@ class Queue:
         return same or (self.bound is None and self.reserve <= reserve)
 
 
-class Queues:
-    """The queues of one limit. One that is empty is dropped."""
+class Queues(dict[Kind, Queue]):
+    """The queues of one limit, by their kind. One that is empty is dropped, so this is true if a caller waits."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[float, ConcurrencyBound | None], Queue] = {}
+        super().__init__()
         self._exhaustion: dict[float, Exhaustion] = {}  # by reserve; a program has few
-
-    def __iter__(self) -> Iterator[Queue]:
-        return iter(self._queues.values())
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
 
     def add(self, waiter: Waiter) -> Queue:
         """Put a caller at the end of its queue; return that."""
         key = (waiter.reserve, waiter.bound)
-        queue = self._queues.get(key)
+        queue = self.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(*key)
+            queue = self[key] = Queue(*key)
         queue.waiters[waiter.number] = waiter
         return queue
 
     def remove(self, waiter: Waiter) -> None:
         """Take a caller out of its queue, if it is there."""
         key = (waiter.reserve, waiter.bound)
-        queue = self._queues.get(key)
+        queue = self.get(key)
         if queue is None or queue.waiters.pop(waiter.number, None) is None:
             return
         if not queue.waiters:
-            del self._queues[key]
+            del self[key]
 
     def move(self, operation: str, other: Queues) -> None:
         """Move the callers of an operation to the queues of another limit, each to the place of its arrival there."""
-        moved = [waiter for queue in self for waiter in queue.waiters.values() if waiter.operation == operation]
+        moved = [
+            waiter for queue in self.values() for waiter in queue.waiters.values() if waiter.operation == operation
+        ]
         for waiter in moved:
             self.remove(waiter)
             before = self.exhaustion(waiter.reserve).seconds
             waiter.exhausted_before += other.exhaustion(waiter.reserve).seconds - before
             other.add(waiter).slack = -math.inf  # not known until the deadlines are looked at
-        for queue in other:
+        for queue in other.values():
             queue.waiters = OrderedDict(sorted(queue.waiters.items()))
 
     def heads(self) -> Iterable[Waiter]:
         """Return the first caller of each reserve, without those that wait for their own view's requests."""
         heads: dict[float, Waiter] = {}
-        for queue in self._queues.values():
+        for queue in self.values():
             if not queue.is_bound:
                 known, first = heads.get(queue.reserve), queue.first
                 if known is None or first.number < known.number:
@@ -154,12 +154,12 @@ class Queues:
 
     def sample(self, window: Window, now: float) -> None:
         """Add up the time for which the limit is exhausted for those who wait."""
-        for reserve in {queue.reserve: None for queue in self}:
+        for reserve in {queue.reserve: None for queue in self.values()}:
             self.exhaustion(reserve).sample(window, now, reserve)
 
     def count_before(self, reserve: float, bound: ConcurrencyBound | None) -> int:
         """Count the callers that certainly pass before one that comes now."""
-        return sum(len(queue.waiters) for queue in self if queue.passes_before(reserve, bound))
+        return sum(len(queue.waiters) for queue in self.values() if queue.passes_before(reserve, bound))
 
     def in_order(self) -> Iterator[tuple[Queue, Waiter, int]]:
         """Yield the callers that wait, the oldest first, each with its queue, and how many certainly pass before it.
@@ -167,7 +167,7 @@ class Queues:
         One that is rejected before the next is asked for is not among these.
         """
         passed: Counter[Queue] = Counter()
-        queue_of = {number: queue for queue in self for number in queue.waiters}
+        queue_of = {number: queue for queue in self.values() for number in queue.waiters}
         for number in sorted(queue_of):
             queue = queue_of[number]
             waiter = queue.waiters[number]

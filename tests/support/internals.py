@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from dd_sa_tokens import client as client_module
 from dd_sa_tokens._bulk import strategy
 from dd_sa_tokens._bulk.fetcher import Fetcher
 from dd_sa_tokens._bulk.worker_pool import WorkerPool
+from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._credentials import Credentials
 from dd_sa_tokens._execution import Executor
 from dd_sa_tokens._protocol import documents
@@ -69,6 +71,28 @@ def answer_requests(client: TokensClient, answer: Callable[[Request[Any]], Any])
         return answer(request)
 
     client._executor.send = send  # type: ignore[method-assign]  # the test's own answers
+
+
+def replace_transport(client: TokensClient, transport: Any) -> None:
+    """Let a client send its requests through another transport."""
+    client._executor._transport = transport
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Let clients that are made meanwhile take the time from a clock."""
+    made, client_module.Clock = client_module.Clock, lambda: clock  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        client_module.Clock = made  # type: ignore[misc]
+
+
+def bound_of(view: TokensClient) -> int:
+    """Return the number of requests in flight that count for the view's own concurrency."""
+    bound = view._options.bound
+    assert bound is not None
+    return bound.in_flight
 
 
 def expire_attempts(client: TokensClient) -> None:
@@ -148,12 +172,12 @@ def connections_kept(session: aiohttp.ClientSession) -> int:
 
 def waiting_at(limiter: RateLimiter) -> int:
     """Return the number of calls that wait for a rate limiter."""
-    return sum(len(queue.waiters) for bucket in limiter._buckets.all for queue in bucket.queues)
+    return sum(len(queue.waiters) for bucket in limiter._buckets.all for queue in bucket.queues.values())
 
 
 def could_pass(limiter: RateLimiter) -> bool:
     """Return whether a call waits for a rate limiter although it may go."""
-    queues = [(bucket.window, queue) for bucket in limiter._buckets.all for queue in bucket.queues]
+    queues = [(bucket.window, queue) for bucket in limiter._buckets.all for queue in bucket.queues.values()]
     return limiter.in_flight < limiter.concurrency and any(
         not queue.is_bound and window.can_send(limiter._now(), queue.reserve) for window, queue in queues
     )

@@ -8,6 +8,7 @@ from dd_sa_tokens import (
     APIError,
     BulkResult,
     DatadogError,
+    DeadlineExceededError,
     InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
@@ -37,7 +38,10 @@ def an_answer(error: APIError) -> None:
     assert_type(error.request_id, str | None)
 
 
-def special_ones(response: InvalidResponseError, rotation: RotationError, source: SourceError) -> None:
+def special_ones(
+    response: InvalidResponseError, rotation: RotationError, source: SourceError, late: DeadlineExceededError
+) -> None:
+    assert_type(late.deadline, float)
     assert_type(response.path, str)
     assert_type(response.reason, str)
     assert_type(rotation.old_id, str | None)
