@@ -67,7 +67,9 @@ class RateLimiter:
     def _demand(self, bucket: Bucket) -> list[tuple[float, int]]:
         """Return how many callers could go if there were permits, by the share that they leave to others."""
         most = self.concurrency - self.in_flight
-        return [(queue.reserve, min(len(queue.waiters), most)) for queue in bucket.queues if not queue.is_bound]
+        return [
+            (queue.reserve, min(len(queue.waiters), most)) for queue in bucket.queues.values() if not queue.is_bound
+        ]
 
     def _on_lease(self, bucket: Bucket) -> None:
         """Let those pass who may after the store has answered, and reject those who would have to wait too long."""

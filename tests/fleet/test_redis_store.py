@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import traceback
 from typing import Any
 
 import pytest
 import redis
 from redis.asyncio import Redis
+from support.command_line import within
 from support.keys import KEYS
 from support.leasing import seen
 from support.redis_servers import RedisServer
@@ -143,3 +145,21 @@ async def test_clients_of_one_process_share_a_store(shared_redis: RedisServer, n
             await client.close()
         assert sum(len(result.tokens) for result in results) == 200
         assert datadog.rejected <= 2
+
+
+async def test_the_command_line_shares_the_limit(shared_redis: RedisServer, connection: redis.Redis) -> None:
+    """With DD_SA_TOKENS_REDIS_URL, the command line keeps its count in Redis, under the organization's name."""
+    more = {"DD_SA_TOKENS_REDIS_URL": shared_redis.url, "DD_SA_TOKENS_ORGANIZATION": "cli"}
+    async with FakeDatadog(tokens=3) as datadog:
+        done = await within(datadog, "get", datadog.service_account_id, *datadog.token_ids, **more)
+    assert done.code == 0
+    assert connection.keys("{dd-sa-tokens:cli:http*")
+
+
+async def test_the_command_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without redis-py, the command line says what to install."""
+    monkeypatch.setitem(sys.modules, "dd_sa_tokens.fleet", None)
+    async with FakeDatadog(tokens=3) as datadog:
+        done = await within(datadog, "get", datadog.service_account_id, "t", DD_SA_TOKENS_REDIS_URL=NOWHERE)
+    assert done.code == 2
+    assert "pip install 'dd-sa-tokens[cli,redis]'" in done.err
