@@ -13,7 +13,7 @@ through only if the window has room for it. So it does not need a 429 to find ou
 | `Probe` | the first request of a window, which goes alone | `probe.py` |
 | `Contention` | who else spends the limit, and how much may be in flight beside them | `contention.py` |
 
-| `LeasedWindow` | the same of a window that processes share; its task asks the store | `leased_window.py` |
+| `LeasedWindow` | the same of a shared window; its task asks the store | `leased_window.py` |
 | `Leases` | what was leased from the store, and when to ask for more | `leases.py` |
 | `RateLimitStore` | what a store must do: a protocol | `store.py` |
 
