@@ -17,7 +17,8 @@ through only if the window has room for it. So it does not need a 429 to find ou
 | `Leases` | what was leased from the store, and when to ask for more | `leases.py` |
 | `RateLimitStore` | what a store must do: a protocol | `store.py` |
 
-The window and what it is made of, and the leases, are pure: times come in as numbers, so tests run hours in milliseconds.
+The window and what it is made of, and the leases, are pure: times come in as numbers, so tests run hours in
+milliseconds.
 
 What is a window?
 -----------------
