@@ -59,10 +59,10 @@ class Case:
 
 
 CASES = [
-    Case(2, 200),
-    Case(8, 50),
-    Case(16, 25),
-    Case(32, 13),
+    Case(2, 225),
+    Case(8, 56),
+    Case(16, 28),
+    Case(32, 14),
     Case(64, 7),
     Case(24, 6, limit=20),
     Case(8, 50, outsiders=1),

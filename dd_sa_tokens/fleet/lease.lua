@@ -11,7 +11,7 @@
 -- Fields   window     its number                       leased      permits that clients were given in this window
 --          limit, period                               unfinished  those whose requests have not ended
 --          ends_at    when it ends                     strangers   what others have spent, at least
---          uncertain  of the end                       before      what they had spent before the record was made
+--          uncertain  of the end                       before      what of that is older than this window or record
 --          distrust   1: no client's wall clock        remaining   the lowest that an answer gave
 --          confirmed  1: an answer has come            factor, factor_1, factor_2  contention; of the two windows before
 --          probing    1: a probe is under way          clients, clients_before  that asked; in the window before
@@ -70,7 +70,11 @@ local function begin_window(windows, ends_at)
   record.window, record.ends_at = record.window + windows, ends_at
   record.uncertain = record.uncertain + windows -- milliseconds: clocks drift
   record.clients_before, record.clients = (windows == 1) and record.clients or 0, 0
-  record.leased, record.unfinished, record.strangers, record.before = 0, 0, 0, 0
+  -- What was under way at the end may be counted in the new window, and is no stranger's. In a window that was spent,
+  -- nothing is under way: its requests have ended, though that was not reported yet.
+  local is_spent = record.leased + record.strangers >= record.limit
+  record.before = (windows == 1 and not is_spent) and record.unfinished or 0
+  record.leased, record.unfinished, record.strangers = 0, 0, 0
   record.remaining, record.confirmed, record.probing, record.others_wait_until = record.limit, 0, 0, 0
 end
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, cast
 from urllib.parse import quote
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
@@ -22,7 +22,8 @@ from dd_sa_tokens.models import Secret
 
 from .circuit import Circuit
 
-_TIMEOUT = 0.12  # seconds for one round trip; a call waits for one at most before it goes by the headers
+_TIMEOUT = 0.16  # seconds for one round trip; a call waits for one at most before it goes by the headers
+_CONNECTIONS = 4  # of all clients of one store: a round trip is short
 _LENIENCY = 0.05  # seconds more if the timer rang late, because the event loop was blocked: an answer may be there
 
 _SCRIPT = Path(__file__).with_name("lease.lua").read_text(encoding="utf-8")
@@ -34,7 +35,7 @@ class RedisStore:
     """A rate-limit window that all clients of an organization have in common, kept in Redis.
 
     Give the same store, or stores with the same Redis, organization and prefix, to `TokensClient(rate_limit_store=)`.
-    It connects when it is first needed. If Redis cannot be reached, no call fails: clients go by the headers of their
+    It connects when it is opened. If Redis cannot be reached, no call fails: clients go by the headers of their
     own answers, and come back when Redis does. Nothing secret is stored, and each key expires.
 
     Args:
@@ -59,7 +60,7 @@ class RedisStore:
                 msg = f"{name} must be a non-empty str, such as 'acme', not {value!r}"
                 raise ConfigurationError(msg)
         self._owns_redis = isinstance(source, Secret)
-        self._redis = _connect(source)
+        self._redis = _make_redis(source)
         self._script = _SCRIPT
         self._digest = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._circuit = Circuit()
@@ -78,7 +79,16 @@ class RedisStore:
             msg = "the RedisStore was closed; make a new one"
             raise ConfigurationError(msg)
         self._loop = asyncio.get_running_loop()
+        await self._connect()
         return self
+
+    async def _connect(self) -> None:
+        """Connect, so that the first requests need not wait for that."""
+        begun = asyncio.get_running_loop().time()
+        try:
+            await self._within_time(cast("Coroutine[Any, Any, Any]", self._redis.ping()))
+        except Exception as error:  # noqa: BLE001 - as in `lease`
+            self._record_failure(begun, self._describe(error))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -185,7 +195,7 @@ class RedisStore:
             task.exception()  # it came too late to matter
 
 
-def _connect(source: Secret | Redis) -> Redis:
+def _make_redis(source: Secret | Redis) -> Redis:
     if not isinstance(source, Secret):
         if not hasattr(cast("object", source), "evalsha"):
             msg = f"redis must be a URL or a redis.asyncio.Redis, not {type(source).__name__}"
@@ -193,9 +203,17 @@ def _connect(source: Secret | Redis) -> Redis:
         return source
     try:
         # One attempt: the circuit decides when there is another. The time is bounded here, not by redis-py's timers.
-        return Redis.from_url(source.reveal(), retry=Retry(NoBackoff(), 0), socket_timeout=None)  # pyright: ignore[reportUnknownMemberType]
+        pool = BlockingConnectionPool.from_url(
+            source.reveal(),
+            max_connections=_CONNECTIONS,
+            timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+        )
     except ValueError:
         msg = "redis must be a URL such as redis://localhost:6379/0, rediss://... or unix://..."
+    else:
+        return Redis.from_pool(pool)
     raise ConfigurationError(msg)
 
 
