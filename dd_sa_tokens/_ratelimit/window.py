@@ -14,6 +14,7 @@ from dd_sa_tokens.models import RateLimit
 from .contention import Contention
 from .permit import Permit
 from .probe import PROBE_TIMEOUT, Probe
+from .store import WindowView
 from .window_end import WindowEnd
 
 _PROMPT = 0.05  # seconds after its beginning in which a client begins a window with the others
@@ -221,6 +222,22 @@ class RateLimitWindow:
         left = None if self.remaining is None else max(self.remaining - self.in_flight, 0)
         reset = None if self.end is None else max(self._expected_end() - now, 0.0)
         return RateLimit(self.limit, self.period, left, reset, self.name)
+
+    def describe(self, now: float) -> WindowView | None:
+        """Describe the current window as its answers show it; `None` if none has come, or a part is unknown."""
+        self._roll_over(now)
+        end = self.end
+        if not self.confirmed or not self.limit or not self.period or self.remaining is None or end is None:
+            return None
+        return WindowView(
+            limit=self.limit,
+            period=self.period,
+            remaining=self.remaining,
+            ends_in=end.expected() - now,
+            ends_within=end.latest() - now,
+            uncertainty=end.hi - end.lo,
+            trusts_wall_clock=end.trusts_wall_clock,
+        )
 
     def _reserved(self, reserve: float) -> int:
         return min(int(self.limit * reserve), self.limit - 1) if reserve and self.limit else 0
