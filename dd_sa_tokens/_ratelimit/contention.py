@@ -37,7 +37,8 @@ class Contention:
         past: The factors of the two windows before, the last one first; empty while nothing is known of them.
         prompt: Whether this client began the window at its beginning.
         draw: Returns a random number between 0 and 1.
-        pace: How the last requests of a crowded window are sent.
+        paces: How the last requests of a crowded window are sent, by how many of them are reserved: each reserve has a
+            share of its own, and every request is taken off all of them.
     """
 
     sent: int = 0
@@ -46,7 +47,7 @@ class Contention:
     past: tuple[float, ...] = ()
     prompt: bool = False
     draw: Callable[[], float] = lambda: 0.5
-    pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.draw()), takes_self=True))
+    paces: dict[int, Pace] = attrs.field(factory=dict[int, Pace])
     _before: int = 0
     _used: int = 0
     _numbers: int = 0
@@ -58,7 +59,8 @@ class Contention:
     def record_send(self) -> int:
         """Count a request of this window; return its number, counted from 1."""
         self.sent += 1
-        self.pace.record_send()
+        for pace in self.paces.values():
+            pace.record_send()
         return self.sent
 
     def record_answer(self, number: int, used: int) -> None:
@@ -104,7 +106,7 @@ class Contention:
         self.answered = self._used = self._numbers = self._before = 0
         self.since = math.inf
         self.prompt = prompt and bool(self.past)
-        self.pace = Pace(self.draw())
+        self.paces.clear()
 
     def headroom(self, concurrency: int) -> float:
         """Return how many must be left for `concurrency` requests of ours beside the most others that are assumed."""
@@ -114,8 +116,12 @@ class Contention:
             return _PLENTY_FOR_A_CROWD * concurrency
         return _CAUTION * _MOST_OF_FEW * concurrency
 
-    def delay(self, left: int, in_flight: int, *, concurrency: int, limit: int, now: float, end: float) -> float:
+    def delay(
+        self, left: int, in_flight: int, *, reserved: int, concurrency: int, limit: int, now: float, end: float
+    ) -> float:
         """Return for how many seconds no request may be sent with `left` left until `end`; 0 if one may be sent now.
+
+        `left` is without what is `reserved`.
 
         Alone, all of them may be in flight. With others, who may have as many more in flight for each of ours, a part
         of them. The part shrinks as the window empties, so that no client gets a 429 at its end. In a crowd, where the
@@ -125,7 +131,10 @@ class Contention:
         factor = self.factor
         room = left if factor == 1.0 else left // (_CAUTION * factor)
         if factor > _FEW and not room:
-            return self.pace.advance(left, factor, limit, now, end)
+            pace = self.paces.get(reserved)
+            if pace is None:
+                pace = self.paces[reserved] = Pace(self.draw())
+            return pace.advance(left, factor, limit, now, end)
         if in_flight >= room:
             return math.inf
         if self.past or now >= self.since + SLOW_START:

@@ -34,8 +34,7 @@ class Pace:
 
     def record_send(self) -> None:
         """Spend a request of the share."""
-        if self._left is not None:
-            self.credit -= 1.0
+        self.credit -= 1.0
 
     def advance(self, left: float, factor: float, limit: int, now: float, end: float) -> float:
         """Return for how many seconds no request may be sent; 0 if one may be sent now.

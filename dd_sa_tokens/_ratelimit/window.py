@@ -79,7 +79,8 @@ class RateLimitWindow:
         self.contention.begin(now)
         if now < self._paused_until:
             return self._paused_until - now
-        left = None if self.remaining is None else self.remaining - self._reserved(reserve)
+        reserved = self._reserved(reserve)
+        left = None if self.remaining is None else self.remaining - reserved
         if not self.confirmed:
             if self.probe.permit is None and (left is None or left > self.in_flight):
                 return 0.0
@@ -89,7 +90,13 @@ class RateLimitWindow:
         delay = 0.0
         if left is not None:
             delay = self.contention.delay(
-                left, self.in_flight, concurrency=self.concurrency, limit=self.limit or 0, now=now, end=end
+                left,
+                self.in_flight,
+                reserved=reserved,
+                concurrency=self.concurrency,
+                limit=self.limit or 0,
+                now=now,
+                end=end,
             )
         if delay <= 0:
             if self.confirmed and self.concurrency:

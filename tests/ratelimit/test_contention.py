@@ -182,17 +182,26 @@ def crowded(clients: int, answers: int) -> RateLimitWindow:
     return window
 
 
-def test_a_crowd_paces_its_last_requests() -> None:
-    """Where a client's part of what is left is less than one, it sends its share one by one until the window ends."""
-    window = crowded(clients=24, answers=3)  # 60 are used, so each of 24 has 1.5 more
+def paced(window: RateLimitWindow, *reserves: float) -> list[float]:
+    """Send what may be sent until the window ends, for callers with these reserves; return when."""
     now, sent = 2 * PERIOD + 2 * SOON, []
     while now < 3 * PERIOD - SOON:
-        delay = window.delay_until_admitted(now)
+        delay = min(window.delay_until_admitted(now, reserve) for reserve in reserves)
         if delay:
-            now += delay
+            now += min(delay, 1.0)  # callers come and go
         else:
             window.cancel(window.acquire(now))
             sent.append(now)
+    return sent
+
+
+@pytest.mark.parametrize("reserves", [(0.0,), (0.0, 0.1), (0.1, 0.0), (0.0, 0.35)])
+def test_a_crowd_paces_its_last_requests(reserves: tuple[float, ...]) -> None:
+    """Where a client's part of what is left is less than one, it sends its share one by one until the window ends.
+
+    Callers with different reserves, each asking as often as it likes, share that, and do not hold each other back.
+    """
+    sent = paced(crowded(clients=24, answers=3), *reserves)  # 60 are used, so each of 24 has 1.5 more
     assert len(sent) == 1
     assert 2 * PERIOD + 2 < sent[0] < 3 * PERIOD - 2
 
