@@ -106,7 +106,6 @@ class ListFirst:
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
         self.refusals_are_final = requests.refusals_are_final
-        self._found: dict[str, AccessToken] = {}
         self.known: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
