@@ -17,7 +17,8 @@ from .models import Secret
 
 _DOMAINS = ("datadoghq.com", "datadoghq.eu", "ddog-gov.com")
 _SITE = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)*(?:{'|'.join(map(re.escape, _DOMAINS))})")
-_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9a-f:.]+")
+_LABEL = "[A-Za-z0-9_-]{1,63}"  # containers have names with underscores
+_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 def read_base_url(

@@ -60,6 +60,7 @@ class WorkerPool:
         self._ready: deque[TokenResult] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._wanted = 0  # workers that are being started
+        self._ending = False  # the workers are cancelled by this pool
         self._idle: deque[asyncio.Future[None]] = deque()
         self._result_ready: asyncio.Future[None] | None = None
         self._source_lock = asyncio.Lock()  # an async iterator must not be asked twice at a time
@@ -89,7 +90,7 @@ class WorkerPool:
         finally:
             if alarm is not None:
                 alarm.cancel()
-            workers = list(self._workers)
+            self._ending, workers = True, list(self._workers)
             for worker in workers:
                 worker.cancel()
             if workers:
@@ -182,8 +183,9 @@ class WorkerPool:
                 # many times in a row stays in the processor's caches; taking turns costs a sixth of the speed.
                 await asyncio.sleep(0)
         except (Exception, asyncio.CancelledError) as error:
-            if worker.is_external():
+            if worker.is_external() and self._ending:
                 raise
+            # One that others cancelled leaves an ID without an answer, so that ends the whole fetch.
             self._worker_error = self._worker_error or error
             self._close_source()
 

@@ -48,6 +48,7 @@ class Contention:
     prompt: bool = False
     draw: Callable[[], float] = lambda: 0.5
     paces: dict[int, Pace] = attrs.field(factory=dict[int, Pace])
+    _first_credit: float = attrs.field(default=attrs.Factory(lambda self: self.draw(), takes_self=True))
     _before: int = 0
     _used: int = 0
     _numbers: int = 0
@@ -107,6 +108,7 @@ class Contention:
         self.since = math.inf
         self.prompt = prompt and bool(self.past)
         self.paces.clear()
+        self._first_credit = self.draw()  # of all: the highest of several draws would let each client go early
 
     def headroom(self, concurrency: int) -> float:
         """Return how many must be left for `concurrency` requests of ours beside the most others that are assumed."""
@@ -133,7 +135,7 @@ class Contention:
         if factor > _FEW and not room:
             pace = self.paces.get(reserved)
             if pace is None:
-                pace = self.paces[reserved] = Pace(self.draw())
+                pace = self.paces[reserved] = Pace(self._first_credit)
             return pace.advance(left, factor, limit, now, end)
         if in_flight >= room:
             return math.inf

@@ -23,7 +23,7 @@ from .buckets import Bucket, Buckets, Route
 from .contention import Contention
 from .leased_window import LeasedWindow, SharedLimits
 from .permit import Permit
-from .queues import Queue, Refusal, Waiter
+from .queues import Refusal, Waiter
 from .window import RateLimitWindow
 
 
@@ -167,7 +167,7 @@ class RateLimiter:
     def _enqueue(self, waiter: Waiter, bucket: Bucket, now: float) -> None:
         waiter.exhausted_before = bucket.queues.exhaustion(waiter.reserve).seconds
         queue = bucket.queues.add(waiter)
-        queue.expected_start = self._expected_start(bucket, queue, now)
+        queue.expected_start = queue.expect_start(bucket.window, now)
         queue.slack = min(queue.slack, queue.postponed + waiter.deadline - queue.expected_start)
         if len(queue.waiters) == 1:
             self._admit()  # if only other queues have to wait, it passes at once
@@ -300,35 +300,24 @@ class RateLimiter:
     def _on_deadline(self, operation: str) -> None:
         self._reject_expired(self._routes[operation].bucket)
 
-    def _expected_start(self, bucket: Bucket, queue: Queue, now: float) -> float:
-        """Return when the last caller of a queue is expected to pass, as far as its own queue says."""
-        return now + bucket.window.exhausted_for(now, len(queue.waiters) - 1, queue.reserve)
-
     def _reject_postponed(self, bucket: Bucket) -> None:
-        """Reject the waiters whose longest wait will not suffice, once the window is put off by enough for that.
-
-        Only the last waiter of a queue is looked at each time. A waiter further ahead that slips by one window, for
-        which a single request of others suffices, is rejected at its own deadline.
-        """
-        now, is_due = self._now(), False
-        for queue in bucket.queues.values():
-            if queue.slack < math.inf:
-                queue.postpone(self._expected_start(bucket, queue, now))
-                is_due = is_due or (queue.postponed > queue.slack and queue.expected_start > now)
-        if is_due:
+        """Reject the waiters whose longest wait will not suffice, once the window is put off by enough for that."""
+        now = self._now()
+        if any([queue.may_miss_a_deadline(bucket.window, now) for queue in bucket.queues.values()]):  # noqa: C419 - each
             self._reject_expired(bucket)
 
     def _reject_expired(self, bucket: Bucket) -> None:
         """Reject the waiters that would have to wait beyond their deadline."""
         now = self._now()
         for queue in bucket.queues.values():
-            queue.postponed, queue.slack = 0.0, math.inf
+            queue.postponed, queue.slack, queue.is_overdue = 0.0, math.inf, False
         for queue, waiter, before in bucket.queues.in_order():
             seconds = bucket.window.exhausted_for(now, before, waiter.reserve)
             if seconds and now + seconds > waiter.deadline and not waiter.outcome.done():
                 waiter.outcome.set_result(self._refusal(bucket, now, seconds, waiter.reserve))
             elif not waiter.outcome.done():
                 queue.slack = min(queue.slack, max(waiter.deadline - now - seconds, 0.0))
+                queue.is_overdue = queue.is_overdue or waiter.deadline <= now
 
     def _refusal(self, bucket: Bucket, now: float, seconds: float, reserve: float) -> RateLimitError:
         less = f", less the reserve of {reserve:g}," if reserve else ""

@@ -74,18 +74,34 @@ class Queue:
     expected_start: float = -math.inf  # when the last waiter was expected to pass
     postponed: float = 0.0  # seconds by which that was put off in all, since the deadlines were looked at
     slack: float = math.inf  # seconds by which it may be put off before a waiter could miss its deadline
+    is_overdue: bool = False  # a waiter's deadline has passed: it waits for other things than the limit
 
     @property
     def first(self) -> Waiter:
         """The caller that came first."""
         return next(iter(self.waiters.values()))
 
-    def postpone(self, expected_start: float) -> None:
-        """Note when the last waiter is expected to pass by now."""
+    def expect_start(self, window: RateLimitWindow, now: float) -> float:
+        """Return when the last waiter is expected to pass, as far as this queue says."""
+        return now + window.exhausted_for(now, len(self.waiters) - 1, self.reserve)
+
+    def may_miss_a_deadline(self, window: RateLimitWindow, now: float) -> bool:
+        """Return whether the window is put off by so much that the longest wait of a waiter may not suffice.
+
+        Only the last waiter is looked at each time. One further ahead that slips by one window, for which a single
+        request of others suffices, is rejected at its own deadline. If it then waits for other things than the limit,
+        it is rejected when the limit is exhausted.
+        """
+        if self.slack == math.inf:
+            return False
+        expected_start = self.expect_start(window, now)
         later = expected_start - self.expected_start
         if later > _NOISE:
             self.postponed += later
         self.expected_start = expected_start
+        if self.postponed > self.slack and expected_start > now:
+            return True
+        return self.is_overdue and window.exhausted_for(now, 0, self.reserve) > 0
 
     @property
     def is_bound(self) -> bool:

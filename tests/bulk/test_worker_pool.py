@@ -276,3 +276,19 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
     with pytest.raises(LookupError):
         await consume()
     assert service.in_flight == 0
+
+
+async def test_a_task_of_the_fetch_that_others_cancel_ends_it(source: Any) -> None:
+    """A program that cancels all tasks it does not know gets a cancellation, not a result that lacks an ID."""
+    service = Service(delay=lambda token_id: FOREVER if token_id == "t2" else 1)
+    for fetch in (gather, drain):
+        call = asyncio.create_task(fetch(source(names(10)), service))
+        await turns(200)
+        workers = others() - {call}
+        assert workers
+        for worker in workers:
+            worker.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not call.cancelling()
+        assert others() == set()

@@ -341,3 +341,14 @@ def test_fault_count(tokens, percent, expected):
 def test_rate_limit_text(rate, more, expected):
     """The text always has what is left, and the wait for the next window only if there is one."""
     assert progress.rate_limit_text(rate, more=more) == expected
+
+
+def test_the_report_of_the_demo(tmp_path):
+    """`--report` writes a page about the tokens that were fetched; without a path there is none."""
+    page = tmp_path / "report.html"
+    done = CliRunner().invoke(app, ["demo", "--tokens", "5", "--report", str(page)])
+    assert done.exit_code == 0
+    assert "Tokens by worst finding" in done.stdout
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert CliRunner().invoke(app, ["demo", "--tokens", "1"]).exit_code == 0
+    assert list(tmp_path.iterdir()) == [page]

@@ -56,6 +56,15 @@ async def test_accounts_on_a_terminal(datadog, columns):
     assert ("Email" in text) == (columns >= 100)
 
 
+async def test_accounts_as_a_table(datadog):
+    """`--format table` draws the table without a terminal, too."""
+    done = await within(datadog, "accounts", "--format", "table", COLUMNS="120")
+    assert done.code == 0
+    assert "Email" in done.out
+    for account in datadog.service_account_ids:
+        assert account in done.out
+
+
 async def test_accounts_filter(datadog):
     """`--filter` gives the accounts that match, or a line that says that there are none."""
     name = records(await within(datadog, "accounts"))[0]["name"]

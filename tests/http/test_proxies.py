@@ -214,6 +214,8 @@ def unverified(**settings: Any) -> ssl.SSLContext:
         ({"proxy": f"socks5://{USER}:{PASSWORD}@p.example"}, "proxy must begin with http:// or https://"),
         ({"proxy": f"http://{USER}:{ENCODED}@p.example:port"}, "proxy is not a URL"),
         ({"proxy": f"http://{USER}:pass wörd-canary6@p.example"}, "proxy is not a URL.*percent-encoded"),
+        ({"proxy": f"http://{USER}:{ENCODED}@a..example"}, "proxy must begin with http:// or https:// and a host"),
+        ({"proxy": f"http://{USER}:{ENCODED}@{'a' * 64}.example"}, "proxy must begin with http:// or https:// and a h"),
         ({"proxy": f"http://{USER}:{ENCODED}@"}, "proxy must begin with http:// or https:// and a host"),
         ({"proxy": f"http://p.example/?{PASSWORD}"}, "neither a path, nor a query"),
         ({"proxy": f"http://p.example/#{USER}"}, "neither a path, nor a query"),
@@ -233,6 +235,12 @@ def test_bad_settings_are_refused(options: dict[str, Any], words: str) -> None:
         TokensClient(**KEYS | options)
     for where, text in remains(caught.value):
         assert leaks(text, USER, PASSWORD, ENCODED) == [], where
+
+
+@pytest.mark.parametrize("host", ["squid_proxy", "p.example.", "a" * 63, "10.0.0.1", "[fd00::1]"])
+def test_a_proxy_may_have_any_host_that_can_be_reached(host: str) -> None:
+    """Names of containers have underscores, which are in no name of the internet."""
+    assert not TokensClient(proxy=f"http://{host}:3128", **KEYS).closed
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])

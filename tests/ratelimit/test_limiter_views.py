@@ -236,3 +236,24 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queues() -> None:
 
     few, many = await calls(300), await calls(1_200)
     assert many < 1.2 * few
+
+
+@virtual
+async def test_a_call_past_its_deadline_is_rejected_when_other_calls_take_what_was_left() -> None:
+    """A call that waits for no limit waits for the first answer; a job that came before it then takes the last place.
+
+    The last call in its own queue was expected late all along, so that it is late says nothing new.
+    """
+    limiter = make()
+    first = await enter(limiter)
+    job = await come(limiter, reserve=0.1)
+    web = [await come(limiter, GET, max_wait) for max_wait in (0.0, None)]
+    limiter.record_response(first, rate(2, 1, 10), 200)
+    await turns()
+    limiter.record_response(job.result(), rate(2, 0, 10), 200)
+    await turns()
+    assert web[0].done()
+    assert isinstance(web[0].result(), RateLimitError)
+    assert now() == 1000.0
+    assert not web[1].done()
+    await leave(web[1])

@@ -106,10 +106,6 @@ class Direct:
     async def prepare(self) -> None:
         """Do nothing."""
 
-    def held(self, _token_id: Any) -> AccessToken | None:
-        """Return nothing: all is fetched."""
-        return None
-
 
 def plain(fetch: Any) -> Any:
     """Return what makes a strategy that fetches each ID by itself."""
