@@ -14,8 +14,8 @@ _IDLE = 0.1  # seconds after which unspent permits are given back
 _IDLE_WHILE_FAR = 1.0
 _AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still away
 _UNLIMITED = 1.0  # the same, where no limit is known
-_FIRST_POLL, _LONGEST_POLL = 0.01, 0.1  # while another client's probe is under way
-_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.1, 1.0, 20  # in a window: permits of an exhausted limit may come back
+_FIRST_POLL, _LONGEST_POLL = 0.02, 0.1  # while another client's probe is under way
+_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.2, 1.0, 10  # in a window: permits of an exhausted limit may come back
 
 
 def _operation_of(leases: Leases) -> str:
