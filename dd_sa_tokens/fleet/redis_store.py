@@ -89,7 +89,8 @@ class RedisStore:
         """Connect, so that the first requests need not wait for that."""
         begun = asyncio.get_running_loop().time()
         try:
-            await self._within_time(cast("Coroutine[Any, Any, Any]", self._redis.ping()))
+            ping = self._redis.ping()  # pyright: ignore[reportUnknownMemberType] - redis-py leaves it open
+            await self._within_time(cast("Coroutine[Any, Any, Any]", ping))
         except Exception as error:  # noqa: BLE001 - as in `lease`
             self._record_failure(begun, self._describe(error))
 
@@ -211,7 +212,7 @@ def _make_redis(source: Secret | Redis) -> Redis:
         return source
     try:
         # One attempt: the circuit decides when there is another. The time is bounded here, not by redis-py's timers.
-        pool = BlockingConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - as above
             source.reveal(),
             max_connections=_CONNECTIONS,
             timeout=None,
