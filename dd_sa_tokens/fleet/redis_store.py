@@ -24,7 +24,7 @@ from dd_sa_tokens.models import Secret
 from .circuit import Circuit
 
 _TIMEOUT = 0.16  # seconds of silence after which a call goes by the headers
-_BUSY = 0.3  # seconds more for a round trip while Redis answers others
+_BUSY = 1.0  # seconds more for a round trip while Redis answers others
 _CONNECTIONS = 4  # of all clients of one store: a round trip is short
 _LENIENCY = 0.05  # seconds more if the timer rang late, because the event loop was blocked: an answer may be there
 
@@ -258,7 +258,9 @@ def _read(reply: Any) -> Lease:
     name = record.decode() if isinstance(record, bytes) else str(record)
     if not rest:
         return Lease(record=name)
-    window, granted, left, ends_in, limit, period, is_probe, is_probing, paused, is_far, is_tight = map(int, rest)
+    window, granted, left, ends_in, limit, period, is_probe, is_probing, paused, is_far, is_tight, clients = map(
+        int, rest
+    )
     return Lease(
         record=name,
         window=window,
@@ -272,4 +274,5 @@ def _read(reply: Any) -> Lease:
         paused_for=paused / 1000,
         is_far=bool(is_far),
         is_tight=bool(is_tight),
+        clients=clients,
     )
