@@ -277,7 +277,8 @@ class TokensClient:
             token_ids: The IDs, from any iterable or async iterable, of any length.
             strategy: As for `get_tokens`.
             deadline: Seconds for the whole stream, from when its first item is asked for, the consumer's own time
-                included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled.
+                included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled,
+                and `token_ids` is not asked again; an async generator is closed.
             include_leak: As for `get_token`.
 
         Yields:

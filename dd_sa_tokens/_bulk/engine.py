@@ -8,10 +8,11 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from dd_sa_tokens._validation import canonical_id
-from dd_sa_tokens.errors import DeadlineExceededError
+from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
+from .fetcher import without_request
 from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
@@ -48,8 +49,13 @@ async def collect(
     async with aclosing(pool.results()) as items:
         found = {canonical_id(item.token_id): item async for item in items}
     error = error or pool.source_error
-    if pool.is_expired and isinstance(unique.ids, AsyncIterator):
-        error = await _close(unique.source) or error or expired
+    if pool.is_expired:
+        rest = unique.ids
+        if isinstance(rest, AsyncIterator):
+            error = await _close(unique.source) or error or expired
+        else:
+            assert pool.open_reason is not None
+            error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
@@ -76,6 +82,21 @@ async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
         await strategy.prepare()
     else:
         await deadline.cut_short(strategy.prepare())
+
+
+async def _answer_rest(
+    token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
+) -> BaseException | None:
+    """Answer the IDs that no worker took, without a request; return what the source raised."""
+    try:
+        for number, token_id in enumerate(token_ids, 1):
+            if token_id is not PAUSE:
+                found[canonical_id(token_id)] = without_request(token_id, strategy.held, reason)
+            if token_id is PAUSE or number % SLICE == 0:
+                await asyncio.sleep(0)
+    except Exception as error:  # noqa: BLE001 - the source may raise anything
+        return error
+    return None
 
 
 async def _close(source: object) -> BaseException | None:

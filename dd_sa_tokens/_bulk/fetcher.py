@@ -55,8 +55,7 @@ class Fetcher:
         if isinstance(token_id, TokenResult):
             return token_id
         if self.breaker.open_reason is not None:
-            token = self._held(token_id)
-            return _not_sent(token_id, self.breaker.open_reason) if token is None else TokenResult(token_id, token)
+            return without_request(token_id, self._held, self.breaker.open_reason)
         key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)
@@ -103,6 +102,12 @@ class Fetcher:
             for worker in self._in_flight.values():
                 if worker.task is not current:
                     worker.cancel(self.breaker.open_reason)
+
+
+def without_request(token_id: str, held: HeldToken, reason: DatadogError) -> TokenResult:
+    """Return what an ID gets for which no request is sent any more: its token if that is there, else the reason."""
+    token = held(token_id)
+    return _not_sent(token_id, reason) if token is None else TokenResult(token_id, token)
 
 
 def _not_sent(token_id: str, reason: DatadogError) -> TokenResult:
