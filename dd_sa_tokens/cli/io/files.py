@@ -70,11 +70,6 @@ class StreamFile(Sink):
         pipe: The path of a named pipe, which the thread opens: that takes until there is a reader.
     """
 
-    is_utf8: bool
-    is_terminal: bool = False
-    is_pipe: bool = False
-    is_blocked: bool = False
-
     def __init__(self, name: str, descriptor: int | None, encoding: str = "utf-8", *, pipe: Path | None = None) -> None:
         self._name = name
         self._descriptor = descriptor
