@@ -139,7 +139,9 @@ def _run(case: Case, redis: Redis, *, shared: bool) -> Row:
     begin += (0.3 * case.period - begin) % case.period
     for child in children:
         child.pipe.send(begin)
+    expected = count
     if case.disturbed:
+        expected -= len(shares[_PROCESSES - 1 : case.clients : _PROCESSES]) * case.each  # of the process that is killed
         _disturb(children, redis, begin, case.period)
     ends = [child.pipe.recv() for child in children]
     log: ServerLog = stop_fake(server)
@@ -150,7 +152,7 @@ def _run(case: Case, redis: Redis, *, shared: bool) -> Row:
         "share": 100 * log.rejected / max(log.requests, 1),
         "fewest": 100 * min(log.admitted[1:-1], default=case.limit) / case.limit,
         "above": max(end for _, end in ends) - begin - least,
-        "lost": sum(len(share) for share in shares) - fetched,
+        "lost": expected - fetched,
     }
 
 

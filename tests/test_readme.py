@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from support.cancelling import our_tasks, until
 from support.internals import replace_base_url
 from support.nested_pytest import run_pytest
+from support.redis_servers import RedisServer, find_redis_server
 
 from benchmarks import report
 from benchmarks.__main__ import PARTS
@@ -108,9 +110,11 @@ def run_shell(text: str, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-async def run_example(block: Block, names: dict[str, Any]) -> None:
-    """Run an example of README.md."""
+async def run_example(block: Block, names: dict[str, Any], redis_url: str | None) -> None:
+    """Run an example of README.md, with a Redis server of the tests if there is one."""
     source = "\n" * (block.line - 1) + block.text  # so that tracebacks show the README's line numbers
+    if redis_url is not None:
+        source = source.replace("redis://localhost:6379/0", redis_url)
     code = compile(source, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     if code.co_flags & inspect.CO_COROUTINE:
         await eval(code, names)
@@ -141,8 +145,21 @@ async def datadog(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield datadog
 
 
+@pytest.fixture
+def redis_url() -> Iterator[str | None]:
+    """The URL of a Redis server; `None` where there is none."""
+    binary = find_redis_server()
+    if binary is None:
+        yield None
+        return
+    server = RedisServer(binary)
+    server.start()
+    yield server.url
+    server.stop()
+
+
 async def test_every_example_runs(
-    datadog: FakeDatadog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    datadog: FakeDatadog, redis_url: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every Python block of README.md runs by itself, as a reader would paste it, and prints what is shown below it."""
     blocks = read_blocks(README, "python", "text")
@@ -159,7 +176,7 @@ async def test_every_example_runs(
         }
         try:
             async with asyncio.timeout(20):
-                await run_example(block, names)
+                await run_example(block, names, redis_url)
         except Exception as error:
             error.add_note(f"in the example at README.md:{block.line}")
             raise

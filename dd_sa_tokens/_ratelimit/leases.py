@@ -14,8 +14,9 @@ _IDLE = 0.1  # seconds after which unspent permits are given back
 _IDLE_WHILE_FAR = 1.0
 _AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still away
 _UNLIMITED = 1.0  # the same, where no limit is known
-_FIRST_POLL, _LONGEST_POLL = 0.01, 0.1  # while another client's probe is under way
-_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.1, 1.0, 20  # in a window: permits of an exhausted limit may come back
+_FIRST_POLL, _LONGEST_POLL = 0.02, 0.1  # while another client's probe is under way
+_TURN = 0.002  # seconds for each client of the fleet: together they ask the store 500 times a second at most
+_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.2, 1.0, 10  # in a window: permits of an exhausted limit may come back
 
 
 def _operation_of(leases: Leases) -> str:
@@ -222,13 +223,14 @@ class Leases:
     def _next_look(self, now: float, lease: Lease) -> float:
         if lease.is_probing:
             self._polls += 1
-            return now + min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL)
+            return now + max(min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL), lease.clients * _TURN)
         self._polls = 0
         if lease.granted:
             return now
         if self.by_headers:
             return now + _UNLIMITED
-        return min(self.expires, now + min(max(self.period / _LOOKS, _SHORTEST_LOOK), _LONGEST_LOOK))
+        look = min(max(self.period / _LOOKS, _SHORTEST_LOOK), _LONGEST_LOOK)
+        return min(self.expires, now + max(look, lease.clients * _TURN))
 
     def _forget_window(self) -> None:
         self.window = self.unspent = self._finished = self._returned = 0

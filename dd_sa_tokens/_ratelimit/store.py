@@ -114,6 +114,9 @@ class Lease:
     is_tight: bool = False
     """Whether others who do not use the store leave so little that each finished request counts."""
 
+    clients: int = 1
+    """Clients that have asked in this window or the one before: the more, the less often each one should ask."""
+
 
 class RateLimitStore(Protocol):
     """Where many clients keep one rate-limit window in common. Provisional: its methods may change.

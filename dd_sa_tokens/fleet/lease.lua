@@ -194,5 +194,5 @@ if KEYS[1] ~= KEYS[2] then redis.call('PEXPIRE', KEYS[2], string.format('%.0f', 
 local ends_in = (record.ends_at > 0) and record.ends_at - now or 0
 return {
   ARGV[1], record.window, granted, left, ends_in, record.limit, record.period, is_probe, is_probing,
-  is_paused and record.paused_until - now or 0, is_far, is_tight,
+  is_paused and record.paused_until - now or 0, is_far, is_tight, math.max(record.clients, record.clients_before),
 }

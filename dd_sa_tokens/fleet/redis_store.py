@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,8 @@ from dd_sa_tokens.models import Secret
 
 from .circuit import Circuit
 
-_TIMEOUT = 0.16  # seconds for one round trip; a call waits for one at most before it goes by the headers
+_TIMEOUT = 0.16  # seconds of silence after which a call goes by the headers
+_BUSY = 1.0  # seconds more for a round trip while Redis answers others
 _CONNECTIONS = 4  # of all clients of one store: a round trip is short
 _LENIENCY = 0.05  # seconds more if the timer rang late, because the event loop was blocked: an answer may be there
 
@@ -64,6 +66,7 @@ class RedisStore:
         self._script = _SCRIPT
         self._digest = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._circuit = Circuit()
+        self._answered_at = -math.inf
         self._late: set[asyncio.Future[Any]] = set()  # round trips that took too long and are being cancelled
 
     def __repr__(self) -> str:
@@ -86,7 +89,8 @@ class RedisStore:
         """Connect, so that the first requests need not wait for that."""
         begun = asyncio.get_running_loop().time()
         try:
-            await self._within_time(cast("Coroutine[Any, Any, Any]", self._redis.ping()))
+            ping = self._redis.ping()  # pyright: ignore[reportUnknownMemberType] - redis-py leaves it open
+            await self._within_time(cast("Coroutine[Any, Any, Any]", ping))
         except Exception as error:  # noqa: BLE001 - as in `lease`
             self._record_failure(begun, self._describe(error))
 
@@ -177,10 +181,15 @@ class RedisStore:
         begun = loop.time()
         task = loop.create_task(call)
         try:
-            await asyncio.wait([task], timeout=_TIMEOUT)
-            if not task.done() and loop.time() - begun > _TIMEOUT + _LENIENCY:
+            # Redis is away if it is silent. While it answers others, it is only busy, or this process is.
+            while (due := min(max(begun, self._answered_at), begun + _BUSY) + _TIMEOUT) > loop.time():
+                await asyncio.wait([task], timeout=due - loop.time())
+                if task.done():
+                    break
+            if not task.done() and loop.time() - due > _LENIENCY:
                 await asyncio.wait([task], timeout=_LENIENCY)
             if task.done():
+                self._answered_at = loop.time()
                 return task.result()
         finally:
             if not task.done():
@@ -203,7 +212,7 @@ def _make_redis(source: Secret | Redis) -> Redis:
         return source
     try:
         # One attempt: the circuit decides when there is another. The time is bounded here, not by redis-py's timers.
-        pool = BlockingConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - as above
             source.reveal(),
             max_connections=_CONNECTIONS,
             timeout=None,
@@ -249,7 +258,9 @@ def _read(reply: Any) -> Lease:
     name = record.decode() if isinstance(record, bytes) else str(record)
     if not rest:
         return Lease(record=name)
-    window, granted, left, ends_in, limit, period, is_probe, is_probing, paused, is_far, is_tight = map(int, rest)
+    window, granted, left, ends_in, limit, period, is_probe, is_probing, paused, is_far, is_tight, clients = map(
+        int, rest
+    )
     return Lease(
         record=name,
         window=window,
@@ -263,4 +274,5 @@ def _read(reply: Any) -> Lease:
         paused_for=paused / 1000,
         is_far=bool(is_far),
         is_tight=bool(is_tight),
+        clients=clients,
     )
