@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from . import simulation
+from . import fleet, simulation
 from .cases import LATENCY, Case, Client, run_case
 from .internals import FixedWindow
 from .report import Column, Report, Row, Table, pivot
@@ -64,8 +64,17 @@ def run(*, quick: bool) -> Report:
     ]
     simulated = list(_simulated(quick=quick))
     shown = [Column("rejected", "429 responses,", ",d"), Column("last_done", "last done,", ".1f", " s")]
+    with_store = [
+        Column("case", "8 processes"),
+        Column("by", "by"),
+        Column("share", "429 responses", ".1f", " %"),
+        Column("fewest", "emptiest full window", ".0f", " %"),
+        Column("above", "time above the minimum", ".2f", " s"),
+        Column("lost", "IDs lost", ",d"),
+    ]
     tables = [
         Table(columns, list(_on_sockets(quick=quick))),
+        Table(with_store, list(fleet.run(quick=quick))),
         pivot(simulated, Column("limiter", "rate limiter, simulated"), "clients", shown),
     ]
     conditions = [

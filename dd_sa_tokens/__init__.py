@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from ._protocol.codec import converter
+from ._ratelimit import RateLimitStore
 from ._validation import Sort, Strategy
 from ._version import __version__
 from .client import TokensClient
@@ -58,6 +59,7 @@ __all__ = [
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
+    "RateLimitStore",
     "RequestTimeoutError",
     "RetryPolicy",
     "RotationError",

@@ -111,6 +111,8 @@ async def read_pages(
         while True:
             progress.take(page, number)
             yield page, progress
+            if under_way and under_way[0].done():
+                await asyncio.sleep(0)  # several pages may have come at once
             pages = progress.pages_known(number)
             while started < pages and len(under_way) < min(concurrency, 2 ** min(number + 1, 10)):
                 under_way.append(asyncio.ensure_future(read(started)))

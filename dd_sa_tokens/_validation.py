@@ -167,7 +167,7 @@ def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
 
 def canonical_id(value: str) -> str:
     """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
-    if value.islower() or len(value) != 36:  # as nearly all are
+    if value.islower() or len(value) != 36 or value == value.lower():  # as nearly all are
         return value
     return value.lower() if _UUID_FORM.fullmatch(value) else value
 

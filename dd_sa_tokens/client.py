@@ -33,7 +33,7 @@ from ._http import Transport, read_settings
 from ._protocol import operations, organization
 from ._protocol.operations import ListOptions, Request
 from ._protocol.organization import OtherRow
-from ._ratelimit import RateLimiter
+from ._ratelimit import RateLimiter, RateLimitStore, share_limits
 from ._validation import (
     LARGEST_PAGE,
     MOST_OWNERS,
@@ -92,6 +92,8 @@ class TokensClient:
             other requests to make room, does not count.
         retry: When failed attempts are repeated.
         rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that is left to the organization's other users.
+        rate_limit_store: A window that many processes share, such as `dd_sa_tokens.fleet.RedisStore`. By default the
+            client sees others only in the headers of its own answers.
         on_attempt: Called with an `Attempt` after each attempt of each call, cancelled ones too, for metrics, traces
             and logs. It runs in the event loop, so it must not block, and cannot be an `async def`. An exception out of
             it is logged once, and never fails a call.
@@ -116,6 +118,7 @@ class TokensClient:
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
         rate_limit_reserve: float = 0.0,
+        rate_limit_store: RateLimitStore | None = None,
         on_attempt: Callable[[Attempt], object] | None = None,
     ) -> None:
         # First of all: a traceback of what is raised below may be logged with its local variables.
@@ -133,7 +136,8 @@ class TokensClient:
         transport = Transport(
             url, credentials, session=session, concurrency=concurrency, clock=clock, settings=settings
         )
-        self._limiter = RateLimiter(transport.concurrency, clock=clock)
+        shared = share_limits(rate_limit_store, url)
+        self._limiter = RateLimiter(transport.concurrency, clock=clock, shared=shared)
         self._executor = Executor(transport, self._limiter, credentials, clock, on_attempt)
         self._changes: dict[str, object] | None = None  # the options of a view that are other ones; `None` for a client
         self._about = f"{urlsplit(url).netloc}, {credentials.kind}"
@@ -300,7 +304,8 @@ class TokensClient:
             token_ids: The IDs, from any iterable or async iterable, of any length.
             strategy: As for `get_tokens`.
             deadline: Seconds for the whole stream, from when its first item is asked for, the consumer's own time
-                included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled.
+                included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled,
+                and `token_ids` is not asked again; an async generator is closed.
             include_leak: As for `get_token`.
 
         Yields:

@@ -16,12 +16,11 @@ from aioresponses import aioresponses
 from support.calls import FAST
 from support.cancelling import turns
 from support.keys import KEYS
-from support.mocked import fit_to_aiohttp
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import TokensClient
 
-fit_to_aiohttp()
+pytest_plugins = ["dd_sa_tokens.testing.plugin"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def mocked() -> Iterator[aioresponses]:
+def mocked(aioresponses_for_aiohttp: None) -> Iterator[aioresponses]:
     """Answer requests without a server; no socket is opened."""
     with aioresponses() as mock:
         yield mock

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_pagination", "_rotation"),
     ("_bulk",),
     ("client",),
-    ("testing", "audit"),
+    ("testing", "audit", "fleet"),
     ("cli",),
     ("__init__",),
     ("__main__",),
@@ -49,6 +49,7 @@ OWNERS = {
     "uvloop": {"cli"},
     "pytest": {"testing"},  # the plugin for users' own tests
     "aioresponses": {"testing"},
+    "redis": {"fleet"},
 }
 
 PURE = ("models", "errors", "results", "_validation", "_protocol", "audit")
@@ -56,7 +57,11 @@ PURE_FILES = (
     "_ratelimit/window.py",
     "_ratelimit/window_end.py",
     "_ratelimit/contention.py",
+    "_ratelimit/pace.py",
     "_ratelimit/probe.py",
+    "_ratelimit/store.py",
+    "_ratelimit/leases.py",
+    "fleet/circuit.py",
     "_execution/retry.py",
     "_execution/context.py",
 )
@@ -196,6 +201,13 @@ def test_the_fake_knows_only_the_server_half_of_aiohttp() -> None:
     named = {name for path in files_of("testing") for name in imports(path)}
 
     assert {name for name in named if name.startswith("aiohttp")} == {"aiohttp.web"}
+
+
+def test_a_store_knows_only_its_protocol() -> None:
+    """The store in Redis is written against the protocol that any other store would be written against."""
+    named = {name for path in files_of("fleet") for name in own_imports(path) if part_of(name) != "fleet"}
+
+    assert named == {f"{PACKAGE}.{name}" for name in ("_ratelimit.store", "errors", "models")}
 
 
 @pytest.mark.parametrize("part", PURE)

@@ -162,8 +162,9 @@ def test_what_is_required(metadata: Distribution) -> None:
 
     assert required[""] == {"aiohttp", "attrs", "cattrs", "tenacity"}
     assert required["cli"] == {"typer", "rich", "jinja2"}
+    assert required["redis"] == {"redis"}
     assert required["speed"] == {"orjson", "uvloop"}
-    assert set(required) == {"", "cli", "speed", "dev", "peers"}
+    assert set(required) == {"", "cli", "redis", "speed", "dev", "peers"}
 
 
 def test_the_rest_of_the_metadata(metadata: Distribution) -> None:
@@ -174,7 +175,7 @@ def test_the_rest_of_the_metadata(metadata: Distribution) -> None:
     assert about["Version"] == __version__
     assert about["Requires-Python"] == ">=3.11"
     assert about["License-Expression"] == "MIT"
-    assert set(about.get_all("Provides-Extra") or []) == {"cli", "speed", "dev", "peers"}
+    assert set(about.get_all("Provides-Extra") or []) == {"cli", "redis", "speed", "dev", "peers"}
     assert "Typing :: Typed" in (about.get_all("Classifier") or [])
     assert about["Description-Content-Type"] == "text/markdown"
     assert str(about.get_payload()).startswith("# dd_sa_tokens")

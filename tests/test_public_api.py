@@ -57,6 +57,7 @@ CONTRACT = {
     "NotFoundError",
     "RateLimit",
     "RateLimitError",
+    "RateLimitStore",
     "RequestTimeoutError",
     "RetryPolicy",
     "RotationError",
@@ -195,6 +196,7 @@ def test_the_clients_options() -> None:
         "timeout": 30.0,
         "retry": RetryPolicy(),
         "rate_limit_reserve": 0.0,
+        "rate_limit_store": None,
         "on_attempt": None,
     }
 

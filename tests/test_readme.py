@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -225,15 +226,14 @@ def test_every_example_has_sound_types(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_command_runs(tmp_path: Path) -> None:
+def test_every_command_runs(tmp_path: Path, fake_datadog: FakeDatadog) -> None:
     """The shell commands of README.md run in one shell and in their order; only keys and base URL are others."""
     text = "\n".join(block.text for block in commands(README))
-    with FakeDatadog(tokens=60) as datadog:
-        for name in ("api_key", "app_key", "access_token"):
-            assert f"DD_{name.upper()}=..." in text
-            text = text.replace(f"DD_{name.upper()}=...", f"DD_{name.upper()}={getattr(datadog, name)}")
+    for name in ("api_key", "app_key", "access_token"):
+        assert f"DD_{name.upper()}=..." in text
+        text = text.replace(f"DD_{name.upper()}=...", f"DD_{name.upper()}={getattr(fake_datadog, name)}")
 
-        run_shell(text, tmp_path, DD_SA_TOKENS_BASE_URL=datadog.url, SA_ID=datadog.service_account_id)
+    run_shell(text, tmp_path, DD_SA_TOKENS_BASE_URL=fake_datadog.url, SA_ID=fake_datadog.service_account_id)
 
     written = {path.name for path in tmp_path.iterdir()}
     assert written == set(re.findall(r"--output (\S+)", text))
@@ -246,7 +246,7 @@ def test_setting_up_is_two_commands() -> None:
 
     assert "\n" not in demo + tests
     assert demo.endswith(" && .venv/bin/dd-sa-tokens demo")
-    assert tests.endswith(" && .venv/bin/python -m pytest -n 2 --dist worksteal")
+    assert tests.endswith(" && .venv/bin/python -m pytest -n 3 --dist worksteal")
 
 
 def test_the_benchmarks_commands_run(tmp_path: Path) -> None:
@@ -277,9 +277,12 @@ def test_the_commands_about_tests_run() -> None:
     assert any(block.text.endswith(everything) for block in read_blocks(README, "sh"))
     assert all(line.startswith(".venv/bin/python -m pytest tests/") for line in lines)
 
-    for line in lines:
-        printed = run_shell(f"{line} --collect-only --no-cov -p no:cacheprovider", REPOSITORY)
-        assert re.search(r"\d+(/\d+)? tests collected", printed), printed
+    # In one process, where pytest and the libraries are imported once.
+    code = "import sys, pytest\nfor line in sys.argv[1:]: pytest.main([*line.split()[3:], *COLLECT.split()])"
+    options = "COLLECT = '--collect-only --no-cov --assert=plain -p no:cacheprovider'"
+    printed = run_shell(f'.venv/bin/python -c "{options}; exec({code!r})" {shlex.join(lines)}', REPOSITORY)
+
+    assert len(re.findall(r"\d+(?:/\d+)? tests collected", printed)) == len(lines), printed
 
 
 def test_every_block_is_run() -> None:

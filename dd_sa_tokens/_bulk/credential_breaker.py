@@ -39,6 +39,8 @@ class CredentialBreaker:
 
     def record(self, result: TokenResult) -> None:
         """Learn from an answer what it says about all other IDs."""
+        if result.error is None and self._seen_other_status:
+            return  # as nearly always
         if isinstance(result.error, ClientClosedError | CredentialsError):
             self.open(result.error)
         elif isinstance(result.error, ForbiddenError):

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any, cast
 
 from dd_sa_tokens._validation import canonical_id
-from dd_sa_tokens.errors import DeadlineExceededError
+from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
+from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
+from .fetcher import without_request
 from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
@@ -43,13 +55,18 @@ async def collect(
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
-    unique = Unique(token_ids)
+    unique = Unique(token_ids, known=strategy.known)
     pool = WorkerPool(unique.ids, strategy, concurrency, collect_all=True, deadline=deadline)
     async with aclosing(pool.results()) as items:
         found = {canonical_id(item.token_id): item async for item in items}
     error = error or pool.source_error
-    if pool.is_expired and isinstance(unique.ids, AsyncIterator):
-        error = await _close(unique.source) or error or expired
+    if pool.is_expired:
+        rest = unique.ids
+        if isinstance(rest, AsyncIterator):
+            error = await _close(unique.source) or error or expired
+        else:
+            assert pool.open_reason is not None
+            error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
@@ -76,6 +93,21 @@ async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
         await strategy.prepare()
     else:
         await deadline.cut_short(strategy.prepare())
+
+
+async def _answer_rest(
+    token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
+) -> BaseException | None:
+    """Answer the IDs that no worker took, without a request; return what the source raised."""
+    try:
+        for number, token_id in enumerate(token_ids, 1):
+            if token_id is not PAUSE:
+                found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
+            if token_id is PAUSE or number % SLICE == 0:
+                await asyncio.sleep(0)
+    except Exception as error:  # noqa: BLE001 - the source may raise anything
+        return error
+    return None
 
 
 async def _close(source: object) -> BaseException | None:
@@ -131,16 +163,22 @@ class Unique:
     Args:
         source: The input.
         operation: What the errors of positions that are no IDs name.
+        known: Tokens that need no fetch, by their IDs in the canonical form.
 
     Attributes:
-        ids: Gives each different ID once, and notes the positions that it comes from.
+        ids: Gives each different ID once, and notes the positions that it comes from. Of the known IDs it gives only
+            the first, by which the circuit breaker learns that not everything is forbidden.
         source: What an async input is read with.
     """
 
-    def __init__(self, source: Source, operation: str = "get_token") -> None:
+    def __init__(
+        self, source: Source, operation: str = "get_token", known: Mapping[str, AccessToken] = MappingProxyType({})
+    ) -> None:
         self._operation = operation
+        self._tokens = known
+        self._gave_known = False
         self._positions: list[str | TokenResult] = []
-        self._known: set[str] = set()
+        self._seen: set[str] = set()
         self.ids: Iterator[Any] | AsyncIterator[Any]
         self.source: AsyncIterator[Any] | None = None
         if isinstance(source, AsyncIterable):
@@ -169,9 +207,14 @@ class Unique:
         if isinstance(token_id, TokenResult):
             return None
         key = canonical_id(token_id)
-        if key in self._known:
+        if key in self._tokens:
+            if self._gave_known:
+                return None
+            self._gave_known = True
+        elif key in self._seen:
             return None
-        self._known.add(key)
+        else:
+            self._seen.add(key)
         return token_id
 
     async def arrange(self, found: dict[str, TokenResult]) -> BulkResult:
@@ -181,8 +224,9 @@ class Unique:
         for number, position in enumerate(self._positions, 1):
             if isinstance(position, TokenResult):
                 items.append(position)
+            elif (token := self._tokens.get(key := canonical_id(position))) is not None:
+                items.append(TokenResult(position, token))
             else:
-                key = canonical_id(position)
                 item = found[key]
                 items.append(copy_for_duplicate(item, position) if key in given else item)
                 given.add(key)

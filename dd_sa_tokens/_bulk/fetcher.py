@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dd_sa_tokens._cancellation import Cancellation
@@ -23,16 +23,13 @@ from .single_flight import SingleFlight, copy_for_duplicate
 FetchToken = Callable[[Any], Awaitable[AccessToken]]
 """Fetches the token of one ID, or raises a `DatadogError`."""
 
-HeldToken = Callable[[Any], AccessToken | None]
-"""Returns the token of an ID if it has come already, with a list."""
-
 
 class Fetcher:
     """Fetches one ID after the other, in the task of the worker that asks for it.
 
     Args:
         fetch: Fetches one token.
-        held: Returns the token of an ID that needs no request; `None` if it needs one.
+        known: The tokens that need no request, by their IDs in the canonical form.
         on_change: Called when the breaker changes.
         confirm: Fetches a token once more after a 401, where functions give the keys; otherwise `fetch` does.
     """
@@ -40,13 +37,13 @@ class Fetcher:
     def __init__(
         self,
         fetch: FetchToken,
-        held: HeldToken,
+        known: Mapping[str, AccessToken],
         on_change: Callable[[], object],
         *,
         confirm: FetchToken | None = None,
     ) -> None:
         self._fetch = fetch
-        self._held = held
+        self._known = known
         self._fetch_again = confirm
         self._on_change = on_change
         self._in_flight = SingleFlight()
@@ -64,8 +61,7 @@ class Fetcher:
         if isinstance(token_id, TokenResult):
             return token_id
         if self.breaker.open_reason is not None:
-            token = self._held(token_id)
-            return _not_sent(token_id, self.breaker.open_reason) if token is None else TokenResult(token_id, token)
+            return without_request(token_id, self._known, self.breaker.open_reason)
         key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)
@@ -115,6 +111,12 @@ class Fetcher:
             for worker in self._in_flight.values():
                 if worker.task is not current:
                     worker.cancel(self.breaker.open_reason)
+
+
+def without_request(token_id: str, known: Mapping[str, AccessToken], reason: DatadogError) -> TokenResult:
+    """Return what an ID gets for which no request is sent any more: its token if that is there, else the reason."""
+    token = known.get(canonical_id(token_id))
+    return _not_sent(token_id, reason) if token is None else TokenResult(token_id, token)
 
 
 def _not_sent(token_id: str, reason: DatadogError) -> TokenResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -47,8 +47,9 @@ class FetchStrategy(Protocol):
         """Fetches the token of one ID."""
         ...
 
-    def held(self, token_id: Any) -> AccessToken | None:
-        """Return the token of an ID if it has come already."""
+    @property
+    def known(self) -> Mapping[str, AccessToken]:
+        """The tokens that need no request, once prepared, by their IDs in the canonical form."""
         ...
 
 
@@ -92,14 +93,11 @@ class GetEach:
 
     def __init__(self, requests: TokenRequests) -> None:
         self.fetch = requests.get
+        self.known: Mapping[str, AccessToken] = {}
         self.confirm = requests.confirm
 
     async def prepare(self) -> None:
         """Do nothing."""
-
-    def held(self, token_id: Any) -> AccessToken | None:  # noqa: ARG002 - the same for all
-        """Return nothing."""
-        return None
 
 
 class ListFirst:
@@ -108,7 +106,7 @@ class ListFirst:
     def __init__(self, requests: TokenRequests) -> None:
         self._requests = requests
         self.confirm = requests.confirm
-        self._found: dict[str, AccessToken] = {}
+        self.known: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
         """Read the list, as far as it can be read."""
@@ -133,16 +131,12 @@ class ListFirst:
         return page
 
     def _keep(self, page: Page[AccessToken]) -> None:
-        self._found |= {canonical_id(token.id): token for token in page.items}
+        self.known |= {canonical_id(token.id): token for token in page.items}
 
     async def fetch(self, token_id: Any) -> AccessToken:
         """Return the token from the list, or get it."""
-        token = self.held(token_id)
+        token = self.known.get(canonical_id(token_id))
         return token if token is not None else await self._requests.get(token_id)
-
-    def held(self, token_id: Any) -> AccessToken | None:
-        """Return the token from the list; `None` if no page held it."""
-        return self._found.get(canonical_id(token_id))
 
 
 class ListIfCheaper(ListFirst):
@@ -178,7 +172,7 @@ class ListIfCheaper(ListFirst):
                 token_id = as_text(value)
                 if isinstance(token_id, str) and _costs_a_request(token_id):
                     key = canonical_id(token_id)
-                    if key not in self._found:
+                    if key not in self.known:
                         missing.add(key)
                         if len(missing) >= most:
                             break

@@ -31,7 +31,7 @@ class WorkerPool:
         collect_all: Whether every position of the source gets an answer that is kept. Then `concurrency` may be in
             flight and as many wait to be consumed. And when no other ID can succeed, the rest of the source gets an
             answer, too.
-        deadline: When nothing more is sent, nor asked of an async source.
+        deadline: When nothing more is sent, nor taken from the source.
 
     Attributes:
         source_error: What the source raised, if it did.
@@ -52,7 +52,7 @@ class WorkerPool:
         self._deadline = deadline
         self._source: Any = source  # an Iterator or an AsyncIterator
         self._is_async = isinstance(source, AsyncIterator)
-        self._fetcher = Fetcher(strategy.fetch, strategy.held, self._on_breaker_change, confirm=strategy.confirm)
+        self._fetcher = Fetcher(strategy.fetch, strategy.known, self._on_breaker_change, confirm=strategy.confirm)
         self._concurrency = concurrency
         self._open = True  # the source may have more
         self._paused = False  # the event loop runs before the source is asked again, by any worker
@@ -106,12 +106,10 @@ class WorkerPool:
         return asyncio.get_running_loop().call_at(self._deadline.at, self._expire, self._deadline)
 
     def _expire(self, deadline: Deadline) -> None:
-        """End all requests: the deadline has passed. What is left of a sync source gets the deadline's error."""
+        """End all requests, and take no more from the source: the deadline has passed."""
         if not self._open and not self._fetcher.is_busy:
             return  # all was answered, though not all consumed
-        self.is_expired = True
-        if self._is_async:
-            self._answers_rest = False
+        self.is_expired, self._answers_rest = True, False
         self._fetcher.breaker.open(deadline.error)
         self._on_breaker_change()
         self._notify()

@@ -25,6 +25,9 @@ from .exchange import Exchange
 from .proxy import secrets_of, secrets_of_session
 from .session import BorrowedSession, current_exchange
 from .settings import SessionSettings
+from .turns import Turns
+
+_LARGE = 4_096  # bytes of a body that holds many items, so that decoding it takes a while
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # attempts have a timer of their own, which they share
 
@@ -68,6 +71,7 @@ class Transport:
         self._wall = clock.wall
         self._loop: asyncio.AbstractEventLoop | None = None
         self._options: dict[str, Any] = {}  # of each request
+        self._turns = Turns()
         self._exchanges: dict[Exchange, None] = {}  # a set that keeps the order in which they began
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = math.inf
@@ -117,12 +121,16 @@ class Transport:
         exchange = self._begin(timeout)
         current_exchange.set(exchange)
         response: aiohttp.ClientResponse | None = None
+        body = b""
         try:
             plain = request.body is None and self._borrowed is None
             options = self._options if plain else self._options_of(request, exchange)
             response = await self._session.request(request.operation.method, self._url(request.path), **options)
             body = await read(response)
             received = self._wall()
+            if len(body) > _LARGE:
+                exchange.deadline = math.inf  # the answer is there
+                await self._turns.wait()
             rate_limit = parse_rate_limit(response.headers, received, self._redact_name)
             return Response(response.status, response.headers, body, rate_limit, received)
         except asyncio.CancelledError as error:
@@ -133,7 +141,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - a borrowed session may raise anything, its frames full of headers
             return self._explain(error, exchange)
         finally:
-            response = None  # a traceback would show the server's headers
+            response, body = None, b""  # a traceback would show the server's headers, and a new token's secret
             current_exchange.set(None)  # a task's context must not keep what refers to the task
             del self._exchanges[exchange]
 

@@ -6,8 +6,9 @@ Strict where a wrong value would mislead (a date that is no date), tolerant wher
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from sys import intern
 from typing import Any
 
@@ -18,7 +19,8 @@ from cattrs.gen import make_dict_structure_fn, override
 from dd_sa_tokens.errors import InvalidResponseError
 from dd_sa_tokens.models import LEAK_TYPE, TOKEN_TYPE, AccessToken, CreatedToken, Leak, Secret
 
-from .documents import Json, Page, decode_page, describe_mismatch, member, mismatch, parse_document
+from .documents import Json, Page, decode_data, decode_page, describe_mismatch, member, mismatch, parse_document
+from .hooks import first_fault, make_converter, parse_moment, structure_optional_datetime, structure_scopes
 
 _PATHS = {
     "id": ".id",
@@ -27,81 +29,96 @@ _PATHS = {
 }
 
 
-class _WrongValueError(ValueError):
-    """A leaf of the JSON document is not what the API documents."""
-
-
-def _expected(what: str, value: object) -> _WrongValueError:
-    return _WrongValueError(describe_mismatch(what, value))
-
-
-def _structure_str(value: object, _type: object) -> str:
-    if type(value) is not str:
-        raise _expected("a string", value)
-    return value
-
-
-def _structure_optional_str(value: object, _type: object) -> str | None:
-    return None if value is None else _structure_str(value, str)
-
-
-def _structure_optional_bool(value: object, _type: object) -> bool | None:
-    if value is not None and type(value) is not bool:
-        raise _expected("a boolean", value)
-    return value
-
-
-def _structure_optional_datetime(value: object, _type: object) -> datetime | None:
-    if value is None:
-        return None
-    if type(value) is not str:
-        raise _expected("an ISO 8601 date and time", value)
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        msg = "expected an ISO 8601 date and time with an offset, found another string"
-        raise _WrongValueError(msg)
-    return moment
-
-
-def _structure_scopes(value: Json, _type: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if type(value) is not list:
-        raise _expected("an array of strings", value)
-    try:
-        return tuple(map(intern, value))  # tokens share them, which saves a tenth of a kept token's memory
-    except TypeError:  # from an item that is no str
-        wrong = next(item for item in value if type(item) is not str)
-    raise _expected("an array of strings, each item", wrong)
-
-
 Leaks = Mapping[str, Leak]
 """The leaks that a document includes, by their IDs."""
 
 _NO_LEAKS: Leaks = {}
 
 
-def structure_token(resource: Json, path: str, leaks: Leaks = _NO_LEAKS) -> AccessToken:
+def structure_token(resource: Any, leaks: Leaks = _NO_LEAKS) -> AccessToken:
     """Make a token of a resource.
+
+    A resource of the documented shape takes a fast path, with the same effect in a third of the time. It makes the
+    checks of `_structure_any`, to which it leaves whatever fails one: that says where the fault is.
 
     Args:
         resource: The resource.
-        path: Its JSON path, for errors.
         leaks: What the document includes of leaks.
 
     Raises:
-        InvalidResponseError: The resource is not what the API documents.
+        InvalidResponseError: The resource is not what the API documents. The path begins at the resource.
     """
+    try:
+        attributes, relationships = resource["attributes"], resource["relationships"]
+        owned_by, optional = relationships["owned_by"], attributes.get
+        owner, token_id = owned_by["data"], resource["id"]
+        name, public_portion = attributes["name"], attributes["public_portion"]
+        if (
+            type(resource) is type(attributes) is type(relationships) is type(owned_by) is type(owner) is dict
+            and type(token_id) is type(name) is type(public_portion) is str
+            and token_id
+            and resource["type"] == TOKEN_TYPE
+        ):
+            return _make_token(
+                token_id,
+                name,
+                public_portion,
+                structure_scopes(optional("scopes")),
+                structure_optional_datetime(optional("created_at")),
+                structure_optional_datetime(optional("modified_at")),
+                structure_optional_datetime(optional("last_used_at")),
+                structure_optional_datetime(optional("expires_at")),
+                intern(owner["id"]),
+                None if relationships.get("leak_information") is None else _leak(resource, leaks),
+            )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return _structure_any(resource, leaks)
+
+
+_setters: Iterator[Callable[[AccessToken, Any], None]]
+_setters = (getattr(AccessToken, field.name).__set__ for field in attrs.fields(AccessToken))
+_set_id, _set_name, _set_public_portion, _set_scopes, *_set_dates, _set_owner, _set_type, _set_leak = _setters
+_set_created_at, _set_modified_at, _set_last_used_at, _set_expires_at = _set_dates
+
+
+def _make_token(  # noqa: PLR0917 - by keyword it would be slower
+    token_id: str,
+    name: str,
+    public_portion: str,
+    scopes: tuple[str, ...],
+    created_at: datetime | None,
+    modified_at: datetime | None,
+    last_used_at: datetime | None,
+    expires_at: datetime | None,
+    service_account_id: str,
+    leak: Leak | None,
+) -> AccessToken:
+    """Make a token of checked values. The class itself would check them again, which takes three times as long."""
+    token = object.__new__(AccessToken)
+    _set_id(token, token_id)
+    _set_name(token, name)
+    _set_public_portion(token, public_portion)
+    _set_scopes(token, scopes)
+    _set_created_at(token, created_at)
+    _set_modified_at(token, modified_at)
+    _set_last_used_at(token, last_used_at)
+    _set_expires_at(token, expires_at)
+    _set_owner(token, service_account_id)
+    _set_type(token, TOKEN_TYPE)
+    _set_leak(token, leak)
+    return token
+
+
+def _structure_any(resource: Json, leaks: Leaks) -> AccessToken:
+    """Make a token of any resource that the API may send; cattrs says where it is wrong."""
     if type(resource) is not dict:
-        raise mismatch(path, "an object", resource)
+        raise mismatch("$", "an object", resource)
     if not resource.get("id"):
-        raise InvalidResponseError(path=f"{path}.id", reason="the token's ID is missing")
+        raise InvalidResponseError(path="$.id", reason="the token's ID is missing")
     kind = resource.get("type", TOKEN_TYPE)
-    attributes = member(resource, path, "attributes")
-    owner_id = member(resource, path, "relationships", "owned_by", "data").get("id")
+    attributes = member(resource, "$", "attributes")
+    owner_id = member(resource, "$", "relationships", "owned_by", "data").get("id")
     flat = {
         **attributes,
         "id": resource["id"],
@@ -116,18 +133,18 @@ def structure_token(resource: Json, path: str, leaks: Leaks = _NO_LEAKS) -> Acce
         relationships = resource.get("relationships")
         if relationships is None or relationships.get("leak_information") is None:
             return token
-        return attrs.evolve(token, leak=_leak(resource, path, leaks))
-    raise InvalidResponseError(path=path + _PATHS.get(name, f".attributes.{name}"), reason=reason)
+        return attrs.evolve(token, leak=_leak(resource, leaks))
+    raise InvalidResponseError(path="$" + _PATHS.get(name, f".attributes.{name}"), reason=reason)
 
 
-def _leak(resource: dict[str, Any], path: str, leaks: Leaks) -> Leak | None:
+def _leak(resource: dict[str, Any], leaks: Leaks) -> Leak | None:
     """Return the leak that a token names, with what the document includes of it."""
-    relationship = member(resource, path, "relationships", "leak_information")
+    relationship = member(resource, "$", "relationships", "leak_information")
     if relationship.get("data") is None:
         return None
-    leak_id = member(relationship, f"{path}.relationships.leak_information", "data").get("id")
+    leak_id = member(relationship, "$.relationships.leak_information", "data").get("id")
     if type(leak_id) is not str or not leak_id:
-        raise mismatch(f"{path}.relationships.leak_information.data.id", "a string", leak_id)
+        raise mismatch("$.relationships.leak_information.data.id", "a string", leak_id)
     return leaks.get(leak_id) or Leak(leak_id)
 
 
@@ -157,22 +174,6 @@ def _included_leak(resource: Json) -> Leak | None:
     return Leak(leak_id, parse_moment(known.get("date")), source if type(source) is str else None)
 
 
-def parse_moment(value: object) -> datetime | None:
-    """Return an ISO 8601 date and time with an offset as a datetime; `None` for any other value."""
-    try:
-        return _structure_optional_datetime(value, datetime)
-    except _WrongValueError:
-        return None
-
-
-def first_fault(group: ClassValidationError) -> tuple[str, str]:
-    """Return the first attribute that is wrong, and the reason."""
-    for error, note in group.group_exceptions()[0]:
-        if isinstance(error, _WrongValueError):
-            return note.name, str(error)
-    raise group
-
-
 def _iso(moment: datetime | None) -> str | None:
     if moment is None:
         return None
@@ -199,17 +200,7 @@ def _unstructure_token(token: AccessToken) -> dict[str, Any]:
     return resource | ({"relationships": relationships} if relationships else {})
 
 
-def _make_converter() -> Converter:
-    made = Converter()
-    made.register_structure_hook(str, _structure_str)
-    made.register_structure_hook(str | None, _structure_optional_str)
-    made.register_structure_hook(datetime | None, _structure_optional_datetime)
-    made.register_structure_hook_func(lambda cls: cls == tuple[str, ...], _structure_scopes)
-    made.register_structure_hook(bool | None, _structure_optional_bool)
-    return made
-
-
-converter: Converter = _make_converter()
+converter: Converter = make_converter()
 """The cattrs converter between `AccessToken` and the documented JSON:API resource object.
 
 `converter.structure(resource, AccessToken)` raises `InvalidResponseError` with the JSON path of what is wrong;
@@ -218,7 +209,7 @@ converter: Converter = _make_converter()
 
 # cattrs writes this function for the flat model; the hook below lays the nested resource out flat for it.
 _from_flat = make_dict_structure_fn(AccessToken, converter, leak=override(omit=True))
-converter.register_structure_hook(AccessToken, lambda resource, _type: structure_token(resource, "$"))
+converter.register_structure_hook(AccessToken, lambda resource, _type: structure_token(resource))
 converter.register_unstructure_hook(AccessToken, _unstructure_token)
 
 
@@ -230,7 +221,7 @@ def decode_token(body: bytes) -> AccessToken:
     """
     document = parse_document(body)
     leaks = included_leaks(document) if "included" in document else _NO_LEAKS
-    return structure_token(document.get("data"), "$.data", leaks)
+    return decode_data(document, partial(structure_token, leaks=leaks) if leaks else structure_token)
 
 
 def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:
@@ -241,7 +232,7 @@ def decode_tokens(body: bytes, date: float) -> Page[AccessToken]:
     """
     document = parse_document(body)
     leaks = included_leaks(document)
-    return decode_page(document, date, lambda resource, path: structure_token(resource, path, leaks))
+    return decode_page(document, date, partial(structure_token, leaks=leaks) if leaks else structure_token)
 
 
 def decode_created(body: bytes) -> CreatedToken:
@@ -253,7 +244,7 @@ def decode_created(body: bytes) -> CreatedToken:
     document = parse_document(body)
     resource: Json = document.get("data")
     try:
-        return CreatedToken(structure_token(resource, "$.data"), _key(document))
+        return CreatedToken(decode_data(document, structure_token), _key(document))
     except InvalidResponseError as error:
         # There is a token now, and the caller needs its ID to revoke it.
         token_id = resource.get("id") if type(resource) is dict else None

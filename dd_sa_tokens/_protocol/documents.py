@@ -127,13 +127,30 @@ class Page(Generic[T]):
     date: float = 0.0
 
 
-def decode_page(document: dict[str, Any], date: float, decode_item: Callable[[Json, str], T]) -> Page[T]:
+def decode_data(document: dict[str, Any], decode_item: Callable[[Json], T]) -> T:
+    """Read the answer `{"data": resource}`.
+
+    Args:
+        document: The answer's document.
+        decode_item: Makes an item of a resource. The path of its `InvalidResponseError` begins at the resource.
+
+    Raises:
+        InvalidResponseError: The document is something else.
+    """
+    try:
+        return decode_item(document.get("data"))
+    except InvalidResponseError as error:
+        inner = error
+    raise _inside("$.data", inner)
+
+
+def decode_page(document: dict[str, Any], date: float, decode_item: Callable[[Json], T]) -> Page[T]:
     """Read the answer `{"data": [resource, ...], "meta": {"page": {"total_filtered_count": n}}}`.
 
     Args:
         document: The answer's document.
         date: When the server answered, in seconds since the epoch.
-        decode_item: Makes an item of a resource, given the resource and its JSON path.
+        decode_item: As for `decode_data`.
 
     Raises:
         InvalidResponseError: The document is something else.
@@ -141,11 +158,24 @@ def decode_page(document: dict[str, Any], date: float, decode_item: Callable[[Js
     data: Json = document.get("data")
     if type(data) is not list:
         raise mismatch("$.data", "an array", data)
-    items = tuple(decode_item(resource, f"$.data[{place}]") for place, resource in enumerate(data))
+    items: list[T] = []
+    inner: InvalidResponseError | None = None
+    try:
+        for resource in data:
+            items.append(decode_item(resource))  # noqa: PERF401 - their number is the place of one that is wrong
+    except InvalidResponseError as error:
+        inner = error
+    if inner is not None:
+        raise _inside(f"$.data[{len(items)}]", inner)
     total = member(document, "$", "meta", "page").get("total_filtered_count")
     if total is not None and (type(total) is not int or not 0 <= total < 2**64):  # the range of orjson's numbers
         raise mismatch("$.meta.page.total_filtered_count", "a whole number of at least 0", total)
-    return Page(items, total, date)
+    return Page(tuple(items), total, date)
+
+
+def _inside(path: str, inner: InvalidResponseError) -> InvalidResponseError:
+    """Return the error of a resource with the path from the document's root."""
+    return InvalidResponseError(path=path + inner.path.removeprefix("$"), reason=inner.reason)
 
 
 def decode_nothing(body: bytes) -> None:

@@ -45,12 +45,8 @@ def parse_rate_limit(headers: Mapping[str, str], received: float, redact: Redact
         What they say; `None` if none of them says anything.
     """
     raw_limit, raw_period, raw_remaining, raw_reset, name = map(headers.get, _RATE_LIMIT)
-    limit = _count(raw_limit) or None
-    period = _seconds(raw_period)
-    if period is not None and not 0 < period <= _DAY:
-        period = None
     remaining = _count(raw_remaining)
-    reset = _seconds(raw_reset)
+    limit, period, reset = _steady(raw_limit, raw_period, raw_reset)
     if reset is not None and reset > _DAY:
         reset = within_a_day(reset - parse_date(headers, received))
     if limit is None and period is None and remaining is None and reset is None and not name:
@@ -84,6 +80,13 @@ def parse_date(headers: Mapping[str, str], received: float) -> float:
 def within_a_day(seconds: float | None) -> float | None:
     """Return a delay of 0 s to a day; `None` for any other."""
     return seconds if seconds is not None and 0 <= seconds <= _DAY else None
+
+
+@lru_cache(maxsize=64)
+def _steady(limit: str | None, period: str | None, reset: str | None) -> tuple[int | None, float | None, float | None]:
+    """Read the three headers that are mostly the same as in the answer before; so they are looked up at once."""
+    seconds = _seconds(period)
+    return _count(limit) or None, seconds if seconds is None or 0 < seconds <= _DAY else None, _seconds(reset)
 
 
 @lru_cache(maxsize=1024)

@@ -18,8 +18,9 @@ from dd_sa_tokens._validation import LARGEST_PAGE, check_list_options
 from dd_sa_tokens.errors import InvalidResponseError, NotFoundError
 from dd_sa_tokens.models import AccessToken, ServiceAccount
 
-from .codec import converter, first_fault, included_leaks, parse_moment, structure_token
-from .documents import Json, Page, decode_page, member, mismatch, parse_document
+from .codec import converter, included_leaks, structure_token
+from .documents import Json, Page, decode_data, decode_page, member, mismatch, parse_document
+from .hooks import first_fault, parse_moment
 from .operations import ListOptions, Operation, Request, segment
 from .responses import Response
 
@@ -85,32 +86,32 @@ def _decode_organization_tokens(_request: object, response: Response) -> Page[Ac
     document = parse_document(response.body)
     leaks = included_leaks(document)
 
-    def decode_row(resource: Json, path: str) -> AccessToken | OtherRow:
+    def decode_row(resource: Json) -> AccessToken | OtherRow:
         if type(resource) is dict and resource.get("type") == PERSONAL_TYPE:
-            return _other_row(resource, path)
-        return structure_token(resource, path, leaks)
+            return _other_row(resource)
+        return structure_token(resource, leaks)
 
     return decode_page(document, response.date, decode_row)
 
 
-def _decode_user_row(resource: Json, path: str) -> ServiceAccount | OtherRow:
+def _decode_user_row(resource: Json) -> ServiceAccount | OtherRow:
     if type(resource) is not dict:
-        raise mismatch(path, "an object", resource)
-    attributes = member(resource, path, "attributes")
+        raise mismatch("$", "an object", resource)
+    attributes = member(resource, "$", "attributes")
     flag: Json = attributes.get("service_account")
     if flag is not None and type(flag) is not bool:
-        raise mismatch(f"{path}.attributes.service_account", "a boolean", flag)
+        raise mismatch("$.attributes.service_account", "a boolean", flag)
     if not flag:
-        return _other_row(resource, path)
+        return _other_row(resource)
     try:
-        return _account_from_flat({**attributes, "id": _id_of(resource, path)}, ServiceAccount)
+        return _account_from_flat({**attributes, "id": _id_of(resource)}, ServiceAccount)
     except ClassValidationError as group:
         name, reason = first_fault(group)
-    raise InvalidResponseError(path=f"{path}.attributes.{name}", reason=reason)
+    raise InvalidResponseError(path=f"$.attributes.{name}", reason=reason)
 
 
 def _decode_service_account(_request: object, response: Response) -> ServiceAccount:
-    user = _decode_user_row(parse_document(response.body).get("data"), "$.data")
+    user = decode_data(parse_document(response.body), _decode_user_row)
     if isinstance(user, ServiceAccount):
         return user
     msg = "this user is a person, not a service account"
@@ -120,16 +121,16 @@ def _decode_service_account(_request: object, response: Response) -> ServiceAcco
 _account_from_flat = make_dict_structure_fn(ServiceAccount, converter)
 
 
-def _other_row(resource: dict[str, Any], path: str) -> OtherRow:
+def _other_row(resource: dict[str, Any]) -> OtherRow:
     attributes: Json = resource.get("attributes")
     created_at = attributes.get("created_at") if type(attributes) is dict else None
-    return OtherRow(_id_of(resource, path), parse_moment(created_at))
+    return OtherRow(_id_of(resource), parse_moment(created_at))
 
 
-def _id_of(resource: dict[str, Any], path: str) -> str:
+def _id_of(resource: dict[str, Any]) -> str:
     row_id = resource.get("id")
     if type(row_id) is not str or not row_id:
-        raise mismatch(f"{path}.id", "a string", row_id)
+        raise mismatch("$.id", "a string", row_id)
     return row_id
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import attrs
 
+from .leased_window import Window
 from .queues import Queues
-from .window import RateLimitWindow
 
 Key = tuple[str, int | None, float | None]
 """What tells one limit from another: its name, limit and period."""
@@ -17,7 +17,7 @@ Key = tuple[str, int | None, float | None]
 class Bucket:
     """The window of one limit and the callers that wait for it."""
 
-    window: RateLimitWindow
+    window: Window
     key: Key | None = None
     queues: Queues = attrs.field(factory=Queues)
 
@@ -34,26 +34,26 @@ class Buckets:
     """The buckets of one client.
 
     Args:
-        new_window: Makes the window of a limit of which nothing is known yet.
+        new_bucket: Makes the bucket of an operation of whose limit nothing is known yet.
 
     Attributes:
         routes: The routes, by operation.
         all: The buckets: a set that keeps its order.
     """
 
-    def __init__(self, new_window: Callable[[], RateLimitWindow]) -> None:
-        self._new_window = new_window
+    def __init__(self, new_bucket: Callable[[str], Bucket]) -> None:
+        self._make_bucket = new_bucket
         self.routes: dict[str, Route] = {}
         self.all: dict[Bucket, None] = {}
         self._by_key: dict[Key, Bucket] = {}
 
     def add_route(self, operation: str) -> Route:
         """Return the route of a new operation. It begins with a bucket of its own."""
-        route = self.routes[operation] = Route(self._new_bucket())
+        route = self.routes[operation] = Route(self._new_bucket(operation))
         return route
 
-    def _new_bucket(self) -> Bucket:
-        bucket = Bucket(self._new_window())
+    def _new_bucket(self, operation: str) -> Bucket:
+        bucket = self._make_bucket(operation)
         self.all[bucket] = None
         return bucket
 
@@ -70,7 +70,7 @@ class Buckets:
             bucket.key, self._by_key[key] = key, bucket
             return
         if known is None:
-            known = self._new_bucket()
+            known = self._new_bucket(operation)
             known.key, self._by_key[key] = key, known
         route.bucket = known
         bucket.window.in_flight -= route.in_flight

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from collections.abc import Iterator
 
 from dd_sa_tokens._clock import Clock
@@ -19,6 +20,8 @@ from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 from dd_sa_tokens.models import RateLimit
 
 from .buckets import Bucket, Buckets, Route
+from .contention import Contention
+from .leased_window import LeasedWindow, SharedLimits
 from .permit import Permit
 from .queues import Queue, Refusal, Waiter
 from .window import RateLimitWindow
@@ -32,13 +35,15 @@ class RateLimiter:
     Args:
         concurrency: Most requests in flight.
         clock: Where the time comes from.
+        shared: Where the limits are shared with other processes; `None` if others are seen in headers only.
     """
 
-    def __init__(self, concurrency: int, *, clock: Clock = Clock()) -> None:
+    def __init__(self, concurrency: int, *, clock: Clock = Clock(), shared: SharedLimits | None = None) -> None:
         self.concurrency = concurrency
         self._now = clock.monotonic
         self._wall = clock.wall
-        self._buckets = Buckets(lambda: RateLimitWindow(concurrency=concurrency))
+        self._shared = shared
+        self._buckets = Buckets(self._new_bucket)
         self._routes = self._buckets.routes
         self._last: Bucket | None = None
         self._numbers = itertools.count()
@@ -46,6 +51,32 @@ class RateLimiter:
         self._timer_due = 0.0  # uvloop's handles for less than 1 ms have no `when()`, so the time is stored here
         self.in_flight = 0
         self.waited = 0.0
+
+    def _new_bucket(self, operation: str) -> Bucket:
+        headers = RateLimitWindow(concurrency=self.concurrency, contention=Contention(draw=random.random))
+        bucket = Bucket(headers)
+        if self._shared is not None:
+            bucket.window = LeasedWindow(
+                self._shared,
+                headers,
+                operation,
+                now=self._now,
+                demand=lambda: self._demand(bucket),
+                on_change=lambda: self._on_lease(bucket),
+            )
+        return bucket
+
+    def _demand(self, bucket: Bucket) -> list[tuple[float, int]]:
+        """Return how many callers could go if there were permits, by the share that they leave to others."""
+        most = self.concurrency - self.in_flight
+        return [
+            (queue.reserve, min(len(queue.waiters), most)) for queue in bucket.queues.values() if not queue.is_bound
+        ]
+
+    def _on_lease(self, bucket: Bucket) -> None:
+        """Let those pass who may after the store has answered, and reject those who would have to wait too long."""
+        self._reject_postponed(bucket)
+        self._admit()
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -193,9 +224,17 @@ class RateLimiter:
             for _, waiter, _ in bucket.queues.in_order():
                 if not waiter.outcome.done():
                     waiter.outcome.set_result(ClientClosedError("the client was closed while the call was waiting"))
+            if isinstance(bucket.window, LeasedWindow):
+                bucket.window.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def give_back(self) -> None:
+        """Give back to the store what was leased and is not used: the client is being closed."""
+        for bucket in self._buckets.all:
+            if isinstance(bucket.window, LeasedWindow):
+                await bucket.window.give_back()
 
     def pause(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's limit pass for a while."""

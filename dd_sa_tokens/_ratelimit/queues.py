@@ -17,8 +17,8 @@ import attrs
 from dd_sa_tokens.config import ConcurrencyBound
 from dd_sa_tokens.errors import ClientClosedError, RateLimitError
 
+from .leased_window import Window
 from .permit import Permit
-from .window import RateLimitWindow
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -49,7 +49,7 @@ class Exhaustion:
     sampled_at: float = -math.inf
     seconds: float = 0.0
 
-    def sample(self, window: RateLimitWindow, now: float, reserve: float) -> None:
+    def sample(self, window: Window, now: float, reserve: float) -> None:
         """Add up the time for which the limit is exhausted."""
         if self.is_exhausted:
             self.seconds += now - self.sampled_at
@@ -153,7 +153,7 @@ class Queues(dict[Kind, Queue]):
             found = self._exhaustion[reserve] = Exhaustion()
         return found
 
-    def sample(self, window: RateLimitWindow, now: float) -> None:
+    def sample(self, window: Window, now: float) -> None:
         """Add up the time for which the limit is exhausted for those who wait."""
         for reserve in {queue.reserve: None for queue in self.values()}:
             self.exhaustion(reserve).sample(window, now, reserve)

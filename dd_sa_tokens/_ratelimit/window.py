@@ -11,10 +11,13 @@ import attrs
 
 from dd_sa_tokens.models import RateLimit
 
-from .contention import SLOW_START, Contention
+from .contention import Contention
 from .permit import Permit
 from .probe import PROBE_TIMEOUT, Probe
+from .store import WindowView
 from .window_end import WindowEnd
+
+_PROMPT = 0.05  # seconds after its beginning in which a client begins a window with the others
 
 
 @attrs.define(eq=False)
@@ -76,22 +79,32 @@ class RateLimitWindow:
         self.contention.begin(now)
         if now < self._paused_until:
             return self._paused_until - now
-        left = None if self.remaining is None else self.remaining - self._reserved(reserve)
+        reserved = self._reserved(reserve)
+        left = None if self.remaining is None else self.remaining - reserved
         if not self.confirmed:
             if self.probe.permit is None and (left is None or left > self.in_flight):
                 return 0.0
             if (delay := self.probe.delay(now)) > 0:
                 return delay
-        if left is None or self.in_flight < self.contention.room(left, self.concurrency, now):
+        end = self._expected_end()
+        delay = 0.0
+        if left is not None:
+            delay = self.contention.delay(
+                left,
+                self.in_flight,
+                reserved=reserved,
+                concurrency=self.concurrency,
+                limit=self.limit or 0,
+                now=now,
+                end=end,
+            )
+        if delay <= 0:
             if self.confirmed and self.concurrency:
                 # With so much left, no rule holds back what the client's concurrency lets through.
-                self._headroom_until = self._expected_end()
-                self._headroom_above = Contention.headroom(self.concurrency)
+                self._headroom_until = end
+                self._headroom_above = self.contention.headroom(self.concurrency)
             return 0.0
-        faster = self.contention.since + SLOW_START
-        if now < faster and self.in_flight < self.contention.room(left, self.concurrency, faster):
-            return faster - now
-        return max(self._expected_end() - now, 0.0)
+        return max(min(delay, end - now), 0.0)
 
     def exhausted_for(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return for how many seconds the limit is known to be exhausted for a request with `ahead` before it."""
@@ -103,7 +116,7 @@ class RateLimitWindow:
         if self.remaining is None:
             return paused
         left = self.remaining - reserved
-        if self.confirmed and not self.contention.room(left, self.concurrency, now):
+        if self.confirmed and self.contention.is_over(left, self.limit or 0):
             left = 0
         # What is in flight may be in `remaining` already; only what was sent after the last count is certainly not.
         room = left - (self.contention.sent - self._sent_at_count) - ahead
@@ -217,6 +230,22 @@ class RateLimitWindow:
         reset = None if self.end is None else max(self._expected_end() - now, 0.0)
         return RateLimit(self.limit, self.period, left, reset, self.name)
 
+    def describe(self, now: float) -> WindowView | None:
+        """Describe the current window as its answers show it; `None` if none has come, or a part is unknown."""
+        self._roll_over(now)
+        end = self.end
+        if not self.confirmed or not self.limit or not self.period or self.remaining is None or end is None:
+            return None
+        return WindowView(
+            limit=self.limit,
+            period=self.period,
+            remaining=self.remaining,
+            ends_in=end.expected() - now,
+            ends_within=end.latest() - now,
+            uncertainty=end.hi - end.lo,
+            trusts_wall_clock=end.trusts_wall_clock,
+        )
+
     def _reserved(self, reserve: float) -> int:
         return min(int(self.limit * reserve), self.limit - 1) if reserve and self.limit else 0
 
@@ -246,13 +275,14 @@ class RateLimitWindow:
             self.end = None
         else:
             windows = 1 + math.floor((now - ends_at) / self.period)
+            prompt = self.end.is_known and (now - ends_at) % self.period < _PROMPT
             self.end.move(windows)
-            self._start_window(windows, self.limit)
+            self._start_window(windows, self.limit, prompt=prompt)
 
-    def _start_window(self, windows: int, remaining: int | None) -> None:
+    def _start_window(self, windows: int, remaining: int | None, *, prompt: bool = False) -> None:
         self.number += 1
         self.remaining = remaining
-        self.contention.roll_over(windows, self.limit or 0, self.in_flight)
+        self.contention.roll_over(windows, self.limit or 0, self.in_flight, prompt=prompt)
         self._sent_at_count = self.contention.sent
         self._unconfirm()
 
@@ -276,7 +306,9 @@ class RateLimitWindow:
             end.move(-1)
             end.record_early_send(permit.sent)
         end.observe(permit.sent, now, rate.reset)
-        if self.limit is not None and own is not None and permit.window_number == self.number and not rejected:
+        # Of a new client, all but the first answers may be 429s; they tell it of the others. Later ones tell too much.
+        counts = not rejected or not self.contention.past
+        if self.limit is not None and own is not None and permit.window_number == self.number and counts:
             self.contention.record_answer(permit.number, self.limit - remaining)
         self._lower(remaining)
         self.confirmed = True

@@ -98,6 +98,15 @@ class WindowEnd:
         estimate = self.wall_clock_estimate()
         return (self.hi if estimate is None else estimate) + _MARGIN
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the end is known to a tenth of a second."""
+        return self.hi - self.lo < 0.1 or self.wall_clock_estimate() is not None
+
+    def latest(self) -> float:
+        """Return when the next window has begun for certain, whatever the wall clock says."""
+        return self.hi + _MARGIN
+
     def wall_clock_estimate(self) -> float | None:
         """Return the wall clock's multiple of the period, if it lies in the interval; `None` otherwise."""
         if self.period is None or not self.trusts_wall_clock:

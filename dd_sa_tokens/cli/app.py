@@ -15,7 +15,7 @@ from dd_sa_tokens._version import __version__
 from dd_sa_tokens.errors import DatadogError
 
 from .exit_codes import EXIT_CODES, NAME, CommandError, ExitCode, exit_code, explain
-from .interrupts import handled_signals
+from .interrupts import handled_signals, ignore_signals
 from .io.console import Messages
 from .options import Options, with_options
 
@@ -43,6 +43,7 @@ def run() -> None:
     except OSError as error:
         discard_stdout()
         code = ExitCode.BROKEN_PIPE if isinstance(error, BrokenPipeError) else code or ExitCode.FAILED
+    ignore_signals()
     sys.exit(code)
 
 

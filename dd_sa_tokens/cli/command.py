@@ -17,6 +17,7 @@ from dd_sa_tokens.models import AccessToken
 
 from .app import guarded
 from .exit_codes import check_credentials
+from .fleet import make_client
 from .io.console import Messages, log_to
 from .options import Options, with_options
 
@@ -46,6 +47,7 @@ class Run:
 
         Raises:
             ConfigurationError: A credential or an option is missing or invalid.
+            CommandError: The environment asks for a store that is not installed.
         """
         check_credentials()
         options = self.options
@@ -57,7 +59,7 @@ class Run:
         attempts = given.pop("max_attempts", None)
         retry = RetryPolicy() if attempts is None else RetryPolicy(max_attempts=attempts)
         reserve = given.pop("rate_limit_reserve", 0.0)
-        return TokensClient(**given, trust_env=True, retry=retry, rate_limit_reserve=reserve)
+        return make_client(**given, trust_env=True, retry=retry, rate_limit_reserve=reserve)
 
 
 def command(body: Callable[..., int]) -> Callable[..., None]:

@@ -66,6 +66,12 @@ def handled_signals() -> Generator[None, None, None]:
             signal.signal(number, signal.SIG_IGN if _state.received else handlers[number])
 
 
+def ignore_signals() -> None:
+    """Ignore the signals until the process has ended: Python would print a traceback, and the exit code is decided."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end, under uvloop if it is installed.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dd_sa_tokens import AccessToken, InvalidArgumentError, audit
@@ -252,6 +252,7 @@ tokens_of_any_kind = st.builds(
     now=moments,
     chosen=st.sets(st.sampled_from(range(len(DEFAULT_RULES)))),
 )
+@settings(max_examples=40, deadline=None)
 def test_any_tokens_can_be_audited(tokens: list[AccessToken], now: datetime, chosen: set[int]) -> None:
     """For any tokens the same input gives the same findings, and each rule finds the same alone and among others."""
     findings = audit_tokens(tokens, now=now)

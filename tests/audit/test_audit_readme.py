@@ -17,16 +17,17 @@ from dd_sa_tokens.testing import FakeDatadog
 README = Path(__file__).parents[2] / "dd_sa_tokens" / "audit" / "README.md"
 
 
-async def test_each_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_each_example_runs(
+    fake_datadog: FakeDatadog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The Python blocks run in order, as a reader would paste them; only the client's URL is another."""
-    async with FakeDatadog(tokens=100) as datadog:
-        monkeypatch.setattr("dd_sa_tokens.TokensClient", datadog.client)
-        names: dict[str, Any] = {"service_account_id": datadog.service_account_id}
-        for text in blocks(README, "python"):
-            code = compile(text, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            outcome = eval(code, names)
-            if inspect.iscoroutine(outcome):
-                await outcome
+    monkeypatch.setattr("dd_sa_tokens.TokensClient", fake_datadog.client)
+    names: dict[str, Any] = {"service_account_id": fake_datadog.service_account_id}
+    for text in blocks(README, "python"):
+        code = compile(text, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        outcome = eval(code, names)
+        if inspect.iscoroutine(outcome):
+            await outcome
 
     assert capsys.readouterr().out.count("\n") > 50
 

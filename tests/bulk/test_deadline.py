@@ -14,7 +14,7 @@ from support.bulk import breaking, breaking_slowly, names, others
 from support.calls import Connect
 from support.cancelling import check_nothing_left
 from support.in_memory import MemoryTransport, client_of
-from support.internals import counted_in_windows, in_flight, waiting
+from support.internals import LoopPasses, counted_in_windows, in_flight, waiting
 from support.keys import ACCOUNT
 from support.replies import reply, stall
 from support.servers import RawServer
@@ -221,12 +221,24 @@ async def test_a_source_that_raised_before_the_deadline_keeps_its_error(make: Ca
 
 @virtual
 async def test_a_sync_source_is_read_to_its_end_after_the_deadline() -> None:
-    """A generator of 5,000 IDs has 5,000 results, and the event loop runs in between."""
+    """A generator of 5,000 IDs has 5,000 results, in few passes of the event loop, but several."""
     client, _ = in_memory()
     source = iter(names(5_000))
+    passes = LoopPasses()
     result = await client.get_tokens(ACCOUNT, source, deadline=0.15)
     assert (len(result), len(result.tokens)) == (5_000, 1)
     assert next(source, None) is None
+    assert 10 <= passes.count < 60
+
+
+@virtual
+async def test_a_sync_source_that_raises_after_the_deadline_keeps_its_error() -> None:
+    """The rest is read without requests; what the source raises there is the cause, with all results so far."""
+    client, _ = in_memory()
+    with pytest.raises(SourceError, match="OSError after 10 IDs") as caught:
+        await client.get_tokens(ACCOUNT, breaking(IDS, OSError()), strategy="get", deadline=0.15)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert [item.ok for item in caught.value.partial] == [True] + [False] * 9
 
 
 # The list

@@ -1,6 +1,6 @@
-"""A bulk fetch of very many positions lets the event loop run in between.
+"""A bulk fetch of very many positions, and a list of many pages, let the event loop run in between.
 
-No time is measured: between two passes of the loop at most a fixed number of positions may be handled.
+No time is measured: between two passes of the loop at most a fixed number of positions may be handled, and one page.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Any
 
 import attrs
 import pytest
-from support.bulk import Service, plain
+from support.bulk import Direct, Service, names, plain
+from support.internals import decode_with, json_loads_strictly
+from support.lists import connected
+from support.pages import Account
 
 from dd_sa_tokens import AccessToken, NotFoundError, TokenResult
 from dd_sa_tokens._bulk import collect, stream
+from dd_sa_tokens._pagination import read_pages
+from dd_sa_tokens.testing import FakeDatadog
 
 POSITIONS = 20_000
 MOST_AT_ONCE = 5_000  # positions; the package handles 1,000 of them, in less than 10 ms
@@ -27,9 +32,11 @@ class Work:
 
     Attributes:
         most: The most that was done between two passes.
+        passes: Passes of the loop so far.
     """
 
     most: int = 0
+    passes: int = 0
     _now: int = 0
 
     def done(self) -> None:
@@ -41,6 +48,7 @@ class Work:
         """Begin to count anew in each pass of the event loop."""
         while True:
             self._now = 0
+            self.passes += 1
             await asyncio.sleep(0)
 
 
@@ -120,3 +128,45 @@ async def test_very_many_positions_of_a_stream(work: Work) -> None:
             found.append(item)  # noqa: PERF401 - a comprehension would read no differently
     assert len(found) == POSITIONS
     assert work.most <= MOST_AT_ONCE
+
+
+async def test_ids_that_a_page_held_cost_no_fetch(work: Work) -> None:
+    """Of 20,000 IDs that the list held, none but the first gets a fetch or passes of the loop of its own."""
+    tokens = {token_id: AccessToken(id=token_id) for token_id in names(POSITIONS)}
+    service = Service(delay=0)
+    strategy = Direct(service)
+    strategy.known = tokens
+    before = work.passes
+    result = await collect(counted(work, lambda number: f"t{number}"), lambda _ids: strategy, 50)
+    assert [item.token for item in result] == list(tokens.values())
+    assert len(service.asked) <= 1
+    assert work.passes - before < 100
+    assert work.most <= MOST_AT_ONCE
+
+
+async def test_pages_that_are_there_are_consumed_one_by_one(work: Work) -> None:
+    """Pages that come at once are given out in different passes of the loop."""
+    account = Account(names(250), delay=0)
+    async with aclosing(read_pages(account.read, 50, size=account.size)) as pages:
+        async for _ in pages:
+            work.done()
+    assert work.most <= 2
+
+
+@pytest.mark.parametrize("strategy", ["list", None])
+async def test_pages_are_decoded_one_by_one(work: Work, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
+    """Of the pages on their way one is decoded in a pass of the loop, by `get_tokens` and by `list_tokens`."""
+
+    def loads(body: bytes) -> Any:
+        work.done()
+        return json_loads_strictly(body)
+
+    decode_with(monkeypatch, loads)
+    async with FakeDatadog(tokens=1_500, rate_limit=(10_000, 10.0)) as datadog, connected(datadog) as client:
+        account = datadog.service_account_id
+        if strategy:
+            tokens = list((await client.get_tokens(account, datadog.token_ids, strategy=strategy)).tokens.values())
+        else:
+            tokens = [token async for token in client.list_tokens(account)]
+    assert len(tokens) == 1_500
+    assert work.most == 1

@@ -89,10 +89,11 @@ HANGS: dict[str, Responder] = {
 async def test_a_list_that_hangs_is_given_up_soon(server: RawServer, connect: Connect, act: Responder) -> None:
     """With a timeout of 30 s, a list that hangs is given up after a second, and with a shorter one after that."""
     server.script(otherwise=splitting(act, reply()))
-    assert len(await fetched(connect, False, retry=PATIENT)) == COUNT
     begun = time.monotonic()
+    assert len(await fetched(connect, False, retry=PATIENT)) == COUNT
+    between = time.monotonic()
     assert len(await fetched(connect, False, retry=PATIENT, timeout=0.4)) == COUNT
-    assert time.monotonic() - begun < 1.0  # a bound for the choice between the two limits, not for the speed
+    assert time.monotonic() - between < between - begun
     assert count(server) == (2, 2 * COUNT)
 
 
@@ -100,7 +101,7 @@ async def test_fetches_at_the_same_time_give_a_list_that_hangs_up_together(serve
     """Ten fetches that look at a list which hangs do not wait for one another's look."""
     server.script(otherwise=splitting(stall(), reply()))
     client = connect(retry=PATIENT, timeout=0.2)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(8):
         results = await asyncio.gather(*(client.get_tokens(ACCOUNT, names(COUNT)) for _ in range(10)))
     assert {len(result.tokens) for result in results} == {COUNT}
 

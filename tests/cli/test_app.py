@@ -194,6 +194,7 @@ def test_the_code_of_many_failures():
     assert tally.exit_code == 1
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 141), (OSError(), 1), (None, 0)])
 def test_an_output_that_cannot_be_flushed(monkeypatch, error, code):
     """An output that cannot be flushed at the end changes the code, without a message."""

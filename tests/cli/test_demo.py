@@ -4,7 +4,6 @@ import logging
 import math
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from support.command_line import ROOT, Terminal, environment
+from support.command_line import MODULE, Done, Terminal, run_alone
 from typer.testing import CliRunner
 
 from dd_sa_tokens import RateLimit, RetryPolicy, TokensClient, cli
@@ -30,21 +29,9 @@ CANARY = "canary-0123456789abcdef"
 SHELL = {"DD_API_KEY": CANARY, "DD_APP_KEY": CANARY, "DD_ACCESS_TOKEN": CANARY, "DD_SITE": f"{CANARY}.example.com"}
 
 
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "dd_sa_tokens", *args]
-
-
-def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, **env: str) -> Done:
     """Run the command line to its end, not in a terminal."""
-    return subprocess.run(
-        command(*args),
-        cwd=ROOT,
-        env=environment(**SHELL | env),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_alone(*MODULE, *args, **SHELL | env)
 
 
 def summary(stdout: str) -> dict[str, str]:
@@ -66,18 +53,18 @@ def without(tmp_path: Path) -> Iterator[object]:
 
 def terminal(*args: str, **env: str) -> Terminal:
     """Run the command line in a pseudo-terminal."""
-    return Terminal(*command(*args), **(SHELL | env))
+    return Terminal(*MODULE, *args, **(SHELL | env))
 
 
 @pytest.fixture(scope="module")
-def small() -> subprocess.CompletedProcess[str]:
+def small() -> Done:
     """Run the demo once with small settings."""
     return run("demo", *SMALL)
 
 
 def test_the_introduction_comes_first(small):
     """First the demo says where the fake Datadog server is, what it holds and what it allows."""
-    first = re.sub(r"\s+", " ", small.stderr)
+    first = re.sub(r"\s+", " ", small.err)
     assert re.match(
         r"A fake Datadog server on this machine \(http://127\.0\.0\.1:\d+\) "
         r"holds 60 tokens and allows 50 requests per 1 s\.",
@@ -87,8 +74,8 @@ def test_the_introduction_comes_first(small):
 
 def test_summary_counts_everything(small):
     """Every token is fetched with one request each, without a 429, and the exit code is 0."""
-    rows = summary(small.stdout)
-    assert small.returncode == 0, small.stderr
+    rows = summary(small.out)
+    assert small.code == 0, small.err
     assert rows["Fetched"] == "60 of 60"
     assert rows["Failed"] == "0"
     assert rows["Requests"] == "60"
@@ -98,7 +85,7 @@ def test_summary_counts_everything(small):
 
 def test_time_is_close_to_the_minimum(small):
     """The time is not below the theoretical minimum of the rate limit, and not far above it."""
-    rows = summary(small.stdout)
+    rows = summary(small.out)
     took, least = (float(rows[label].split()[0]) for label in ("Time", "Theoretical minimum"))
     assert 0 < least <= 1.0
     assert least <= took + 0.01
@@ -108,7 +95,7 @@ def test_time_is_close_to_the_minimum(small):
 
 def test_table_shows_the_first_tokens(small):
     """The table has a heading and ten rows that fit 80 columns, with the public portions that Datadog gives."""
-    lines = small.stdout.splitlines()
+    lines = small.out.splitlines()
     heading = next(line for line in lines if line.startswith("Name"))
     assert heading.split("  ")[0] == "Name"
     assert "Public portion" in heading
@@ -121,38 +108,38 @@ def test_table_shows_the_first_tokens(small):
 
 def test_plain_lines_without_a_terminal(small):
     """Without a terminal, progress is plain lines on stderr; stdout has only the results, and no escapes."""
-    assert "\x1b" not in small.stdout + small.stderr
-    assert "━" not in small.stderr
-    progress = [line for line in small.stderr.splitlines() if re.match(r"\d+/60 tokens, rate limit ", line)]
+    assert "\x1b" not in small.out + small.err
+    assert "━" not in small.err
+    progress = [line for line in small.err.splitlines() if re.match(r"\d+/60 tokens, rate limit ", line)]
     assert progress[-1].startswith("60/60 tokens, rate limit ")
-    assert "/60 tokens" not in small.stdout
+    assert "/60 tokens" not in small.out
 
 
 def test_keys_of_the_environment_are_left_alone(small):
     """The keys and the site of the environment are not needed, not used and not shown."""
-    assert small.returncode == 0
-    assert CANARY not in small.stdout + small.stderr
+    assert small.code == 0
+    assert CANARY not in small.out + small.err
 
 
 def test_forced_colour_makes_no_bar_in_a_pipe():
     """FORCE_COLOR colors the text in a pipe, but draws no bar there."""
     result = run("demo", *SMALL, FORCE_COLOR="1")
-    assert "━━ rate limit" not in result.stderr
-    assert "60/60 tokens, rate limit " in result.stderr
+    assert "━━ rate limit" not in result.err
+    assert "60/60 tokens, rate limit " in result.err
 
 
 def test_faults_are_retried():
     """With scripted faults every token is still fetched, and each fault costs one more request."""
     result = run("demo", *SMALL, "--faults", "10")
-    rows = summary(result.stdout)
-    assert result.returncode == 0, result.stderr
+    rows = summary(result.out)
+    assert result.code == 0, result.err
     assert rows["Fetched"] == "60 of 60"
     requests, rejected = int(rows["Requests"].split()[0]), int(rows["429 responses"])
     assert requests - rejected == 60 + demo.fault_count(60, 10)
     assert int(rows["Retries"]) > 0
-    assert "10% of the requests fail" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert "GET /api" not in result.stderr  # the library's log of retries
+    assert "10% of the requests fail" in result.err
+    assert "Traceback" not in result.err
+    assert "GET /api" not in result.err  # the library's log of retries
 
 
 def test_terminal_shows_a_bar():
@@ -238,7 +225,7 @@ def test_the_keys_of_the_fake_server_are_not_shown(monkeypatch):
             made.append(self)
             return await super().__aenter__()
 
-    monkeypatch.setattr(demo, "FakeDatadog", Spy)
+    monkeypatch.setattr("dd_sa_tokens.testing.FakeDatadog", Spy)
     monkeypatch.setattr(Messages, "can_redraw", True)
     result = CliRunner().invoke(app, ["demo", "--tokens", "5"])
     assert result.exit_code == 0, result.output
@@ -251,12 +238,13 @@ def test_the_keys_of_the_fake_server_are_not_shown(monkeypatch):
 def test_without_the_extra(without, library):
     """Without typer or rich one line says what to install, and the exit code is 2."""
     result = run("demo", PYTHONPATH=without(library))
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert "pip install '.[cli]'" in result.stderr
+    assert result.code == 2
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1
+    assert "pip install '.[cli]'" in result.err
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(
     ("broken", "code"), [({}, 0), ({"rich": None}, 2), ({"typer": None}, 2)], ids=["all there", "no rich", "no typer"]
 )
@@ -287,23 +275,16 @@ def test_ctrl_c_while_starting(monkeypatch):
 def test_without_uvloop(without):
     """The command line works without uvloop."""
     result = run("demo", "--tokens", "5", PYTHONPATH=without("uvloop"))
-    assert result.returncode == 0, result.stderr
-    assert summary(result.stdout)["Fetched"] == "5 of 5"
-
-
-def test_import_is_light():
-    """Importing the command line does not import jinja2, which only pages need."""
-    code = "import sys, dd_sa_tokens.cli; print('jinja2' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
+    assert result.code == 0, result.err
+    assert summary(result.out)["Fetched"] == "5 of 5"
 
 
 def test_version_and_help():
     """`--version` prints the version, and no arguments print the help."""
-    assert re.fullmatch(r"dd-sa-tokens \d+\.\d+\S*\n", run("--version").stdout)
+    assert re.fullmatch(r"dd-sa-tokens \d+\.\d+\S*\n", run("--version").out)
     bare = run()
-    assert bare.returncode == 2
-    assert "demo" in bare.stdout + bare.stderr
+    assert bare.code == 2
+    assert "demo" in bare.out + bare.err
 
 
 @pytest.mark.parametrize(

@@ -178,9 +178,9 @@ async def test_append_adds_lines(datadog, tmp_path, command):
     assert (await within(datadog, *args)).code == 2
 
 
-def limited(size: int) -> object:
-    """Return a function that limits the size of files, in bytes: a full disk."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+def limited(size: int) -> dict[int, int]:
+    """Return a limit of the size of files, in bytes: a full disk."""
+    return {resource.RLIMIT_FSIZE: size}
 
 
 @pytest.mark.parametrize("format_name", ["csv", "json", "jsonl", "html"])
@@ -191,7 +191,7 @@ async def test_a_disk_that_is_full_from_the_start(tmp_path, format_name):
     command = "audit" if format_name == "html" else "list"
     async with FakeDatadog(tokens=200) as fake:
         args = (command, fake.service_account_id, "--output", str(file), "--format", format_name)
-        done = await run(fake, *args, preexec=limited(0))
+        done = await run(fake, *args, limits=limited(0))
     assert done.code == 1
     lines = done.err.splitlines()
     assert lines[-1] == f"dd-sa-tokens: cannot write to {file}: File too large"
@@ -207,7 +207,7 @@ async def test_a_full_disk_under_a_file_that_grows(datadog, tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_text("old")
     args = ("get", datadog.service_account_id, "t0", "--output", str(file))
-    done = await run(datadog, *args, preexec=limited(0))
+    done = await run(datadog, *args, limits=limited(0))
     assert done.code == 1
     assert done.err.splitlines() == [
         "x.jsonl is unchanged; none of the results could be kept",
@@ -222,7 +222,7 @@ async def test_a_disk_that_is_full_later(tmp_path):
     file, beside = tmp_path / "y.csv", tmp_path / "y.csv.partial"
     async with FakeDatadog(tokens=300) as fake:
         args = ("list", fake.service_account_id, "--output", str(file))
-        done = await run(fake, *args, preexec=limited(20_000))
+        done = await run(fake, *args, limits=limited(20_000))
     assert done.code == 1
     assert "y.csv is unchanged; the results so far are in y.csv.partial" in done.err
     assert beside.read_text().startswith("id,name")

@@ -95,13 +95,9 @@ async def test_a_huge_file_without_a_line_break(datadog, tmp_path, as_file):
         out.write(b"# comment\n")
         out.truncate(80_000_000)
     args = ("get", datadog.service_account_id, "--ids-from", str(file) if as_file else "/dev/stdin", "--format", "csv")
-    limit = 400_000_000  # bytes of address space beyond what the command line needs anyway
-
-    def little_memory() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
+    little_memory = {resource.RLIMIT_DATA: 400_000_000}  # bytes, of which the command line needs half anyway
     start = time.monotonic()
-    process = await Process.start(datadog, *args, preexec=little_memory)
+    process = await Process.start(datadog, *args, limits=little_memory)
     if not as_file:
         assert process.process.stdin is not None
         process.process.stdin.write(b"# comment\n" + b"x" * 1_000_000)

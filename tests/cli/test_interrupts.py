@@ -60,7 +60,7 @@ async def test_an_ignored_signal_stays_ignored(datadog, name):
     """Under nohup, or in the background of a script, a signal that is ignored does not end a command."""
     datadog.fail_next(1, stall=0.5)
     code = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)"
-    process = await Process.start(datadog, "list", datadog.service_account_id, program=python(code))
+    process = await Process.start(datadog, "list", datadog.service_account_id, first=code)
     await until(lambda: datadog.requests == 1)
     process.signal(getattr(signal, name))
     done = await process.end()
@@ -141,7 +141,7 @@ async def interrupted(self, *args, **options):
 dd_sa_tokens.client.TokensClient.create_token = interrupted
 """
     async with FakeDatadog(tokens=0) as datadog:
-        process = await create(datadog, program=python(code))
+        process = await create(datadog, first=code)
         done = await process.end()
         assert datadog.token_ids[0] in done.err
     assert re.fullmatch(r"ddsat_\w+\n", done.out)
@@ -182,7 +182,7 @@ async def waiting(self, *args, **options):
 dd_sa_tokens.client.TokensClient.create_token = waiting
 """
     args = ("create", datadog.service_account_id, "--name", "new", "--scope", "x")
-    process = await Process.start(datadog, *args, program=python(code))
+    process = await Process.start(datadog, *args, first=code)
     assert process.process.stdout is not None
     await process.process.stdout.readline()
     process.signal(signal.SIGINT)
@@ -228,7 +228,7 @@ def interrupted(*args, **options):
     return opened(*args, **options)
 output.choose_format = interrupted
 """
-    done = await run(datadog, "list", datadog.service_account_id, program=python(code))
+    done = await run(datadog, "list", datadog.service_account_id, first=code)
     assert (done.code, done.out, done.err, datadog.requests) == (130, "", "", 0)
 
 

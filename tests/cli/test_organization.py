@@ -186,12 +186,12 @@ async def test_audit_of_the_organization(datadog, tmp_path):
 
 
 async def test_an_audit_of_a_large_organization_takes_few_requests():
-    """5,000 tokens of 40 accounts among 57,000 users: 51 pages of tokens, one page of users, and 40 users."""
-    async with FakeDatadog(tokens=125, accounts=40, users=56_960) as datadog:
+    """1,000 tokens of 40 accounts among 6,000 users: 11 pages of tokens, one page of users, and 40 users."""
+    async with FakeDatadog(tokens=25, accounts=40, users=5_960) as datadog:
         done = await within(datadog, "audit", "--org", "--format", "csv")
         assert done.code == 0
         assert operations(datadog) <= Counter(
-            list_organization_tokens=51, list_service_accounts=1, get_service_account=40
+            list_organization_tokens=11, list_service_accounts=1, get_service_account=40
         )
 
 

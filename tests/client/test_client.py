@@ -560,16 +560,19 @@ async def test_what_is_sent_may_be_answered_by_a_function(mocked: aioresponses, 
 # A whole run
 
 
-async def test_two_hundred_tokens_through_a_rate_limit() -> None:
-    """200 tokens through 50 requests a second: each ID answered once, in order, with at most one 429."""
-    async with FakeDatadog(tokens=200, rate_limit=(50, 1.0), latency=0.005) as datadog:
+async def test_a_hundred_tokens_through_a_rate_limit() -> None:
+    """100 tokens through 50 requests a second: each ID is answered once, in order, and every 429 is counted.
+
+    Whether there are any depends on the machine: in windows of a second, a loop that stalls sends too late. In virtual
+    time there are none: `ratelimit/test_simulation.py`.
+    """
+    async with FakeDatadog(tokens=100, rate_limit=(50, 1.0), latency=0.005, rate_limit_used=5) as datadog:
         async with TokensClient(base_url=datadog.url, access_token=datadog.access_token) as client:
             result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             stats = client.stats
         expected = datadog.tokens
     assert [item.unwrap() for item in result] == list(expected)
-    assert datadog.rejected <= 1
-    assert datadog.requests == stats.requests == 200 + datadog.rejected
+    assert datadog.requests == stats.requests == 100 + datadog.rejected
     assert stats.rate_limited == stats.retries == datadog.rejected
     assert stats.rate_limit_wait_seconds > 0
 
@@ -624,15 +627,15 @@ async def test_closing_ends_a_call_that_was_just_let_through() -> None:
 
 
 async def test_an_outage_costs_little_more_than_a_request_for_each_id() -> None:
-    """1,000 IDs all answered 503: at most 2,000 requests, the real error for each, and the client works afterwards."""
-    async with FakeDatadog(tokens=1000) as datadog:
-        datadog.fail_next(10_000, status=503)
+    """300 IDs all answered 503: at most 500 requests, the real error for each, and the client works afterwards."""
+    async with FakeDatadog(tokens=300) as datadog:
+        datadog.fail_next(3_000, status=503)
         policy = RetryPolicy(max_attempts=8, initial_backoff=0.01)
         async with TokensClient(base_url=datadog.url, access_token=datadog.access_token, retry=policy) as client:
             result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
             assert {type(error) for error in result.errors.values()} == {ServerError}
-            assert len(result) == len(result.errors) == 1000
-            assert 1000 < datadog.requests <= 2000
+            assert len(result) == len(result.errors) == 300
+            assert 300 < datadog.requests <= 500
             forget_faults(datadog)
             result = await client.get_tokens(datadog.service_account_id, datadog.token_ids, strategy="get")
-            assert len(result.tokens) == 1000
+            assert len(result.tokens) == 300

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
+from support.cancelling import until
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
 from support.payloads import rate_limit_headers
@@ -452,10 +453,8 @@ async def test_all_waits_of_a_call_count_together(server: RawServer, connect: Co
     """Several short waits for the rate limit in one call add up to max_rate_limit_wait."""
     server.script(otherwise=limited(0.1))
     client = connect(retry=RetryPolicy(max_rate_limit_wait=0.25, initial_backoff=0))
-    begun = time.monotonic()
     error = await failed(client, RateLimitError)
-    assert time.monotonic() - begun < 0.3
-    assert error.attempts == 3
+    assert error.attempts in {2, 3}  # each wait alone would be allowed; a slow machine makes them longer
     assert error.retry_after is not None
 
 
@@ -541,12 +540,12 @@ async def test_a_cancelled_call_gives_its_permit_back(server: RawServer, connect
     tasks = [asyncio.create_task(client.get_token(ACCOUNT, "t1")) for _ in range(1 if moment == "answer" else 4)]
     await server.arrival()
     await asyncio.sleep(0.03)
+    if moment == "retry":  # behind a call that waits for its second try the others are sent, and answered
+        await until(lambda: all(task.done() for task in tasks[1:]))
     for task in tasks:
         task.cancel()
-    begun = time.monotonic()
-    await asyncio.wait(tasks)
-    assert time.monotonic() - begun < 1
-    # Behind a call that waits for its second try the others were sent, and answered.
+    async with asyncio.timeout(5):
+        await asyncio.wait(tasks)
     assert [task.cancelled() for task in tasks] == [True, *[moment != "retry"] * (len(tasks) - 1)]
     assert (in_flight(client), waiting(client)) == (0, 0)
     if moment in {"rate limit", "queue"}:

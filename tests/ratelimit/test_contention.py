@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -118,11 +119,13 @@ def test_a_request_that_opens_a_window_is_one_of_its_own() -> None:
 
 
 def test_what_was_used_before_the_first_answer_says_nothing_about_others() -> None:
-    """Others' use from before the first answer says nothing about how fast they go on."""
-    window = RateLimitWindow()
+    """Others' use from before the first answer says nothing about how fast they go on, but makes a start careful."""
+    window = RateLimitWindow(concurrency=50)
     for number in range(1, 11):
         answer(window, 1.0, 1.1, rate(40 - number, 9))
-    assert len(passing(window, 1.1)) == 30
+    assert window.contention.current == 1.0
+    assert len(passing(window, 1.1)) == 10  # as many as were answered
+    assert len(passing(window, 2.0 + SOON)) == 20  # after a second, all
 
 
 def test_the_first_window_begins_slowly() -> None:
@@ -138,11 +141,14 @@ def test_the_first_window_begins_slowly() -> None:
     assert len(passing(window, 2.0 + SOON)) == LIMIT - 4 - 8  # no longer than a second
 
 
-@pytest.mark.parametrize(("remaining", "at_once"), [(200, 50), (199, 3)])
-def test_with_plenty_left_the_first_window_begins_at_full_speed(remaining: int, at_once: int) -> None:
-    """Four times as many as the client can have in flight leave room for others."""
+@pytest.mark.parametrize(
+    ("remaining", "limit", "at_once"),
+    [(200, 205, 50), (199, 205, 3), (200, 1000, 1), (3199, 4000, 1), (3200, 4000, 50)],
+)
+def test_with_plenty_left_the_first_window_begins_at_full_speed(remaining: int, limit: int, at_once: int) -> None:
+    """Four times as many as the client can have in flight leave room for others; where others were, 64 times."""
     window = RateLimitWindow(concurrency=50)
-    answer(window, 1.0, 1.1, rate(remaining, 9, limit=1000))
+    answer(window, 1.0, 1.1, rate(remaining, 9, limit=limit))
     assert len(passing(window, 1.1, most=50)) == at_once
 
 
@@ -163,3 +169,50 @@ def test_after_a_silence_nothing_is_known_of_others(begin: float) -> None:
     window = contended(others=0, count=60, concurrency=50)
     answer(window, begin + 5.0, begin + 5.1, rate(99, 5))
     assert len(passing(window, begin + 5.1)) == 3
+
+
+def crowded(clients: int, answers: int) -> RateLimitWindow:
+    """Return a window of a client that found others in two windows, and had some answers in the third one."""
+    window = RateLimitWindow(concurrency=50)
+    for start, count in ((1.0, 4), (PERIOD + 1.0, 4), (2 * PERIOD + SOON, answers)):
+        for number in range(1, count + 1):
+            when = start + number / 1000
+            used = round((number - 0.5) * clients)
+            answer(window, when, when + 0.001, rate(max(LIMIT - used, 0), math.ceil(PERIOD - start % PERIOD)))
+    return window
+
+
+def paced(window: RateLimitWindow, *reserves: float) -> list[float]:
+    """Send what may be sent until the window ends, for callers with these reserves; return when."""
+    now, sent = 2 * PERIOD + 2 * SOON, []
+    while now < 3 * PERIOD - SOON:
+        delay = min(window.delay_until_admitted(now, reserve) for reserve in reserves)
+        if delay:
+            now += min(delay, 1.0)  # callers come and go
+        else:
+            window.cancel(window.acquire(now))
+            sent.append(now)
+    return sent
+
+
+@pytest.mark.parametrize("reserves", [(0.0,), (0.0, 0.1), (0.1, 0.0), (0.0, 0.35)])
+def test_a_crowd_paces_its_last_requests(reserves: tuple[float, ...]) -> None:
+    """Where a client's part of what is left is less than one, it sends its share one by one until the window ends.
+
+    Callers with different reserves, each asking as often as it likes, share that, and do not hold each other back.
+    """
+    sent = paced(crowded(clients=24, answers=3), *reserves)  # 60 are used, so each of 24 has 1.5 more
+    assert len(sent) == 1
+    assert 2 * PERIOD + 2 < sent[0] < 3 * PERIOD - 2
+
+
+def test_few_clients_do_not_pace_themselves() -> None:
+    """Up to seven others, the last few requests of a window stay unused."""
+    window = crowded(clients=6, answers=16)
+    assert window.delay_until_admitted(2 * PERIOD + 2 * SOON) > PERIOD - 3 * SOON
+
+
+def test_a_place_behind_many_tells_of_a_crowd() -> None:
+    """The first answer of a window that was begun in time counts the clients that came before this one."""
+    window = crowded(clients=40, answers=1)
+    assert window.contention.current == pytest.approx((20 - 0.5) / 0.5)

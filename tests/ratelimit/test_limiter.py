@@ -566,8 +566,8 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(max_wait: float
 
 
 @virtual
-async def test_ten_thousand_waiters() -> None:
-    """Ten thousand calls that wait at once all pass, in order, and the window is asked a few times for each."""
+async def test_thousands_of_waiters() -> None:
+    """3,000 calls that wait at once all pass, in order, and the window is asked a few times for each."""
     limiter = make(concurrency=50)
     await opened(limiter)
     asked: Counter[str] = Counter()
@@ -589,12 +589,12 @@ async def test_ten_thousand_waiters() -> None:
         limiter.record_response(permit, None, 200)
 
     blockers = [await enter(limiter) for _ in range(50)]
-    tasks = [asyncio.create_task(call(number)) for number in range(10_000)]
+    tasks = [asyncio.create_task(call(number)) for number in range(3_000)]
     await turns()
-    assert waiting_at(limiter) == 10_000
+    assert waiting_at(limiter) == 3_000
     asked.clear()
     for permit in blockers:
         limiter.record_response(permit, None, 200)
     await asyncio.gather(*tasks)
-    assert order == list(range(10_000))
-    assert asked.total() < 12 * 10_000
+    assert order == list(range(3_000))
+    assert asked.total() < 12 * 3_000

@@ -101,6 +101,7 @@ class Direct:
 
     def __init__(self, fetch: Any) -> None:
         self.fetch = fetch
+        self.known: dict[str, AccessToken] = {}
 
     async def prepare(self) -> None:
         """Do nothing."""

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import attrs
@@ -23,6 +25,8 @@ from typer.testing import CliRunner
 from dd_sa_tokens import cli
 from dd_sa_tokens.testing import FakeDatadog
 
+from .fork_server import Child, fork
+
 ROOT = Path(__file__).parents[2]
 EXECUTABLE = str(Path(sys.executable).with_name("dd-sa-tokens"))
 MODULE = (sys.executable, "-m", "dd_sa_tokens")
@@ -30,9 +34,12 @@ OURS = ("DD_", "COV_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "P
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return an environment without the settings of the user who runs the tests."""
+    """Return an environment without the settings of the user who runs the tests.
+
+    It has no certificates: aiohttp reads all of the machine's as it is imported, which takes 0.1 s.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return kept | {"TERM": "xterm-256color"} | more
+    return kept | {"TERM": "xterm-256color", "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull} | more
 
 
 def keys(datadog: FakeDatadog) -> dict[str, str]:
@@ -59,10 +66,63 @@ class Done:
     err: str
 
 
+def _argv(words: Sequence[str], env: Mapping[str, str]) -> list[str] | None:
+    """Return what `sys.argv` is in a run of the command line, or `None` if it is to start as users start it.
+
+    That is so for other programs, and for variables that are read while Python starts or libraries are imported.
+    """
+    if any(name.startswith(("PYTHONPATH", "LC_", "LANG", "SSL_")) for name in env):
+        return None
+    if words[0] == EXECUTABLE:
+        return list(words)
+    if tuple(words[:3]) == MODULE:
+        return [str(ROOT / "dd_sa_tokens/__main__.py"), *words[3:]]
+    return None
+
+
+class _Piped:
+    """A child of the fork server with pipes: what `asyncio.subprocess.Process` offers of it."""
+
+    def __init__(self, child: Child, stdin: StreamWriter, stdout: StreamReader, stderr: StreamReader) -> None:
+        self._child, self.stdin, self.stdout, self.stderr = child, stdin, stdout, stderr
+        self.pid = child.pid
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], env: dict[str, str], **more: Any) -> _Piped:
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        child = fork(argv, env, str(ROOT), theirs, **more)
+        for descriptor in theirs:
+            os.close(descriptor)
+        loop, outputs = asyncio.get_running_loop(), []
+        for pipe, _ in pipes[1:]:
+            outputs.append(StreamReader(limit=2**22))
+            protocol = StreamReaderProtocol(outputs[-1])
+            await loop.connect_read_pipe(lambda protocol=protocol: protocol, os.fdopen(pipe, "rb", 0))
+        protocol = StreamReaderProtocol(StreamReader())
+        transport, _ = await loop.connect_write_pipe(lambda: protocol, os.fdopen(pipes[0][1], "wb", 0))
+        return cls(child, StreamWriter(transport, protocol, None, loop), *outputs)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._child.poll()
+
+    async def wait(self) -> int:
+        return await self._child.ended()
+
+    async def communicate(self, data: bytes) -> tuple[bytes, bytes]:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.stdin.write(data)
+            await self.stdin.drain()
+        self.stdin.close()
+        out, err, _ = await asyncio.gather(self.stdout.read(), self.stderr.read(), self.wait())
+        return out, err
+
+
 class Process:
     """The command line as a process, against a fake server in the test's loop."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | _Piped) -> None:
         self.process = process
 
     @classmethod
@@ -72,16 +132,32 @@ class Process:
         *args: str,
         program: tuple[str, ...] = (EXECUTABLE,),
         url: str | None = None,
-        preexec: Callable[[], object] | None = None,
+        first: str = "",
+        limits: Mapping[int, int] = {},
         **env: str,
     ) -> Process:
-        """Start it with valid keys, unless `env` has others. Every stream is a pipe."""
+        """Start it with valid keys, unless `env` has others. Every stream is a pipe.
+
+        Args:
+            datadog: The server whose keys, and whose address unless `url` is another, the command line uses.
+            args: Its arguments.
+            program: What runs it.
+            url: Another base URL.
+            first: Code that runs in the process before the command line does.
+            limits: The highest value of each resource (`resource.RLIMIT_...`).
+            env: More variables.
+        """
         pipe = asyncio.subprocess.PIPE
         words = (*program, *args, "--base-url", url or datadog.url)
         variables = environment(**(keys(datadog) | env))
+        argv = _argv(words, env)
+        if argv:
+            return cls(await _Piped.start(argv, variables, first=first, limits=limits))
+        assert not first
+        assert not limits
         return cls(
             await asyncio.create_subprocess_exec(
-                *words, cwd=ROOT, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**22, preexec_fn=preexec
+                *words, cwd=ROOT, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, limit=2**22
             )
         )
 
@@ -92,8 +168,8 @@ class Process:
             out, err = await self.process.communicate(data)
         assert self.process.returncode is not None
         done = Done(self.process.returncode, out.decode(encoding), err.decode(encoding))
-        assert "Traceback" not in done.err
-        assert "Exception ignored" not in done.err
+        assert "Traceback" not in done.err, done.err
+        assert "Exception ignored" not in done.err, done.err
         return done
 
     def signal(self, number: signal.Signals) -> None:
@@ -107,6 +183,20 @@ async def run(
 ) -> Done:
     """Run the executable to its end."""
     return await (await Process.start(datadog, *args, **options)).end(stdin, encoding)
+
+
+def run_alone(*words: str, **env: str) -> Done:
+    """Run the command line without a server of the test, and without a terminal."""
+    variables, argv = environment(**env), _argv(words, env)
+    if argv is None:
+        done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
+    with Path(os.devnull).open("rb") as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        child = fork(argv, variables, str(ROOT), [file.fileno() for file in (stdin, stdout, stderr)])
+        code = child.wait(60)
+        for file in (stdout, stderr):
+            file.seek(0)
+        return Done(code, stdout.read().decode(), stderr.read().decode())
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -127,7 +217,7 @@ async def within(datadog: FakeDatadog, *args: str, stdin: str | None = None, **e
 
 async def fast(datadog: FakeDatadog, *args: str, **options: Any) -> Done:
     """Run the command line within this process, unless the options or the exact bytes of CSV need a process."""
-    if "csv" in args or options.keys() & {"program", "url", "stdin", "preexec"}:
+    if "csv" in args or options.keys() & {"program", "url", "stdin"}:
         return await run(datadog, *args, **options)
     return await within(datadog, *args, **options)
 
@@ -140,9 +230,14 @@ class Terminal:
         termios = pytest.importorskip("termios")
         self.master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
-        self.process = subprocess.Popen(
-            words, cwd=ROOT, env=environment(**env), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
+        argv, streams = _argv(words, env), [slave] * 3
+        self.process: Child | subprocess.Popen[bytes]
+        if argv:
+            self.process = fork(argv, environment(**env), str(ROOT), streams, session=True)
+        else:
+            self.process = subprocess.Popen(
+                words, cwd=ROOT, env=environment(**env), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            )
         os.close(slave)
         self.text = ""
         self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end within a character

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from dd_sa_tokens import TokensClient
+from dd_sa_tokens import AccessToken, TokensClient
 from dd_sa_tokens import client as client_module
 from dd_sa_tokens._bulk import strategy
 from dd_sa_tokens._bulk.fetcher import Fetcher
@@ -23,7 +23,7 @@ from dd_sa_tokens._bulk.worker_pool import WorkerPool
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._credentials import Credentials
 from dd_sa_tokens._execution import Executor, executor
-from dd_sa_tokens._protocol import documents
+from dd_sa_tokens._protocol import codec, documents
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
@@ -238,6 +238,16 @@ def json_loads_strictly(content: bytes) -> Any:
 def decode_with(monkeypatch: pytest.MonkeyPatch, loads: Callable[[bytes], Any]) -> None:
     """Let all bodies be parsed by `loads`."""
     monkeypatch.setattr(documents, "_loads", loads)
+
+
+def structure_by_cattrs(resource: Any, leaks: Any) -> AccessToken:
+    """Make a token of a resource without the fast path."""
+    return codec._structure_any(resource, leaks)
+
+
+def without_cattrs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a resource fail that does not take the fast path."""
+    monkeypatch.delattr(codec, "_structure_any")
 
 
 def undo_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -17,7 +17,7 @@ class ManualFetch:
         self.asked: list[str] = []
         self.changes = 0
         self.answers: dict[str, asyncio.Future[AccessToken]] = {}
-        self.fetcher = Fetcher(self._fetch, lambda _: None, self._changed)
+        self.fetcher = Fetcher(self._fetch, {}, self._changed)
 
     def _changed(self) -> None:
         self.changes += 1

@@ -1,31 +1,13 @@
-"""aioresponses, made to fit the aiohttp that is installed."""
+"""aioresponses: where tests send, and what was sent."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
-from unittest.mock import Mock
 
-import aiohttp
-from aioresponses import aioresponses, core
+from aioresponses import aioresponses
 from yarl import URL
 
 from .keys import ACCOUNT
-
-
-class _MockedResponse(aiohttp.ClientResponse):
-    """aiohttp's response with the argument that aioresponses 0.7.9 does not know about."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("stream_writer", Mock(output_size=0))
-        super().__init__(*args, **kwargs)
-
-
-def fit_to_aiohttp() -> None:
-    """Let aioresponses make the responses that the installed aiohttp wants."""
-    if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
-        core.ClientResponse = _MockedResponse
-
 
 TOKENS = f"/api/v2/service_accounts/{ACCOUNT}/access_tokens"
 PATH = f"{TOKENS}/t1"

@@ -110,6 +110,14 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
         await client.__aexit__(None, None, None)
 
 
+def test_synchronous_code(fake_datadog: FakeDatadog) -> None:
+    """The fixture of the pytest plugin serves the official client in a test without an event loop."""
+    with ApiClient(configured(fake_datadog)) as client:
+        api = ServiceAccountsApi(client)
+        answer = api.list_service_account_access_tokens(fake_datadog.service_account_id, page_size=100)
+    assert [token.id for token in answer.data] == fake_datadog.token_ids
+
+
 def creation(name: str, scopes: list[str], **optional: Any) -> ServiceAccountAccessTokenCreateRequest:
     attributes = ServiceAccountAccessTokenCreateAttributes(name=name, scopes=scopes, **optional)
     return ServiceAccountAccessTokenCreateRequest(ServiceAccountAccessTokenCreateData(attributes=attributes, type=TYPE))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import aiohttp
-import pytest
 from aioresponses import aioresponses
 from support.nested_pytest import run_pytest
 
 from dd_sa_tokens.testing import FakeDatadog
 
-pytest_plugins = ["dd_sa_tokens.testing.plugin"]
 PLUGIN = 'pytest_plugins = ["dd_sa_tokens.testing.plugin"]\n'
 
 
@@ -91,19 +89,6 @@ def test_goes_on(fake_datadog):
     client.close()
 """
 
-OFFICIAL = """
-import pytest
-from datadog_api_client import ApiClient, Configuration
-from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
-
-def test_official_client(fake_datadog):
-    keys = {"apiKeyAuth": fake_datadog.api_key, "appKeyAuth": fake_datadog.app_key}
-    with ApiClient(Configuration(host=fake_datadog.url, api_key=keys)) as client:
-        api = ServiceAccountsApi(client)
-        answer = api.list_service_account_access_tokens(fake_datadog.service_account_id, page_size=100)
-    assert [token.id for token in answer.data] == fake_datadog.token_ids
-"""
-
 MOCKED = """
 import asyncio
 
@@ -128,15 +113,14 @@ def test_patched_for_one_test_only():
 
 
 def test_its_fixtures(tmp_path: Path) -> None:
-    """The fixtures serve synchronous tests, clients of event loops of every scope, and Datadog's own client.
+    """The fixtures serve synchronous tests, and clients of event loops of every scope.
 
     One session-scoped fake serves loops of each scope and synchronous tests, 20 times each. A test that leaves a
     stalled request behind ends at once. aioresponses works with its fixture, and is afterwards what it was.
     """
-    pytest.importorskip("datadog_api_client", reason="Datadog's own client is not installed (extra `peers`)")
-    files = {"test_sync": SYNC, "test_stalled": STALLED, "test_official": OFFICIAL, "test_mocked": MOCKED}
+    files = {"test_sync": SYNC, "test_stalled": STALLED, "test_mocked": MOCKED}
 
-    assert "87 passed" in run_pytest(tmp_path, conftest=PLUGIN, test_loops=LOOPS, **files)
+    assert "86 passed" in run_pytest(tmp_path, conftest=PLUGIN, test_loops=LOOPS, **files)
 
 
 def test_without_pytest_asyncio(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
@@ -29,9 +29,11 @@ from dd_sa_tokens.cli.report.html import render_report
 from dd_sa_tokens.cli.report.tables import cell, tokens_table
 from dd_sa_tokens.client import TokensClient
 from dd_sa_tokens.models import AccessToken
-from dd_sa_tokens.testing import FakeDatadog
 
 from .audit import PAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from dd_sa_tokens.testing import FakeDatadog
 
 _IN_TABLE = 10  # tokens in the table
 _FAILURES_SHOWN = 3
@@ -146,6 +148,8 @@ def demo(
 
 async def _demo(settings: Settings, messages: Messages, sink: Sink | None) -> int:
     """Run the demo, and return the exit code: 1 if a token was not fetched."""
+    from dd_sa_tokens.testing import FakeDatadog  # noqa: PLC0415 - a server makes the start of each command 15% slower
+
     out, err = PipedConsole(), messages.console
     rate_limit = (settings.limit, settings.period)
     async with (

@@ -70,23 +70,19 @@ class StreamFile(Sink):
         pipe: The path of a named pipe, which the thread opens: that takes until there is a reader.
     """
 
-    is_utf8: bool
-    is_terminal: bool = False
-    is_pipe: bool = False
-    is_blocked: bool = False
-
     def __init__(self, name: str, descriptor: int | None, encoding: str = "utf-8", *, pipe: Path | None = None) -> None:
         self._name = name
         self._descriptor = descriptor
         self._pipe = pipe
         self._thread = BlockingThread()
+        self.is_blocked: bool = False
         # An incremental encoder writes a byte order mark once.
         self._encoder = codecs.getincrementalencoder(encoding)("backslashreplace")
-        self.is_utf8 = codecs.lookup(encoding).name.startswith("utf-8")
+        self.is_utf8: bool = codecs.lookup(encoding).name.startswith("utf-8")
         if descriptor is not None:
             mode = os.fstat(descriptor).st_mode
-            self.is_terminal = os.isatty(descriptor)
-            self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            self.is_terminal: bool = os.isatty(descriptor)
+            self.is_pipe: bool = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         elif pipe is not None:
             self.is_pipe = True
 

@@ -1,0 +1,253 @@
+"""The permits that one client has leased from a store, and when it asks for more. Pure: times come as numbers."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from .store import Lease, LeaseRequest, WindowView
+
+_LEAST_BATCH = 10  # permits for callers to come: requests for each round trip, while the limit is far
+_BATCHES = 4  # times `concurrency`: then a round trip costs a busy client 1%
+_IDLE = 0.1  # seconds after which unspent permits are given back
+_IDLE_WHILE_FAR = 1.0
+_AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still away
+_UNLIMITED = 1.0  # the same, where no limit is known
+_FIRST_POLL, _LONGEST_POLL = 0.01, 0.1  # while another client's probe is under way
+_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.1, 1.0, 20  # in a window: permits of an exhausted limit may come back
+
+
+def _operation_of(leases: Leases) -> str:
+    return leases.operation
+
+
+@attrs.define
+class Leases:
+    """What one client has of the store's window of one limit.
+
+    Attributes:
+        scope: Where the requests go.
+        operation: The operation that is asked for.
+        concurrency: Most requests that the client has in flight.
+        record: The limit's name in the store.
+        by_headers: Whether each client goes by its own headers: the store is away, or knows no limit.
+        window: The number of the store's window; 0 while none is known.
+        unspent: Permits leased and not used yet.
+        expires: When the window ends.
+        left: Permits that no client had at the last answer; `None` while unknown.
+        limit: Requests in a window; `None` while unknown.
+        period: Seconds from window to window.
+        paused_until: When the store's pause ends.
+        retry_at: When the store may be asked again for want of permits.
+        urgent: Whether the store is to hear at once of what has happened.
+    """
+
+    scope: str
+    operation: str
+    concurrency: int
+    record: str = attrs.field(init=False, default=attrs.Factory(_operation_of, takes_self=True))
+    by_headers: bool = False
+    window: int = 0
+    unspent: int = 0
+    expires: float = math.inf
+    left: int | None = None
+    limit: int | None = None
+    period: float = 0.0
+    paused_until: float = -math.inf
+    retry_at: float = -math.inf
+    urgent: bool = False
+    is_far: bool = False
+    is_tight: bool = False
+    _batch: int = _LEAST_BATCH
+    _used_up: bool = False  # the last lease
+    _low: int = 0  # how few make the client ask for more before it has none
+    _finished: int = 0
+    _returned: int = 0
+    _probe_due: bool = False  # the next permit is the window's probe
+    _probe_answered: bool | None = None
+    _pause: float = 0.0
+    _polls: int = 0
+    _last_take: float = -math.inf
+    _asked: float = 0.0  # the reserve in the last request
+    _refused: float = 0.0  # who leaves as much to others, or more, gets nothing before `retry_at`
+
+    def can_take(self, now: float, reserve: float = 0.0) -> bool:
+        """Return whether a leased permit may be used now by a caller that leaves a share to others."""
+        if self.unspent <= 0 or now >= self.expires or now < self.paused_until:
+            return False
+        return not reserve or self.left is None or self.left + self.unspent > self.reserved(reserve)
+
+    def take(self, now: float) -> bool:
+        """Use a permit; return whether its request is the window's probe."""
+        self.unspent -= 1
+        self._used_up = self._used_up or not self.unspent
+        self._last_take = now
+        is_probe, self._probe_due = self._probe_due, False
+        return is_probe
+
+    def put_back(self, window: int, *, is_probe: bool) -> None:
+        """Take back a permit whose request was never sent."""
+        if window and window == self.window:
+            self.unspent += 1
+            self._probe_due = self._probe_due or is_probe
+
+    def finish(self, window: int, *, rejected: bool = False, probe_answered: bool | None = None) -> None:
+        """Count a request that has ended.
+
+        Args:
+            window: The window that its permit was leased in.
+            rejected: Whether it met a 429, and so has spent nothing of the window.
+            probe_answered: Whether it was the window's probe, and confirmed it; `None` if it was not the probe.
+        """
+        if not window or window != self.window:
+            return
+        self._returned += rejected
+        self._finished += not rejected
+        self._probe_answered = self._probe_answered if probe_answered is None else probe_answered
+        self.urgent = self.urgent or probe_answered is not None or self.is_tight
+
+    def drop(self) -> None:
+        """Give back what is unspent: the limit is exhausted, whatever was leased."""
+        self._returned += self.unspent
+        self.unspent = 0
+        self.urgent = True
+
+    def pause(self, now: float, until: float) -> None:
+        """Let no client send until then."""
+        self.drop()
+        self.paused_until = max(self.paused_until, until)
+        self._pause = max(until - now, 0.0)
+
+    def wants_more(self, now: float, needed: int, reserve: float = 0.0) -> bool:
+        """Return whether the store is to be asked now.
+
+        Args:
+            now: The present time.
+            needed: Callers that wait.
+            reserve: The least share that they leave to others.
+        """
+        may_retry = now >= self.retry_at or reserve < self._refused
+        if self.urgent and not self.by_headers:
+            return True
+        if now >= self.expires or self.by_headers:
+            return needed > 0 and may_retry
+        if self.unspent < needed or not self.unspent:
+            return needed > 0 and may_retry and now >= self.paused_until
+        return self.is_far and self.unspent <= self._low and may_retry
+
+    def demand(self, now: float, waiting: list[tuple[float, int]]) -> tuple[int, float]:
+        """Return how many permits are of use to those who wait, and the least share that they leave to others.
+
+        Args:
+            now: The present time.
+            waiting: How many callers wait that leave a share, by the share.
+        """
+        is_known = self.left is not None and now < self.expires
+        left = (self.left or 0) + self.unspent
+        useful = [(count, share) for share, count in waiting if not is_known or left > self.reserved(share)]
+        least = min((share for share, _ in waiting), default=0.0)
+        return sum(count for count, _ in useful), min((share for _, share in useful), default=least)
+
+    def idle_for(self, now: float) -> float:
+        """Return for how many seconds more unspent permits are kept; 0 or less if they are to be given back."""
+        return self._last_take + (_IDLE_WHILE_FAR if self.is_far else _IDLE) - now
+
+    def give_back(self) -> None:
+        """Return what is unspent to the store: the client is idle."""
+        self._batch = max(self._batch // 2, _LEAST_BATCH)
+        if self._probe_due:
+            self._probe_due, self._probe_answered = False, False
+        self.drop()
+
+    def request(self, now: float, needed: int, reserve: float, view: WindowView | None) -> LeaseRequest:
+        """Put together what the store is told and asked.
+
+        Args:
+            now: The present time.
+            needed: Callers that wait.
+            reserve: The share that they leave to others.
+            view: What the headers say of the current window.
+        """
+        if now >= self.expires:
+            self._forget_window()
+        if self._used_up or (self.unspent <= self._low and self.is_far):
+            self._batch, self._used_up = min(2 * self._batch, max(_BATCHES * self.concurrency, _LEAST_BATCH)), False
+        missing = max(needed - self.unspent, 0)
+        is_low = self.is_far and self.unspent <= self._low and not self._returned
+        ahead = self._batch if needed or is_low else 0
+        request = LeaseRequest(
+            scope=self.scope,
+            record=self.record,
+            operation=self.operation,
+            window=self.window,
+            finished=self._finished,
+            returned=self._returned,
+            needed=missing,
+            wanted=missing + ahead,
+            reserve=reserve,
+            probe_answered=self._probe_answered,
+            pause=self._pause,
+            view=view,
+        )
+        self._finished = self._returned = 0
+        self._probe_answered, self._pause, self.urgent = None, 0.0, False
+        self._asked = reserve
+        return request
+
+    def apply(self, now: float, lease: Lease | None) -> None:
+        """Take in the store's answer; `None` if it is away."""
+        if lease is None:
+            self._forget_window()
+            self.by_headers, self.urgent, self.retry_at = True, False, now + _AWAY
+            return
+        if lease.record != self.record:
+            self.record, self.retry_at = lease.record, now
+            return
+        if lease.window != self.window:
+            self._forget_window()
+            self.window = lease.window
+        self.unspent += lease.granted
+        if lease.granted:
+            self._last_take = max(self._last_take, now)
+        self._probe_due = self._probe_due or lease.is_probe
+        self.left, self.limit, self.period = lease.left, lease.limit, lease.period or 0.0
+        self.is_far, self.is_tight, self._low = lease.is_far, lease.is_tight, self.unspent // 4
+        if lease.paused_for:
+            self.paused_until = now + lease.paused_for
+        self.expires = math.inf if lease.limit is None else now + lease.ends_in
+        self.by_headers = lease.limit is None and not (self.unspent or lease.is_probing or lease.paused_for)
+        self.retry_at, self._refused = self._next_look(now, lease), self._asked if lease.left else 0.0
+
+    def _next_look(self, now: float, lease: Lease) -> float:
+        if lease.is_probing:
+            self._polls += 1
+            return now + min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL)
+        self._polls = 0
+        if lease.granted:
+            return now
+        if self.by_headers:
+            return now + _UNLIMITED
+        return min(self.expires, now + min(max(self.period / _LOOKS, _SHORTEST_LOOK), _LONGEST_LOOK))
+
+    def _forget_window(self) -> None:
+        self.window = self.unspent = self._finished = self._returned = 0
+        self.left = None
+        self.expires = math.inf
+        self._probe_due, self._probe_answered = False, None
+
+    def exhausted_for(self, now: float, ahead: int, reserve: float) -> float:
+        """Return for how many seconds the limit is known to be exhausted for a caller with `ahead` before it."""
+        paused = max(self.paused_until - now, 0.0)
+        if self.limit is None or self.left is None or now >= self.expires:
+            return paused
+        reserved = self.reserved(reserve)
+        room = self.left + self.unspent - reserved - ahead
+        if room > 0:
+            return paused
+        windows: int = -room // (self.limit - reserved)
+        return max(self.expires - now + windows * self.period, paused)
+
+    def reserved(self, reserve: float) -> int:
+        """Return how many requests of a window a share is."""
+        return 0 if self.limit is None else min(int(self.limit * reserve), self.limit - 1)

