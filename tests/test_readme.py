@@ -193,7 +193,7 @@ async def test_the_service_runs(datadog: FakeDatadog) -> None:
     """The service of README.md answers while its job reads the tokens, counts, and leaves nothing when it ends."""
     (block,) = (block for block in read_blocks(README, "python") if "web.Application()" in block.text)
     names = {"__name__": "service", "service_account_id": datadog.service_account_id, "token_ids": datadog.token_ids}
-    await run_example(block, names)
+    await run_example(block, names, None)
     app: Any = names["app"]
     async with TestClient(TestServer(app)) as browser:
         await until(lambda: any(request.operation == "list_tokens" for request in datadog.received))

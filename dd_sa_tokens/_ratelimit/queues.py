@@ -81,11 +81,11 @@ class Queue:
         """The caller that came first."""
         return next(iter(self.waiters.values()))
 
-    def expect_start(self, window: RateLimitWindow, now: float) -> float:
+    def expect_start(self, window: Window, now: float) -> float:
         """Return when the last waiter is expected to pass, as far as this queue says."""
         return now + window.exhausted_for(now, len(self.waiters) - 1, self.reserve)
 
-    def may_miss_a_deadline(self, window: RateLimitWindow, now: float) -> bool:
+    def may_miss_a_deadline(self, window: Window, now: float) -> bool:
         """Return whether the window is put off by so much that the longest wait of a waiter may not suffice.
 
         Only the last waiter is looked at each time. One further ahead that slips by one window, for which a single
