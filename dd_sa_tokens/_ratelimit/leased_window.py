@@ -16,7 +16,7 @@ from .permit import Permit
 from .store import Lease, LeaseRequest, RateLimitStore
 from .window import RateLimitWindow
 
-_WHILE_ASKING = 1.0  # seconds: the answer comes sooner, and asks again who may go
+_UNTIL_AN_EVENT = 1.0  # seconds: the event comes sooner, and then it is asked again who may go
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -120,9 +120,10 @@ class LeasedWindow:
             return 0.0
         if self._leases.by_headers:
             return self._headers.delay_until_admitted(now, reserve)
-        if self._starting or self._task:
-            return _WHILE_ASKING
-        return max(min(self._leases.retry_at, self._leases.expires) - now, self._leases.paused_until - now, 0.001)
+        leases = self._leases
+        delay = max(min(leases.retry_at, leases.expires), leases.paused_until) - now
+        # While the store is asked, or what was leased is for callers without a reserve, an event ends the wait.
+        return _UNTIL_AN_EVENT if self._starting or self._task or delay <= 0 else delay
 
     def exhausted_for(self, now: float, ahead: int, reserve: float = 0.0) -> float:
         """Return for how many seconds the limit is known to be exhausted for a request with `ahead` before it."""

@@ -21,6 +21,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local PROBE_TIMEOUT = 1000
+local SETTLING = 500 -- until then, requests of the window before have ended
 local NOISE = 50 -- of a report's way to Redis
 local KEEP_UNKNOWN = 60000 -- a record whose period is not known
 local LEAST_CONTENDED, MOST_CONTENDED = 0.04, 8
@@ -157,6 +158,11 @@ elseif record.confirmed == 0 and (record.others_wait_until == 0 or now < record.
   end
 elseif left >= 0 then
   local free = left - reserved
+  if now < record.ends_at - record.period + SETTLING then
+    -- What was under way when the window began may count in it, and is not in `remaining` yet.
+    free = free - math.max(record.before - record.strangers, 0)
+    if free <= 0 then is_probing = 1 end
+  end
   local factor = math.max(current_factor(), record.factor_1 > 1 and record.factor_1 or record.factor_2)
   if factor > 1 then
     -- What is left was counted half a round trip ago: the others have used some of it since.

@@ -72,6 +72,21 @@ def test_strangers_are_left_their_share(connection: redis.Redis) -> None:
     assert fleet.server.rejected <= 0.03 * 450
 
 
+@pytest.mark.parametrize("before_the_end", [0.1, 0.2, 0.3])
+def test_requests_that_cross_a_windows_end_are_not_forgotten(connection: redis.Redis, before_the_end: float) -> None:
+    """What is under way when a window ends may count in the next one, so it is held back there for a moment."""
+    fleet = Fleet(CountingServer(100, 4.0), latency=0.06)
+
+    @virtual
+    async def run() -> None:
+        store = virtual_store(connection)
+        await asyncio.sleep(4.0 - before_the_end)
+        await asyncio.gather(*(fleet.fetch(sharing(store), 25) for _ in range(8)))
+
+    run()
+    assert fleet.server.rejected <= 1
+
+
 @pytest.mark.parametrize("offset", [0.43, -0.43])
 def test_the_clients_learn_together_that_a_clock_is_off(connection: redis.Redis, offset: float) -> None:
     """Where the server's clock is off, a window that was thought over too early costs the fleet one or two 429s."""
@@ -116,6 +131,26 @@ def test_a_probe_without_an_answer_holds_the_others_for_a_second(connection: red
         assert 0.9 < now() - begun < 1.2
 
     run()
+
+
+def test_a_client_that_dies_takes_its_last_batch_only(connection: redis.Redis) -> None:
+    """What a client had leased when it died is lost for that window, and no more; in the next one all is there."""
+    fleet = Fleet(CountingServer(400))
+
+    @virtual
+    async def run() -> None:
+        store = virtual_store(connection)
+        dead, alive = sharing(store), sharing(store)
+        for _ in range(3):
+            await fleet.send(dead)
+        lost = unspent(dead)
+        dead.close()  # without giving anything back, as if it were killed
+        await fleet.fetch(alive, 2 * 400 - 3 - lost)
+        assert 0 < lost <= 400 // 8
+        assert now() < 1012.0
+
+    run()
+    assert fleet.server.rejected == 0
 
 
 def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
