@@ -93,6 +93,7 @@ By the headers alone a few do well; dozens cannot. With a `rate_limit_store` the
 and to it the clients of the fleet are one client, by the rules above: one sends the first request of a window, the
 others wait for its answer, a second at most; what strangers have spent is the limit, less `remaining`, less what the
 fleet had leased, and never less than was seen before; beside strangers, no more than a part of what is left is out.
+What was under way when a window began may count in it, so for half a second it is held back.
 
 A client leases permits in batches and asks for the next one before the last is used up, so few requests wait for the
 store. It gets at most a fair share of what is left: half of it, divided by the clients that have asked lately; and
