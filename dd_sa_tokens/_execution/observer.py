@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from dd_sa_tokens._http.errors import origin_of
+from dd_sa_tokens._http.errors import origin_of, safe_str
 from dd_sa_tokens._protocol.headers import Redact
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._validation import underlying_function
@@ -66,7 +66,8 @@ class Observer:
         try:
             result = self._on_attempt(attempt)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not fail the call
-            self._complain(f"raised {short_repr(error)}{origin_of(error)}")
+            said = short_repr(self._redact(safe_str(error)))  # masked before it is cut and escaped
+            self._complain(f"raised {type(error).__name__}({said}){origin_of(error)}")
         else:
             if inspect.iscoroutine(result):
                 result.close()
@@ -75,7 +76,7 @@ class Observer:
     def _complain(self, what: str) -> None:
         if not self._has_complained:
             self._has_complained = True
-            _logger.error("on_attempt %s; this is logged once", self._redact(what))
+            _logger.error("on_attempt %s; this is logged once", what)
 
 
 def facts_of(attempt: Attempt | None, **more: object) -> dict[str, object]:
