@@ -17,6 +17,7 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, cast
 
+from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
 from dd_sa_tokens.models import AccessToken
@@ -99,14 +100,17 @@ async def _answer_rest(
     token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
 ) -> BaseException | None:
     """Answer the IDs that no worker took, without a request; return what the source raised."""
+    caller = Cancellation.of_current_task()
     try:
         for number, token_id in enumerate(token_ids, 1):
             if token_id is not PAUSE:
                 found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
             if token_id is PAUSE or number % SLICE == 0:
                 await asyncio.sleep(0)
-    except Exception as error:  # noqa: BLE001 - the source may raise anything
-        return error
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return error  # the source may raise anything
     return None
 
 
@@ -114,10 +118,13 @@ async def _close(source: object) -> BaseException | None:
     """Close an async generator that is not asked for the rest: it may hold a connection. Return what it raised."""
     if not isinstance(source, AsyncGenerator):
         return None
+    caller = Cancellation.of_current_task()
     try:
         await source.aclose()
-    except Exception as error:  # noqa: BLE001 - the source may raise anything
-        return error
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return error  # the source may raise anything
     return None
 
 

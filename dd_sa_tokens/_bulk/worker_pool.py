@@ -87,16 +87,22 @@ class WorkerPool:
                 if self._running:
                     self._result_ready = asyncio.get_running_loop().create_future()
                     await self._result_ready
+            await self._end_workers()
+            while self._ready:  # a source that is not stopped by being cancelled has given another ID
+                yield self._ready.popleft()
         finally:
             if alarm is not None:
                 alarm.cancel()
-            self._ending, workers = True, list(self._workers)
-            for worker in workers:
-                worker.cancel()
-            if workers:
-                await asyncio.wait(workers)
+            await self._end_workers()
         if self._worker_error is not None:
             raise self._worker_error
+
+    async def _end_workers(self) -> None:
+        self._ending, workers = True, list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
 
     def _set_alarm(self) -> asyncio.Handle | None:
         if self._deadline is None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from dd_sa_tokens._clock import Clock
-from dd_sa_tokens._http.errors import origin_of
+from dd_sa_tokens._http.errors import origin_of, safe_str
 from dd_sa_tokens._protocol.headers import Redact
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._protocol.responses import Response
@@ -98,8 +98,9 @@ class Observer:
             return
         try:
             result = self._on_attempt(attempt)
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it must not fail the call
-            self._complain(f"raised {short_repr(raised)}{origin_of(raised)}")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not fail the call
+            said = short_repr(self._redact(safe_str(error)))  # masked before it is cut and escaped
+            self._complain(f"raised {type(error).__name__}({said}){origin_of(error)}")
         else:
             if inspect.iscoroutine(result):
                 result.close()
@@ -108,7 +109,7 @@ class Observer:
     def _complain(self, what: str) -> None:
         if not self._has_complained:
             self._has_complained = True
-            _logger.error("on_attempt %s; this is logged once", self._redact(what))
+            _logger.error("on_attempt %s; this is logged once", what)
 
 
 def facts_of(attempt: Attempt | None, **more: object) -> dict[str, object]:

@@ -92,7 +92,7 @@ def _detail(error: Exception) -> str:
         is_proxy = isinstance(error, aiohttp.ClientHttpProxyError)
         return _describe_status(error.status) if is_proxy else _fault_of_answer(error.message)
     where = f"{error.host}:{error.port}, " if isinstance(error, _WITH_HOST) else ""
-    return where + (_reason(error) if isinstance(error, OSError) else _safe_str(error))
+    return where + (_reason(error) if isinstance(error, OSError) else safe_str(error))
 
 
 def _describe_status(status: int) -> str:
@@ -111,7 +111,7 @@ def _reason(error: OSError) -> str:
     error = cause if isinstance(cause, OSError) else error
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
-    return error.strerror or _safe_str(error)
+    return error.strerror or safe_str(error)
 
 
 def _fault_of_answer(message: str) -> str:
@@ -123,7 +123,8 @@ def _fault_of_answer(message: str) -> str:
     return f"{fault}, in the header {header[1]}" if header else fault
 
 
-def _safe_str(error: Exception) -> str:
+def safe_str(error: BaseException) -> str:
+    """Return what an exception says."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - an exception of the user's may have a faulty __str__

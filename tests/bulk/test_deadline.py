@@ -6,7 +6,7 @@ import asyncio
 import math
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -231,14 +231,61 @@ async def test_a_sync_source_is_read_to_its_end_after_the_deadline() -> None:
     assert 10 <= passes.count < 60
 
 
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError])
 @virtual
-async def test_a_sync_source_that_raises_after_the_deadline_keeps_its_error() -> None:
+async def test_a_sync_source_that_raises_after_the_deadline_keeps_its_error(kind: type[BaseException]) -> None:
     """The rest is read without requests; what the source raises there is the cause, with all results so far."""
     client, _ = in_memory()
-    with pytest.raises(SourceError, match="OSError after 10 IDs") as caught:
-        await client.get_tokens(ACCOUNT, breaking(IDS, OSError()), strategy="get", deadline=0.15)
-    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(SourceError, match=f"{kind.__name__} after 10 IDs") as caught:
+        await client.get_tokens(ACCOUNT, breaking(IDS, kind()), strategy="get", deadline=0.15)
+    assert isinstance(caught.value.__cause__, kind)
     assert [item.ok for item in caught.value.partial] == [True] + [False] * 9
+
+
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError])
+@virtual
+async def test_an_async_source_that_raises_when_it_is_closed_keeps_its_error(kind: type[BaseException]) -> None:
+    """What came before the deadline is in the error. A cancellation from outside is one, also while it is closed."""
+
+    async def read(last: float = 0.0) -> AsyncIterator[str]:
+        try:
+            for token_id in IDS:
+                yield token_id
+        finally:
+            await asyncio.sleep(last)
+            raise kind
+
+    client, _ = in_memory()
+    with pytest.raises(SourceError, match=f"{kind.__name__} after 3 IDs") as caught:
+        await client.get_tokens(ACCOUNT, read(), deadline=0.15)
+    assert isinstance(caught.value.__cause__, kind)
+    assert [item.ok for item in caught.value.partial] == [True, False, False]
+    call = asyncio.create_task(client.get_tokens(ACCOUNT, read(9.0), deadline=0.15))
+    await asyncio.sleep(1.0)
+    call.cancel()
+    await asyncio.wait([call])
+    assert kind is OSError or call.cancelled()
+    assert others() == set()
+
+
+@virtual
+async def test_a_source_that_is_not_stopped_by_being_cancelled_loses_nothing() -> None:
+    """Cancelled at the deadline, it gives one more ID. That has a result, too, and the call ends."""
+
+    async def read() -> AsyncIterator[str]:
+        yield IDS[0]
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(9.0)
+        yield IDS[1]
+
+    client, _ = in_memory()
+    with pytest.raises(SourceError, match="the deadline passed after 2 IDs") as caught:
+        await client.get_tokens(ACCOUNT, read(), deadline=0.5)
+    assert [item.ok for item in caught.value.partial] == [True, False]
+    results, error = await drain(client, read(), deadline=0.5)
+    assert [item.ok for item in results] == [True, False]
+    assert isinstance(error, DeadlineExceededError)
+    assert others() == set()
 
 
 # The list

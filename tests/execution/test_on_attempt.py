@@ -128,6 +128,22 @@ async def test_a_failing_function_fails_no_call(
     assert __file__ in record.getMessage()
 
 
+@pytest.mark.parametrize("before", ["", "x" * 60, "'"], ids=["whole", "cut", "quoted"])
+async def test_what_a_failing_function_says_shows_no_key(
+    server: RawServer, connect: Connect, caplog: pytest.LogCaptureFixture, before: str
+) -> None:
+    """A key in the exception's text is masked, also where the text is cut, or holds what a repr escapes."""
+    key = 'canary\\"backslash-' + "0123456789" * 3
+
+    def broken(_: Attempt) -> None:
+        raise ValueError(before + key)
+
+    client = connect(api_key=None, app_key=None, access_token=key, on_attempt=broken)
+    await client.get_token(ACCOUNT, "t1")
+    assert "on_attempt raised ValueError(" in caplog.text
+    assert "canary" not in caplog.text
+
+
 async def test_a_coroutine_that_is_returned_is_reported(
     server: RawServer, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
