@@ -98,9 +98,9 @@ class Observer:
             return
         try:
             result = self._on_attempt(attempt)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not fail the call
-            said = short_repr(self._redact(safe_str(error)))  # masked before it is cut and escaped
-            self._complain(f"raised {type(error).__name__}({said}){origin_of(error)}")
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it must not fail the call
+            said = short_repr(self._redact(safe_str(raised)))  # masked before it is cut and escaped
+            self._complain(f"raised {type(raised).__name__}({said}){origin_of(raised)}")
         else:
             if inspect.iscoroutine(result):
                 result.close()
