@@ -30,9 +30,9 @@ from __future__ import annotations
 
 try:
     import redis as _redis
-except ImportError as error:
-    message = "dd_sa_tokens.fleet needs redis-py: pip install 'dd-sa-tokens[redis]'"
-    raise ImportError(message) from error
+except ImportError as _error:
+    _message = "dd_sa_tokens.fleet needs redis-py: pip install 'dd-sa-tokens[redis]'"
+    raise ImportError(_message) from _error
 
 from dd_sa_tokens._ratelimit.store import Lease, LeaseRequest, WindowView
 
