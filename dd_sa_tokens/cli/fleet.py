@@ -26,7 +26,7 @@ def make_client(**options: Any) -> TokensClient:
     try:
         from dd_sa_tokens.fleet import RedisStore  # noqa: PLC0415 - an extra, and 0.1 s that others need not wait
     except ImportError:
-        message = "DD_SA_TOKENS_REDIS_URL needs redis-py: pip install 'dd-sa-tokens[cli,redis]'"
+        message = "DD_SA_TOKENS_REDIS_URL needs redis-py, the extra redis; from a clone: pip install '.[cli,redis]'"
         raise CommandError(message, ExitCode.USAGE) from None
     store = RedisStore(url, organization=os.environ.get("DD_SA_TOKENS_ORGANIZATION") or "default")
 

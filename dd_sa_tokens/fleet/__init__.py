@@ -31,7 +31,7 @@ from __future__ import annotations
 try:
     import redis as _redis
 except ImportError as _error:
-    _message = "dd_sa_tokens.fleet needs redis-py: pip install 'dd-sa-tokens[redis]'"
+    _message = "dd_sa_tokens.fleet needs redis-py, the extra redis; from a clone: pip install '.[redis]'"
     raise ImportError(_message) from _error
 
 from dd_sa_tokens._ratelimit.store import Lease, LeaseRequest, WindowView
