@@ -162,4 +162,4 @@ async def test_the_command_line_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     async with FakeDatadog(tokens=3) as datadog:
         done = await within(datadog, "get", datadog.service_account_id, "t", DD_SA_TOKENS_REDIS_URL=NOWHERE)
     assert done.code == 2
-    assert "pip install 'dd-sa-tokens[cli,redis]'" in done.err
+    assert "pip install '.[cli,redis]'" in done.err
