@@ -39,7 +39,7 @@ def structure_token(resource: Any, leaks: Leaks = _NO_LEAKS) -> AccessToken:
     """Make a token of a resource.
 
     A resource of the documented shape takes a fast path, with the same effect in a third of the time. It makes the
-    checks of `_structure_any`, to which it leaves whatever fails one: that says where the fault is.
+    checks of `_structure_any`, to which it leaves a resource that fails one: that says where the fault is.
 
     Args:
         resource: The resource.

@@ -230,7 +230,7 @@ class LeasedWindow:
     async def _try_lease(self, request: LeaseRequest) -> Lease | None:
         try:
             return await self._shared.store.lease(request)
-        except Exception as error:  # noqa: BLE001 - a store of somebody else's must not end the client's only way to ask
+        except Exception as error:  # noqa: BLE001 - a user's store must not end the only task that asks it
             _logger.warning("the rate-limit store raised %s: going by the headers", type(error).__name__)
             return None
 

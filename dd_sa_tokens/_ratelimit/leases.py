@@ -109,7 +109,7 @@ class Leases:
         self.urgent = self.urgent or probe_answered is not None or self.is_tight
 
     def drop(self) -> None:
-        """Give back what is unspent: the limit is exhausted, whatever was leased."""
+        """Give back what is unspent: the limit is exhausted, although permits are left."""
         self._returned += self.unspent
         self.unspent = 0
         self.urgent = True

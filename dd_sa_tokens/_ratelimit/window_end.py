@@ -104,7 +104,7 @@ class WindowEnd:
         return self.hi - self.lo < 0.1 or self.wall_clock_estimate() is not None
 
     def latest(self) -> float:
-        """Return when the next window has begun for certain, whatever the wall clock says."""
+        """Return when the next window has begun for certain, without asking the wall clock."""
         return self.hi + _MARGIN
 
     def wall_clock_estimate(self) -> float | None:

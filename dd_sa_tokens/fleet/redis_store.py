@@ -141,7 +141,7 @@ class RedisStore:
             return None
         try:
             lease = _read(await self._within_time(self._run(request)))
-        except Exception as error:  # noqa: BLE001 - whatever Redis or the network has: a store makes no call fail
+        except Exception as error:  # noqa: BLE001 - any fault of Redis or the network: a store makes no call fail
             self._record_failure(begun, self._describe(error))
             return None
         if self._circuit.record_success():

@@ -60,7 +60,7 @@ class Lifecycle(RuleBasedStateMachine):
     Attributes:
         live: What the server should hold, by ID, in the order in which it was made.
         gone: The IDs of tokens that were revoked.
-        kept: The IDs of the tokens whose secret somebody has. Those from the start count.
+        kept: The IDs of the tokens whose secret was handed on. Those from the start count.
         names: How many names were given.
     """
 

@@ -124,7 +124,7 @@ CHANGES: dict[str, dict[int, Callable[[MovingList], None]]] = {
 async def test_a_token_that_exists_throughout_is_listed(
     moving: MovingList, connect: Connect, name: str, dated: bool
 ) -> None:
-    """Whatever moves while a list is read once: each token that was there all the time is given, and none twice."""
+    """Rows move while a list is read once: each token that was there all the time is given, and none twice."""
     moving.dated = dated
     before = set(moving.rows)
     moving.changes = {number: lambda change=change: change(moving) for number, change in CHANGES[name].items()}

@@ -290,6 +290,15 @@ async def test_one_attempt_means_no_retry_except_after_a_429(failure: Failure, t
     assert trial.tries == tries
 
 
+def test_only_the_last_429_explains_a_wait() -> None:
+    """An error about the rate limit quotes the last answer if that was a 429, never another failure."""
+    call, rejection = CallState(), rejected()
+    call.record(rejection)
+    assert call.rejection is rejection.error
+    call.record(failed())
+    assert call.rejection is None
+
+
 async def test_rejections_in_between_do_not_count() -> None:
     """429s that say when take nothing from max_attempts, and ten in a row means in a row."""
     trial = Trial([*[rejected()] * 9, failed(), *[rejected()] * 9, failed(), *[rejected()] * 9, failed(), "token"])
@@ -328,7 +337,7 @@ async def test_too_long_a_retry_after_fails_at_once(most: float, retry_after: fl
 
 @given(st.lists(st.sampled_from([failed(), CUT, UNSENT, rejected(), BARE, failed(retry_after=7.0)]), max_size=30))
 def test_no_wait_is_longer_than_max_backoff(failures: list[Failure]) -> None:
-    """Whatever comes, a call never sleeps for longer than `max_backoff` between two attempts."""
+    """With any answers, a call never sleeps for longer than `max_backoff` between two attempts."""
     trial = Trial([*failures, "token"])
     asyncio.run(trial.run())
     assert max(trial.slept, default=0.0) <= POLICY.max_backoff

@@ -1,4 +1,4 @@
-"""The script against a model: whatever clients do, and whichever of them die, no window is leased beyond its limit."""
+"""The script against a model: clients do anything and die at any time, and no window is leased beyond its limit."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Leasing(RuleBasedStateMachine):
 
 
 def test_no_window_is_leased_beyond_its_limit(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever clients and strangers do, one probe is under way at a time, and the limit holds for what is leased."""
+    """With any actions of clients and strangers, one probe is under way at a time, and no lease exceeds the limit."""
     monkeypatch.setattr(Leasing, "redis", shared_redis, raising=False)
     case = Leasing.TestCase
     case.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

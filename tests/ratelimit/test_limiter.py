@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import Counter
 from typing import Any
 
 import pytest
+from support.function_calls import function_calls
 from support.internals import replace_window, waiting_at, window_of
 from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, turns, virtual, wall
 
@@ -539,11 +539,6 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(max_wait: float
         limiter = make(concurrency=20)
         server = CountingServer(100)
         begin = asyncio.Event()
-        tally = 0
-
-        def tick(_frame: Any, event: str, _arg: Any) -> None:
-            nonlocal tally
-            tally += event in {"call", "c_call"}
 
         async def call() -> None:
             await begin.wait()
@@ -553,13 +548,10 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queue(max_wait: float
 
         tasks = [asyncio.create_task(call()) for _ in range(count)]
         await turns()
-        sys.setprofile(tick)
-        try:
+        with function_calls() as counted:
             begin.set()
             await asyncio.gather(*tasks)
-        finally:
-            sys.setprofile(None)
-        return tally / count
+        return counted() / count
 
     few, many = await calls(600), await calls(2_400)
     assert many < 1.2 * few

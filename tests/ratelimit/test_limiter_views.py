@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 import pytest
+from support.function_calls import function_calls
 from support.internals import waiting_at
 from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, turns, virtual
 
@@ -211,11 +211,6 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queues() -> None:
     async def calls(count: int) -> float:
         limiter, server, bound = make(concurrency=20), CountingServer(100), ConcurrencyBound(5)
         begin = asyncio.Event()
-        tally = 0
-
-        def tick(_frame: Any, event: str, _arg: Any) -> None:
-            nonlocal tally
-            tally += event in {"call", "c_call"}
 
         async def call(number: int) -> None:
             await begin.wait()
@@ -225,14 +220,11 @@ async def test_the_cost_of_a_waiter_does_not_grow_with_the_queues() -> None:
 
         tasks = [asyncio.create_task(call(number)) for number in range(count)]
         await turns()
-        sys.setprofile(tick)
-        try:
+        with function_calls() as counted:
             begin.set()
             await asyncio.gather(*tasks)
-        finally:
-            sys.setprofile(None)
         assert server.rejected == 0
-        return tally / count
+        return counted() / count
 
     few, many = await calls(300), await calls(1_200)
     assert many < 1.2 * few

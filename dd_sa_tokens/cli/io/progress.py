@@ -52,8 +52,8 @@ def status_text(tally: Tally, client: TokensClient) -> str:
 def bar(messages: Messages, tally: Tally, client: TokensClient) -> Generator[Show, None, None]:
     """Show a bar while the context is open. It gives a function that draws the bar again."""
     # Only a terminal needs them, and they cost a start some milliseconds.
-    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
-    from rich.table import Column  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - see above
+    from rich.table import Column  # noqa: PLC0415 - see above
 
     console = messages.console
     # A terminal echoes Ctrl-C as ^C. Without room for it the line would wrap, and the last redraw would miss it.
