@@ -17,315 +17,263 @@ from dd_sa_tokens import RateLimitError
     ("clients", "limit", "period", "each"),
     [(1, 100, 4.0, 450), (8, 100, 4.0, 50), (64, 100, 4.0, 5), (24, 20, 4.0, 4)],
 )
-def test_a_fleet_spends_each_window_without_a_429(
+@virtual
+async def test_a_fleet_spends_each_window_without_a_429(
     connection: redis.Redis, clients: int, limit: int, period: float, each: int
 ) -> None:
     """Clients that share a store spend all but 3% of each full window, meet next to no 429, and end when they can."""
     fleet = Fleet(CountingServer(limit, period))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        begun = now() + 0.3 * period
-        await asyncio.sleep(0.3 * period)
-        await asyncio.gather(*(fleet.fetch(sharing(store), each) for _ in range(clients)))
-        windows = math.ceil(clients * each / limit) - 1
-        least = (begun // period + windows) * period
-        assert max(fleet.received) - least < 0.5
-
-    run()
+    store = virtual_store(connection)
+    begun = now() + 0.3 * period
+    await asyncio.sleep(0.3 * period)
+    await asyncio.gather(*(fleet.fetch(sharing(store), each) for _ in range(clients)))
+    windows = math.ceil(clients * each / limit) - 1
+    least = (begun // period + windows) * period
+    assert max(fleet.received) - least < 0.5
     assert fleet.server.rejected <= 0.01 * clients * each
     assert min(fleet.full_windows()) >= 0.97 * limit
 
 
-def test_a_lone_client_asks_once_for_many_requests(connection: redis.Redis) -> None:
+@virtual
+async def test_a_lone_client_asks_once_for_many_requests(connection: redis.Redis) -> None:
     """While the limit is far, one round trip to the store serves ten requests or more."""
     fleet = Fleet(CountingServer(100_000, 60.0))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        limiter = sharing(store)
+    store = virtual_store(connection)
+    limiter = sharing(store)
 
-        async def work() -> None:
-            for _ in range(40):
-                await fleet.send(limiter)
+    async def work() -> None:
+        for _ in range(40):
+            await fleet.send(limiter)
 
-        await asyncio.gather(*(work() for _ in range(50)))
-        assert len(store.requests) <= 2000 / 10
-
-    run()
+    await asyncio.gather(*(work() for _ in range(50)))
+    assert len(store.requests) <= 2000 / 10
 
 
-def test_strangers_are_left_their_share(connection: redis.Redis) -> None:
+@virtual
+async def test_strangers_are_left_their_share(connection: redis.Redis) -> None:
     """Eight clients with a store and one without it share a limit with at most 3% of 429s."""
     fleet = Fleet(CountingServer(100, 4.0))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        await asyncio.sleep(1.0)
-        limiters = [*(sharing(store) for _ in range(8)), make()]
-        await asyncio.gather(*(fleet.fetch(limiter, 50) for limiter in limiters))
-
-    run()
+    store = virtual_store(connection)
+    await asyncio.sleep(1.0)
+    limiters = [*(sharing(store) for _ in range(8)), make()]
+    await asyncio.gather(*(fleet.fetch(limiter, 50) for limiter in limiters))
     assert fleet.server.rejected <= 0.03 * 450
 
 
 @pytest.mark.parametrize("before_the_end", [0.1, 0.2, 0.3])
-def test_requests_that_cross_a_windows_end_are_not_forgotten(connection: redis.Redis, before_the_end: float) -> None:
+@virtual
+async def test_requests_that_cross_a_windows_end_are_not_forgotten(
+    connection: redis.Redis, before_the_end: float
+) -> None:
     """What is under way when a window ends may count in the next one, so it is held back there for a moment."""
     fleet = Fleet(CountingServer(100, 4.0), latency=0.06)
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        await asyncio.sleep(4.0 - before_the_end)
-        await asyncio.gather(*(fleet.fetch(sharing(store), 25) for _ in range(8)))
-
-    run()
+    store = virtual_store(connection)
+    await asyncio.sleep(4.0 - before_the_end)
+    await asyncio.gather(*(fleet.fetch(sharing(store), 25) for _ in range(8)))
     assert fleet.server.rejected <= 1
 
 
 @pytest.mark.parametrize("offset", [0.43, -0.43])
-def test_the_clients_learn_together_that_a_clock_is_off(connection: redis.Redis, offset: float) -> None:
+@virtual
+async def test_the_clients_learn_together_that_a_clock_is_off(connection: redis.Redis, offset: float) -> None:
     """Where the server's clock is off, a window that was thought over too early costs the fleet one or two 429s."""
     fleet = Fleet(CountingServer(100, 4.0, clock_offset=offset))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        await asyncio.sleep(1.0)
-        await asyncio.gather(*(fleet.fetch(sharing(store), 60) for _ in range(6)))
-
-    run()
+    store = virtual_store(connection)
+    await asyncio.sleep(1.0)
+    await asyncio.gather(*(fleet.fetch(sharing(store), 60) for _ in range(6)))
     assert fleet.server.rejected <= 2
 
 
-def test_the_first_request_of_a_window_is_one_clients(connection: redis.Redis) -> None:
+@virtual
+async def test_the_first_request_of_a_window_is_one_clients(connection: redis.Redis) -> None:
     """One client asks what the limit is; the others wait for its answer, though each has its own limiter."""
     fleet = Fleet(CountingServer(100), latency=0.2)
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        sending = [asyncio.ensure_future(fleet.send(sharing(store))) for _ in range(8)]
-        await asyncio.sleep(0.15)
-        assert fleet.server.spent.total() == 1
-        await asyncio.gather(*sending)
-        assert now() < 1000.0 + 2.0
-
-    run()
+    store = virtual_store(connection)
+    sending = [asyncio.ensure_future(fleet.send(sharing(store))) for _ in range(8)]
+    await asyncio.sleep(0.15)
+    assert fleet.server.spent.total() == 1
+    await asyncio.gather(*sending)
+    assert now() < 1000.0 + 2.0
 
 
-def test_a_probe_without_an_answer_holds_the_others_for_a_second(connection: redis.Redis) -> None:
+@virtual
+async def test_a_probe_without_an_answer_holds_the_others_for_a_second(connection: redis.Redis) -> None:
     """When the client that sends the first request dies, the others go on after a second."""
-
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        dead, alive = sharing(store), sharing(store)
-        await enter(dead)
-        begun = now()
-        await enter(alive)
-        assert 0.9 < now() - begun < 1.2
-
-    run()
+    store = virtual_store(connection)
+    dead, alive = sharing(store), sharing(store)
+    await enter(dead)
+    begun = now()
+    await enter(alive)
+    assert 0.9 < now() - begun < 1.2
 
 
-def test_a_client_that_dies_takes_its_last_batch_only(connection: redis.Redis) -> None:
+@virtual
+async def test_a_client_that_dies_takes_its_last_batch_only(connection: redis.Redis) -> None:
     """What a client had leased when it died is lost for that window, and no more; in the next one all is there."""
     fleet = Fleet(CountingServer(400))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        dead, alive = sharing(store), sharing(store)
-        for _ in range(3):
-            await fleet.send(dead)
-        lost = unspent(dead)
-        dead.close()  # without giving anything back, as if it were killed
-        await fleet.fetch(alive, 2 * 400 - 3 - lost)
-        assert 0 < lost <= 400 // 8
-        assert now() < 1012.0
-
-    run()
+    store = virtual_store(connection)
+    dead, alive = sharing(store), sharing(store)
+    for _ in range(3):
+        await fleet.send(dead)
+    lost = unspent(dead)
+    dead.close()  # without giving anything back, as if it were killed
+    await fleet.fetch(alive, 2 * 400 - 3 - lost)
+    assert 0 < lost <= 400 // 8
+    assert now() < 1012.0
     assert fleet.server.rejected == 0
 
 
-def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
+@virtual
+async def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
     """What a client has leased and does not use is another's soon, and at once when the client is closed."""
     fleet = Fleet(CountingServer(1000))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        first, second = sharing(store), sharing(store)
-        for _ in range(3):
-            await fleet.send(first)
-        assert unspent(first)
-        await asyncio.sleep(2.0)
-        assert not unspent(first)
-        await fleet.send(second)
-        assert second.rate_limit is not None
-        assert second.rate_limit.remaining == 1000 - 4
-        second.close()
-        await second.give_back()
+    store = virtual_store(connection)
+    first, second = sharing(store), sharing(store)
+    for _ in range(3):
         await fleet.send(first)
-        assert first.rate_limit is not None
-        assert first.rate_limit.remaining == 1000 - 5
+    assert unspent(first)
+    await asyncio.sleep(2.0)
+    assert not unspent(first)
+    await fleet.send(second)
+    assert second.rate_limit is not None
+    assert second.rate_limit.remaining == 1000 - 4
+    second.close()
+    await second.give_back()
+    await fleet.send(first)
+    assert first.rate_limit is not None
+    assert first.rate_limit.remaining == 1000 - 5
 
-    run()
 
-
-def test_a_cancelled_request_leaves_its_permit_to_the_next(connection: redis.Redis) -> None:
+@virtual
+async def test_a_cancelled_request_leaves_its_permit_to_the_next(connection: redis.Redis) -> None:
     """A request that was never sent costs nothing of the shared window."""
     fleet = Fleet(CountingServer(20))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        limiter = sharing(store)
-        await fleet.send(limiter)
-        for _ in range(100):
-            limiter.cancel(await enter(limiter))
-        await fleet.fetch(limiter, 19)
-        assert now() < 1002.0  # all of the first window
-
-    run()
+    store = virtual_store(connection)
+    limiter = sharing(store)
+    await fleet.send(limiter)
+    for _ in range(100):
+        limiter.cancel(await enter(limiter))
+    await fleet.fetch(limiter, 19)
+    assert now() < 1002.0  # all of the first window
 
 
-def test_a_longest_wait_is_kept(connection: redis.Redis) -> None:
+@virtual
+async def test_a_longest_wait_is_kept(connection: redis.Redis) -> None:
     """With the shared window spent by another client, a call with a longest wait is rejected, and told for how long."""
     fleet = Fleet(CountingServer(20))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        await fleet.fetch(sharing(store), 20)
-        limiter = sharing(store)
-        begun = now()
-        outcome = await enter(limiter, GET, 2.0)
-        assert isinstance(outcome, RateLimitError)
-        assert outcome.retry_after == pytest.approx(1010.0 - now(), abs=0.1)
-        assert now() - begun < 0.1
-        assert await enter(limiter, GET, 12.0)
-
-    run()
+    store = virtual_store(connection)
+    await fleet.fetch(sharing(store), 20)
+    limiter = sharing(store)
+    begun = now()
+    outcome = await enter(limiter, GET, 2.0)
+    assert isinstance(outcome, RateLimitError)
+    assert outcome.retry_after == pytest.approx(1010.0 - now(), abs=0.1)
+    assert now() - begun < 0.1
+    assert await enter(limiter, GET, 12.0)
 
 
-def test_a_reserve_is_left_to_the_others(connection: redis.Redis) -> None:
+@virtual
+async def test_a_reserve_is_left_to_the_others(connection: redis.Redis) -> None:
     """Requests with a reserve spend only their part of the shared window, those without it find the rest."""
     fleet = Fleet(CountingServer(20))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        job, web = sharing(store), sharing(store)
-        sending = [asyncio.ensure_future(fleet.send(job, 0.5)) for _ in range(30)]
-        await asyncio.sleep(5.0)
-        assert fleet.server.spent.total() == 10
-        for limiter in (web, job):
-            begun = now()
-            await fleet.send(limiter)
-            assert now() - begun < 0.2
-        await asyncio.gather(*sending)
-        assert fleet.server.rejected == 0
-        assert job.waited > 0
-
-    run()
+    store = virtual_store(connection)
+    job, web = sharing(store), sharing(store)
+    sending = [asyncio.ensure_future(fleet.send(job, 0.5)) for _ in range(30)]
+    await asyncio.sleep(5.0)
+    assert fleet.server.spent.total() == 10
+    for limiter in (web, job):
+        begun = now()
+        await fleet.send(limiter)
+        assert now() - begun < 0.2
+    await asyncio.gather(*sending)
+    assert fleet.server.rejected == 0
+    assert job.waited > 0
 
 
-def test_without_a_limit_each_goes_by_itself(connection: redis.Redis) -> None:
+@virtual
+async def test_without_a_limit_each_goes_by_itself(connection: redis.Redis) -> None:
     """Answers without rate-limit headers open all limiters; the store is asked once a second."""
-
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        limiter = sharing(store)
-        for _ in range(300):
-            permit = await enter(limiter)
-            await asyncio.sleep(0.01)
-            limiter.record_response(permit, None, 200)
-        assert by_headers(limiter)
-        assert len(store.requests) < 10
-
-    run()
+    store = virtual_store(connection)
+    limiter = sharing(store)
+    for _ in range(300):
+        permit = await enter(limiter)
+        await asyncio.sleep(0.01)
+        limiter.record_response(permit, None, 200)
+    assert by_headers(limiter)
+    assert len(store.requests) < 10
 
 
-def test_the_headers_are_enough_while_the_store_is_away(connection: redis.Redis) -> None:
+@virtual
+async def test_the_headers_are_enough_while_the_store_is_away(connection: redis.Redis) -> None:
     """A store that goes and comes back costs no wait: what was seen in answers is known, and handed to it again."""
     fleet = Fleet(CountingServer(100, 4.0))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        limiters = [sharing(store) for _ in range(4)]
-        sending = asyncio.gather(*(fleet.fetch(limiter, 1000) for limiter in limiters))
-        await asyncio.sleep(3.0)
-        store.away = True
-        await asyncio.sleep(5.0)
-        assert all(by_headers(limiter) for limiter in limiters)
-        store.away = False
-        await asyncio.sleep(4.5)
-        assert not any(by_headers(limiter) for limiter in limiters)
-        sending.cancel()
-
-    run()
+    store = virtual_store(connection)
+    limiters = [sharing(store) for _ in range(4)]
+    sending = asyncio.gather(*(fleet.fetch(limiter, 1000) for limiter in limiters))
+    await asyncio.sleep(3.0)
+    store.away = True
+    await asyncio.sleep(5.0)
+    assert all(by_headers(limiter) for limiter in limiters)
+    store.away = False
+    await asyncio.sleep(4.5)
+    assert not any(by_headers(limiter) for limiter in limiters)
+    sending.cancel()
     assert fleet.server.rejected <= 8
 
 
-def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
+@virtual
+async def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
     """A 429 that does not say when the window ends stops the clients of the other processes, too."""
     fleet = Fleet(CountingServer(1000))
 
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        first, second = sharing(store), sharing(store)
-        await fleet.send(first)
-        await fleet.send(second)
-        first.record_response(await enter(first), None, 429, pause=1.5)
-        await asyncio.sleep(2.0 - 1.5)
-        begun = now()
-        await fleet.send(sharing(store))
-        assert now() - begun > 0.9
-
-    run()
+    store = virtual_store(connection)
+    first, second = sharing(store), sharing(store)
+    await fleet.send(first)
+    await fleet.send(second)
+    first.record_response(await enter(first), None, 429, pause=1.5)
+    await asyncio.sleep(2.0 - 1.5)
+    begun = now()
+    await fleet.send(sharing(store))
+    assert now() - begun > 0.9
 
 
-def test_no_timer_and_no_task_is_left(connection: redis.Redis) -> None:
+@virtual
+async def test_no_timer_and_no_task_is_left(connection: redis.Redis) -> None:
     """A closed limiter leaves nothing on the loop."""
     fleet = Fleet(CountingServer(1000))
 
-    @virtual
-    async def run() -> None:
-        limiter = sharing(virtual_store(connection))
-        await fleet.send(limiter)
-        await fleet.send(limiter)
-        limiter.close()
-        await limiter.give_back()
-        await turns()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined] # the virtual loop's own
-
-    run()
+    limiter = sharing(virtual_store(connection))
+    await fleet.send(limiter)
+    await fleet.send(limiter)
+    limiter.close()
+    await limiter.give_back()
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined] # the virtual loop's own
 
 
-def test_an_operation_without_a_name_yet_finds_the_others(connection: redis.Redis) -> None:
+@virtual
+async def test_an_operation_without_a_name_yet_finds_the_others(connection: redis.Redis) -> None:
     """A client that has seen no name spends the window of those that have, once the store knows the name."""
-
-    @virtual
-    async def run() -> None:
-        store = virtual_store(connection)
-        first, second = sharing(store), sharing(store)
-        named = rate(100, 60, 7)
-        named = type(named)(named.limit, named.period, named.remaining, named.reset, "tokens")
-        first.record_response(await enter(first), named, 200)
-        await asyncio.sleep(0.1)
-        permit = await enter(second)
-        assert second.rate_limit is not None
-        assert (second.rate_limit.limit, second.rate_limit.period) == (100, 10.0)
-        second.cancel(permit)
-
-    run()
+    store = virtual_store(connection)
+    first, second = sharing(store), sharing(store)
+    named = rate(100, 60, 7)
+    named = type(named)(named.limit, named.period, named.remaining, named.reset, "tokens")
+    first.record_response(await enter(first), named, 200)
+    await asyncio.sleep(0.1)
+    permit = await enter(second)
+    assert second.rate_limit is not None
+    assert (second.rate_limit.limit, second.rate_limit.period) == (100, 10.0)
+    second.cancel(permit)
