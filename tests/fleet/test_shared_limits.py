@@ -23,7 +23,6 @@ async def test_a_fleet_spends_each_window_without_a_429(
 ) -> None:
     """Clients that share a store spend all but 3% of each full window, meet next to no 429, and end when they can."""
     fleet = Fleet(CountingServer(limit, period))
-
     store = virtual_store(connection)
     begun = now() + 0.3 * period
     await asyncio.sleep(0.3 * period)
@@ -39,7 +38,6 @@ async def test_a_fleet_spends_each_window_without_a_429(
 async def test_a_lone_client_asks_once_for_many_requests(connection: redis.Redis) -> None:
     """While the limit is far, one round trip to the store serves ten requests or more."""
     fleet = Fleet(CountingServer(100_000, 60.0))
-
     store = virtual_store(connection)
     limiter = sharing(store)
 
@@ -55,7 +53,6 @@ async def test_a_lone_client_asks_once_for_many_requests(connection: redis.Redis
 async def test_strangers_are_left_their_share(connection: redis.Redis) -> None:
     """Eight clients with a store and one without it share a limit with at most 3% of 429s."""
     fleet = Fleet(CountingServer(100, 4.0))
-
     store = virtual_store(connection)
     await asyncio.sleep(1.0)
     limiters = [*(sharing(store) for _ in range(8)), make()]
@@ -70,7 +67,6 @@ async def test_requests_that_cross_a_windows_end_are_not_forgotten(
 ) -> None:
     """What is under way when a window ends may count in the next one, so it is held back there for a moment."""
     fleet = Fleet(CountingServer(100, 4.0), latency=0.06)
-
     store = virtual_store(connection)
     await asyncio.sleep(4.0 - before_the_end)
     await asyncio.gather(*(fleet.fetch(sharing(store), 25) for _ in range(8)))
@@ -82,7 +78,6 @@ async def test_requests_that_cross_a_windows_end_are_not_forgotten(
 async def test_the_clients_learn_together_that_a_clock_is_off(connection: redis.Redis, offset: float) -> None:
     """Where the server's clock is off, a window that was thought over too early costs the fleet one or two 429s."""
     fleet = Fleet(CountingServer(100, 4.0, clock_offset=offset))
-
     store = virtual_store(connection)
     await asyncio.sleep(1.0)
     await asyncio.gather(*(fleet.fetch(sharing(store), 60) for _ in range(6)))
@@ -93,7 +88,6 @@ async def test_the_clients_learn_together_that_a_clock_is_off(connection: redis.
 async def test_the_first_request_of_a_window_is_one_clients(connection: redis.Redis) -> None:
     """One client asks what the limit is; the others wait for its answer, though each has its own limiter."""
     fleet = Fleet(CountingServer(100), latency=0.2)
-
     store = virtual_store(connection)
     sending = [asyncio.ensure_future(fleet.send(sharing(store))) for _ in range(8)]
     await asyncio.sleep(0.15)
@@ -117,7 +111,6 @@ async def test_a_probe_without_an_answer_holds_the_others_for_a_second(connectio
 async def test_a_client_that_dies_takes_its_last_batch_only(connection: redis.Redis) -> None:
     """What a client had leased when it died is lost for that window, and no more; in the next one all is there."""
     fleet = Fleet(CountingServer(400))
-
     store = virtual_store(connection)
     dead, alive = sharing(store), sharing(store)
     for _ in range(3):
@@ -134,7 +127,6 @@ async def test_a_client_that_dies_takes_its_last_batch_only(connection: redis.Re
 async def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
     """What a client has leased and does not use is another's soon, and at once when the client is closed."""
     fleet = Fleet(CountingServer(1000))
-
     store = virtual_store(connection)
     first, second = sharing(store), sharing(store)
     for _ in range(3):
@@ -156,7 +148,6 @@ async def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
 async def test_a_cancelled_request_leaves_its_permit_to_the_next(connection: redis.Redis) -> None:
     """A request that was never sent costs nothing of the shared window."""
     fleet = Fleet(CountingServer(20))
-
     store = virtual_store(connection)
     limiter = sharing(store)
     await fleet.send(limiter)
@@ -170,7 +161,6 @@ async def test_a_cancelled_request_leaves_its_permit_to_the_next(connection: red
 async def test_a_longest_wait_is_kept(connection: redis.Redis) -> None:
     """With the shared window spent by another client, a call with a longest wait is rejected, and told for how long."""
     fleet = Fleet(CountingServer(20))
-
     store = virtual_store(connection)
     await fleet.fetch(sharing(store), 20)
     limiter = sharing(store)
@@ -186,7 +176,6 @@ async def test_a_longest_wait_is_kept(connection: redis.Redis) -> None:
 async def test_a_reserve_is_left_to_the_others(connection: redis.Redis) -> None:
     """Requests with a reserve spend only their part of the shared window, those without it find the rest."""
     fleet = Fleet(CountingServer(20))
-
     store = virtual_store(connection)
     job, web = sharing(store), sharing(store)
     sending = [asyncio.ensure_future(fleet.send(job, 0.5)) for _ in range(30)]
@@ -218,7 +207,6 @@ async def test_without_a_limit_each_goes_by_itself(connection: redis.Redis) -> N
 async def test_the_headers_are_enough_while_the_store_is_away(connection: redis.Redis) -> None:
     """A store that goes and comes back costs no wait: what was seen in answers is known, and handed to it again."""
     fleet = Fleet(CountingServer(100, 4.0))
-
     store = virtual_store(connection)
     limiters = [sharing(store) for _ in range(4)]
     sending = asyncio.gather(*(fleet.fetch(limiter, 1000) for limiter in limiters))
@@ -237,7 +225,6 @@ async def test_the_headers_are_enough_while_the_store_is_away(connection: redis.
 async def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
     """A 429 that does not say when the window ends stops the clients of the other processes, too."""
     fleet = Fleet(CountingServer(1000))
-
     store = virtual_store(connection)
     first, second = sharing(store), sharing(store)
     await fleet.send(first)
