@@ -1,11 +1,14 @@
-"""One case under a rate limit: a fake Datadog server and the clients that share it, each in a process of its own."""
+"""One case under a rate limit: a fake Datadog server, the processes of the clients that share it, and their store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import os
+import signal
 import time
+from contextlib import AsyncExitStack, ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -14,7 +17,8 @@ import attrs
 from .clients import AUTO, BY_GET, Implementation, Job, Tally
 from .fake_server import Account, ServerLog, start_fake, stop_fake
 from .payloads import PAGE_SIZE, Target
-from .processes import start
+from .processes import Child, start
+from .redis_server import RedisServer, find_redis_server
 
 LATENCY = 0.02  # seconds
 
@@ -28,12 +32,14 @@ class Client:
         concurrency: Most requests in flight.
         start: Seconds after the first client when it begins.
         implementation: What it fetches with.
+        store: Whether it shares one count of the rate limit, in Redis.
     """
 
     count: int
     concurrency: int = 50
     start: float = 0.0
     implementation: Implementation = BY_GET
+    store: bool = False
 
 
 @attrs.frozen
@@ -46,6 +52,8 @@ class Case:
         limit: Requests allowed in a period.
         period: The length of a period in seconds.
         fake: Other arguments of `ObservedDatadog`.
+        processes: How many processes the clients are spread over; at most one for each client.
+        disturbed: Whether the last process is killed after a window, and Redis is killed and restarted a window later.
     """
 
     name: str
@@ -53,11 +61,18 @@ class Case:
     limit: int = 100
     period: float = 3.0
     fake: dict[str, Any] = attrs.Factory(dict[str, Any])
+    processes: int = 8
+    disturbed: bool = False
 
     @property
     def count(self) -> int:
         """The number of IDs in all."""
         return sum(client.count for client in self.clients)
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether a client shares one count in Redis."""
+        return any(client.store for client in self.clients)
 
     def smaller(self, divisor: int) -> Case:
         """Return the case with a fraction of the IDs and windows of a second."""
@@ -76,7 +91,7 @@ class Outcome:
         rejected: 429 responses that it sent.
         lost: IDs without a token at the end.
         fewest: Requests admitted in the emptiest window between the first and the last; `None` if there was none.
-        above: Seconds above the minimum; below 0 only if IDs were lost.
+        above: Seconds above the minimum; below 0 only if IDs were lost, or a process was killed.
     """
 
     took: float | None
@@ -103,14 +118,22 @@ def run_case(case: Case) -> Outcome:
     account: Account = server.first
     ids = iter(account.fingerprints)
     shares = [(client, [next(ids) for _ in range(client.count)]) for client in case.clients]
-    children = [start(_fetch, client, account.target, share) for client, share in shares]
-    offset = case.fake.get("clock_offset", 0.0)
-    # Always the same place in a window, and not its end, which would be a case of its own.
-    begin = time.time() + 0.1
-    begin += (0.3 * case.period - (begin + offset)) % case.period
-    for client, child in zip(case.clients, children, strict=True):
-        child.pipe.send(begin + client.start)
-    outcomes = [child.pipe.recv() for child in children]
+    by_process = [shares[number :: case.processes] for number in range(min(case.processes, len(shares)))]
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(find_redis_server() or "redis-server")) if case.needs_store else None
+        url = None if redis is None else redis.url
+        children = [start(_fetch, account.target, share, url) for share in by_process]
+        offset = case.fake.get("clock_offset", 0.0)
+        # Always the same place in a window, and not its end, which would be a case of its own.
+        begin = time.time() + 0.1
+        begin += (0.3 * case.period - (begin + offset)) % case.period
+        for child in children:
+            child.pipe.send(begin)
+        expected = case.count
+        if redis is not None and case.disturbed:
+            expected -= sum(client.count for client, _ in by_process[-1])
+            _disturb(children.pop(), redis, begin, case.period)
+        outcomes = [child.pipe.recv() for child in children]
     log: ServerLog = stop_fake(server)
     fetched = sum(count for count, _ in outcomes)
     return Outcome(
@@ -118,9 +141,19 @@ def run_case(case: Case) -> Outcome:
         minimum=_minimum(case, begin + offset),
         requests=log.requests,
         rejected=log.rejected,
-        lost=case.count - fetched,
+        lost=expected - fetched,
         fewest=min(log.admitted[1:-1], default=None),
     )
+
+
+def _disturb(victim: Child, redis: RedisServer, begin: float, period: float) -> None:
+    """Kill a process after a window, and Redis a window later, which comes back with nothing."""
+    time.sleep(max(begin + period - time.time(), 0.0))
+    os.kill(victim.pid, signal.SIGKILL)
+    time.sleep(period)
+    redis.kill()
+    time.sleep(0.3)
+    redis.start()
 
 
 def _minimum(case: Case, begin: float) -> float:
@@ -132,19 +165,32 @@ def _minimum(case: Case, begin: float) -> float:
     return (begin // case.period + windows) * case.period - begin if windows else 0.0
 
 
-def _fetch(pipe: Connection, client: Client, target: Target, token_ids: list[str]) -> None:
+def _fetch(pipe: Connection, target: Target, shares: list[tuple[Client, list[str]]], url: str | None) -> None:
     """Get ready, wait for the time to begin, fetch; send how many tokens came, and when the last one did."""
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each retry
     logging.getLogger("dd_sa_tokens").setLevel(logging.ERROR)
-    if "datadog_api_client" in client.implementation.needs:  # its import takes seconds, which are not the rate limit's
+    if any("datadog_api_client" in client.implementation.needs for client, _ in shares):
+        # Its import takes seconds, which are not the rate limit's.
         import datadog_api_client.v2.api.service_accounts_api  # noqa: F401 - imported for later
     pipe.send(None)
-    time.sleep(max(pipe.recv() - time.time(), 0.0))
+    begin = pipe.recv()
     tally = Tally(may_lose=True)
 
     async def run() -> None:
-        async with client.implementation.open(target, client.concurrency) as opened:
-            await client.implementation.fetch(opened, Job(target, client.concurrency, token_ids, tally.deliver))
+        async with AsyncExitStack() as stack:
+            shared: dict[str, Any] = {}
+            if any(client.store for client, _ in shares):
+                from dd_sa_tokens.fleet import RedisStore
+
+                shared = {"rate_limit_store": await stack.enter_async_context(RedisStore(url, organization="fleet"))}
+
+            async def fetch(client: Client, token_ids: list[str]) -> None:
+                opening = client.implementation.open(target, client.concurrency, **(shared if client.store else {}))
+                opened = await stack.enter_async_context(opening)
+                await asyncio.sleep(max(begin + client.start - time.time(), 0.0))
+                await client.implementation.fetch(opened, Job(target, client.concurrency, token_ids, tally.deliver))
+
+            await asyncio.gather(*(fetch(client, token_ids) for client, token_ids in shares))
+            pipe.send((tally.fetched, time.time()))
 
     asyncio.run(run())
-    pipe.send((tally.fetched, time.time()))

@@ -106,15 +106,16 @@ def _marks(axes: Any, rows: list[Row], *, value: str, title: str, crossed: str =
     axes.set_title(title)
 
 
-def _lines(axes: Any, rows: list[Row], *, name: str, across: str, value: str, title: str) -> None:
+def _lines(axes: Any, rows: list[Row], *, name: str, across: str, value: str, title: str, named: bool = True) -> None:
     """Draw a line for each name, with the name at its end; lines of one client differ in their dashes."""
     styles = {colour: cycle(("-", "--", ":", "-.")) for colour in {*_COLOURS.values(), _INK}}
     ends: list[tuple[float, float, str, str]] = []
     for one in dict.fromkeys(row[name] for row in rows):
         colour = _colour(one)
         x, y = zip(*((row[across], row[value]) for row in rows if row[name] == one), strict=True)
-        axes.plot(x, y, next(styles[colour]), marker="o", markersize=4, color=colour)
-        ends.append((x[-1], y[-1], one, colour))
+        axes.plot(x, y, next(styles[colour]), marker="o", markersize=4, color=colour, label=one)
+        if named:
+            ends.append((x[-1], y[-1], one, colour))
     for x_end, y_end, one, colour in ends:
         axes.annotate(one, (x_end, y_end), (8, 0), textcoords="offset points", va="center", color=colour)
     axes.set_xscale("log")
@@ -147,8 +148,13 @@ def _rate_limit(axes: list[Any], rows: list[Row]) -> None:
 
 
 def _sharing(axes: list[Any], rows: list[Row]) -> None:
-    rows = [row | {"label": f"{row['limiter']}, {row['clients']}"} for row in rows]
-    _bars(axes[0], rows, name="label", value="rejected", title="429 responses, simulated")
+    panels = {"rejected_share": "429s in 100 requests", "fill": "spent of a full window, %"}
+    for place, (value, title) in zip(axes, panels.items(), strict=True):
+        _lines(place, rows, name="client", across="clients", value=value, title=title, named=False)
+        place.set_xlabel("clients")
+        place.set_xticks(sorted({row["clients"] for row in rows}))
+        place.minorticks_off()
+    axes[1].legend(loc="center", frameon=False, labelcolor="linecolor", handlelength=3)
 
 
 def _memory(axes: list[Any], rows: list[Row]) -> None:
@@ -204,7 +210,12 @@ _CHARTS: dict[str, tuple[int, float, str, Callable[[list[Any], list[Row]], None]
         "A mark for each case. The time of a cross does not count: the client lost IDs.",
         _rate_limit,
     ),
-    "sharing": (1, 3.8, "Requests that are wasted when clients share a rate limit. Shorter is better.", _sharing),
+    "sharing": (
+        2,
+        3.8,
+        "Clients that share a rate limit, simulated. Left, lower is better; right, higher.",
+        _sharing,
+    ),
     "memory": (1, 4.6, "Memory by number of IDs. A level line means that memory does not grow.", _memory),
     "decode": (1, 3.2, "From JSON to typed tokens. Further left is better. Grey makes no types.", _decode),
     "imports": (2, 3.0, "What an import costs when a program starts. Shorter is better.", _imports),

@@ -255,7 +255,7 @@ class Implementation:
 
     Attributes:
         name: Its name in tables; the part before the comma is the client.
-        open: Opens a client, for a target and a concurrency.
+        open: Opens a client, for a target and a concurrency; ours takes the arguments of `TokensClient`, too.
         fetch: Fetches with it, and returns what it keeps.
         needs: Modules that must be installed.
         divisor: It fetches this fraction of the IDs, so that slow clients do not take all day.
@@ -263,7 +263,7 @@ class Implementation:
     """
 
     name: str
-    open: Callable[[Target, int], AbstractAsyncContextManager[Any]]
+    open: Callable[..., AbstractAsyncContextManager[Any]]
     fetch: Callable[[Any, Job], Awaitable[Any]]
     needs: tuple[str, ...] = ()
     divisor: int = 1

@@ -1,6 +1,6 @@
-"""The private parts of dd_sa_tokens that the benchmarks and the simulation use.
+"""The private parts of dd_sa_tokens that the benchmarks and the simulation use; `virtual_store` has those of the fleet.
 
-No other file of the benchmarks imports a private name, so a change of one changes this file alone.
+No other file of the benchmarks imports a private name, so a change of one changes these two alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dd_sa_tokens._protocol.codec import decode_token, decode_tokens
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._protocol.headers import parse_rate_limit
 from dd_sa_tokens._protocol.responses import Response
-from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens._ratelimit import Permit, RateLimiter, RateLimitStore, share_limits
 from dd_sa_tokens.testing import FakeDatadog, FixedWindow
 
 __all__ = (
-    "FixedWindow", "Limiter", "ObservedDatadog", "Permit", "Response", "decode_page", "decode_token", "json_module",
-    "make_response", "replace_transport", "without_orjson",
+    "FixedWindow", "Limiter", "ObservedDatadog", "Permit", "RateLimitStore", "Response", "decode_page", "decode_token",
+    "json_module", "make_response", "replace_transport", "without_orjson",
 )  # fmt: skip
 
 _OPERATION = "get_token"
@@ -71,8 +71,10 @@ class Limiter:
         reserve: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        store: RateLimitStore | None = None,
     ) -> None:
-        self._limiter = RateLimiter(concurrency, clock=Clock(clock, wall_clock))
+        shared = share_limits(store, "https://api.test")
+        self._limiter = RateLimiter(concurrency, clock=Clock(clock, wall_clock), shared=shared)
         self._reserve = reserve
 
     @property
@@ -92,14 +94,18 @@ class Limiter:
 
 
 class _CountingWindow(FixedWindow):
-    """Counts the requests that it admits, and can leave the reset out."""
+    """Counts the requests that it admits, and can leave the reset out. Its first request decides which window is first."""
 
     def __init__(self, window: FixedWindow, used: int, *, has_reset: bool) -> None:
-        super().__init__(window.limit, window.period, window.rounding, used, window.name)
+        super().__init__(window.limit, window.period, window.rounding, name=window.name)
         self.admitted: Counter[float] = Counter()
+        self._used_before = used
         self._has_reset = has_reset
 
     def spend(self, now: float) -> tuple[bool, dict[str, str]]:
+        if not self.admitted:
+            self.advance(now)
+            self._used = self._used_before
         admitted, headers = super().spend(now)
         self.admitted[now // self.period] += admitted
         if not self._has_reset:

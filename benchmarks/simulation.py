@@ -1,4 +1,4 @@
-"""The real rate limiter on a virtual clock: clients that share a rate limit they only see in headers.
+"""The real rate limiter on a virtual clock: clients that share a rate limit, by headers alone or through a store.
 
 The windows are those of the fake Datadog server. Nothing of the limiter is copied here.
 """
@@ -12,13 +12,15 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from .internals import FixedWindow, Limiter, Response, make_response
+from .internals import FixedWindow, Limiter, RateLimitStore, Response, make_response
 from .virtual_loop import run_virtual, wall_clock
 
-OURS = "dd_sa_tokens"
-EACH_WAITS = "none: each request waits after its own 429"
-ALL_WAIT = "shared: a 429 makes all requests wait"
+OURS = "dd_sa_tokens, by headers"
+WITH_STORE = "dd_sa_tokens, with a store"
+EACH_WAITS = "each request waits after its 429"
+ALL_WAIT = "all wait after a 429"
 LIMITERS = (EACH_WAITS, ALL_WAIT, OURS)
+"""What needs nothing but the responses."""
 
 
 @attrs.define
@@ -73,7 +75,8 @@ class Client:
         concurrency: Most requests in flight.
         start: Seconds before it begins.
         reserve: Share of each window that it leaves to others.
-        limiter: One of `LIMITERS`. The others are what clients commonly do.
+        limiter: One of `LIMITERS`, or `WITH_STORE`. The others than ours are what clients commonly do.
+        store: The store, with `WITH_STORE`.
         rejected: 429 responses received.
         done: When it had all responses, on the loop's clock.
     """
@@ -84,6 +87,7 @@ class Client:
     start: float = 0.0
     reserve: float = 0.0
     limiter: str = OURS
+    store: RateLimitStore | None = None
     rejected: int = 0
     done: float = 0.0
     _paused_until: float = 0.0
@@ -92,9 +96,11 @@ class Client:
         """Send requests until all have succeeded."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.start)
-        limiter = Limiter(self.concurrency, reserve=self.reserve, clock=loop.time, wall_clock=wall_clock)
+        limiter = Limiter(
+            self.concurrency, reserve=self.reserve, clock=loop.time, wall_clock=wall_clock, store=self.store
+        )
         remaining = iter(range(self.count))
-        send = self._with(limiter) if self.limiter == OURS else self._without
+        send = self._with(limiter) if self.limiter in {OURS, WITH_STORE} else self._without
 
         async def work() -> None:
             for _ in remaining:

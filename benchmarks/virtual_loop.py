@@ -26,7 +26,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             msg = "every task waits, and no timer is set"
             raise RuntimeError(msg)
         if not ready and timeout:
-            self.now += timeout
+            self.now += max(timeout, 0)
         return ready
 
 
@@ -43,6 +43,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def block(self, seconds: float) -> None:
+        """Advance the clock as code does that holds the loop."""
+        self._jumping.now += seconds
 
     @property
     def timers(self) -> int:

@@ -27,10 +27,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from support.cancelling import our_tasks, until
 from support.internals import replace_base_url
 from support.nested_pytest import run_pytest
-from support.redis_servers import RedisServer, find_redis_server
 
 from benchmarks import report
 from benchmarks.__main__ import PARTS
+from benchmarks.redis_server import RedisServer, find_redis_server
 from dd_sa_tokens._endpoint import read_base_url
 from dd_sa_tokens.testing import FakeDatadog
 

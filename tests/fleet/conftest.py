@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 import redis
-from support.redis_servers import RedisServer, find_redis_server
+
+from benchmarks.redis_server import RedisServer, find_redis_server
 
 BINARY = find_redis_server()
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.leasing import Script, seen
-from support.redis_servers import RedisServer
+from support.leasing import seen
 
+from benchmarks.redis_server import RedisServer
+from benchmarks.virtual_store import Script
 from dd_sa_tokens.fleet import LeaseRequest
 
 LIMIT, PERIOD = 20, 10.0

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 import attrs
 import pytest
-from support.redis_servers import RedisServer
 
+from benchmarks.redis_server import RedisServer
 from dd_sa_tokens import TokensClient
 from dd_sa_tokens.fleet import RedisStore
 from dd_sa_tokens.testing import FakeDatadog
 
-SLOWEST = 0.2 + 0.15  # seconds of a call; the second part is for a busy machine
+SLOWEST = 0.2 + 0.3  # seconds of a call; the second part is for a busy machine
 
 StartRedis = Callable[..., RedisServer]
 

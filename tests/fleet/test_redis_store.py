@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from support.command_line import within
 from support.keys import KEYS
 from support.leasing import seen
-from support.redis_servers import RedisServer
 
+from benchmarks.redis_server import RedisServer
 from dd_sa_tokens import ConfigurationError, TokensClient
 from dd_sa_tokens.fleet import LeaseRequest, RedisStore
 from dd_sa_tokens.testing import FakeDatadog

@@ -16,8 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.internals import could_pass, waiting_at
-from support.virtual_time import EPOCH, GET, LIST, CountingServer, VirtualLoop, enter, make, turns, virtual, wall
+from support.virtual_time import GET, LIST, START, CountingServer, enter, make, turns, virtual, wall
 
+from benchmarks.virtual_loop import EPOCH, VirtualLoop
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
@@ -118,13 +119,13 @@ class LimiterMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop(START)
 
     @initialize(concurrency=st.integers(1, 6), limit=st.integers(1, 8), most=st.integers(1, 3))
     def begin(self, concurrency: int, limit: int, most: int) -> None:
         self.concurrency = concurrency
         self.servers = {GET: CountingServer(limit, 5.0), LIST: CountingServer(limit + 3, 10.0)}
-        self.limiter = RateLimiter(concurrency, clock=Clock(self.loop.time, lambda: EPOCH - 1000 + self.loop.time()))
+        self.limiter = RateLimiter(concurrency, clock=Clock(self.loop.time, lambda: EPOCH - START + self.loop.time()))
         self.bound = ConcurrencyBound(most)
         self.calls: dict[int, asyncio.Task[Any]] = {}
         self.callers: dict[int, Caller] = {}

