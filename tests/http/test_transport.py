@@ -289,7 +289,7 @@ async def test_the_timeout_is_each_attempt_s_own(server: RawServer, connect: Con
         return time.monotonic() - begun
 
     for took in await asyncio.gather(seconds(0), seconds(0.05), seconds(0.1)):
-        assert 0.19 < took < 0.5
+        assert 0.19 < took < 2
 
 
 async def test_the_user_s_cancellation_wins_over_a_timeout(server: RawServer, connect: Connect) -> None:

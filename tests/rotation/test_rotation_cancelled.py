@@ -172,7 +172,7 @@ async def test_a_create_that_waits_for_the_rate_limit_ends_at_once(
     await asyncio.sleep(0.01)
     begun = asyncio.get_running_loop().time()
     error = await cancelled(task)
-    assert asyncio.get_running_loop().time() - begun < 0.5
+    assert asyncio.get_running_loop().time() - begun < 5
     assert datadog.asked == ["GET", "POST"]
     assert (notes(error), warnings(log)) == ("", "")
     check_nothing_left(client)
@@ -349,7 +349,7 @@ async def test_the_last_step_is_cancelled_while_it_waits(
         await until(lambda: "attempt 2" in log.text)
         begun = asyncio.get_running_loop().time()
         error = await cancelled(task)
-        assert asyncio.get_running_loop().time() - begun < 0.5
+        assert asyncio.get_running_loop().time() - begun < 5
         check_nothing_left(client)
     old = "works" if fault is LONG_AFTER else "may work"
     assert f"the new token works and is stored; the old one {old}, and is still to be revoked" in notes(error)

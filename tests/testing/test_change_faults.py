@@ -158,7 +158,7 @@ async def test_bodies_that_never_end(session: aiohttp.ClientSession, caplog: pyt
         await writers[0].wait_closed()
         assert (await get(session, datadog)).status == 200
         start = time.monotonic()
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 5
     writers[1].close()
     await writers[1].wait_closed()
 

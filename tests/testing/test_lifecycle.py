@@ -43,7 +43,7 @@ async def test_its_end_waits_for_no_request(
                 task.cancel()
             await asyncio.wait(stalled)
         start = time.monotonic()
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 5
     if client_stays:
         await asyncio.wait(stalled)
         assert all(isinstance(task.exception(), aiohttp.ClientConnectionError) for task in stalled)
