@@ -167,9 +167,8 @@ def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
 
 def canonical_id(value: str) -> str:
     """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
-    if value.islower() or len(value) != 36 or value == value.lower():  # as nearly all are
-        return value
-    return value.lower() if _UUID_FORM.fullmatch(value) else value
+    lower = value.lower()
+    return value if value == lower or not _UUID_FORM.fullmatch(value) else lower
 
 
 def check_flag(name: str, value: object, **context: Any) -> None:
