@@ -23,14 +23,8 @@ class WindowView:
     ends_in: float
     """When it is expected to end."""
 
-    ends_within: float
-    """When it has ended for certain."""
-
     uncertainty: float
     """The length of the interval in which the answers put the end."""
-
-    trusts_wall_clock: bool
-    """Whether the wall clock has not been wrong about the end yet."""
 
 
 @attrs.frozen(kw_only=True)

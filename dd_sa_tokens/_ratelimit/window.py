@@ -241,9 +241,7 @@ class RateLimitWindow:
             period=self.period,
             remaining=self.remaining,
             ends_in=end.expected() - now,
-            ends_within=end.latest() - now,
             uncertainty=end.hi - end.lo,
-            trusts_wall_clock=end.trusts_wall_clock,
         )
 
     def _reserved(self, reserve: float) -> int:
@@ -304,7 +302,6 @@ class RateLimitWindow:
             if self.confirmed or own is None or own < 0:
                 return
             end.move(-1)
-            end.record_early_send(permit.sent)
         end.observe(permit.sent, now, rate.reset)
         # Of a new client, all but the first answers may be 429s; they tell it of the others. Later ones tell too much.
         counts = not rejected or not self.contention.past

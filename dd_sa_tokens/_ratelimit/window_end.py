@@ -23,7 +23,6 @@ class WindowEnd:
         period: Seconds from end to end; `None` while unknown.
         skew: The wall clock's time less the loop's, in seconds.
         rounding_offset: Seconds by which the server's rounding differs from rounding up: 0, 0.5 or 1.
-        trusts_wall_clock: Whether the wall clock may say where in the interval the end is.
     """
 
     lo: float = -math.inf
@@ -32,7 +31,6 @@ class WindowEnd:
     period: float | None = None
     skew: float = 0.0
     rounding_offset: float = 0.0
-    trusts_wall_clock: bool = True
 
     def set_clock(self, period: float | None, skew: float) -> None:
         """Take over the length of the windows and the difference of the two clocks, in seconds."""
@@ -88,11 +86,6 @@ class WindowEnd:
             return expected
         return round(((lo + hi) / 2 - self.middle) / self.period)
 
-    def record_early_send(self, sent: float) -> None:
-        """Take in that a request was sent when the window was thought over, and was not."""
-        if sent < self.hi:
-            self.trusts_wall_clock = False
-
     def expected(self) -> float:
         """Return when the next window may be counted on: the wall clock's estimate, else the interval's end."""
         estimate = self.wall_clock_estimate()
@@ -103,13 +96,9 @@ class WindowEnd:
         """Whether the end is known to a tenth of a second."""
         return self.hi - self.lo < 0.1 or self.wall_clock_estimate() is not None
 
-    def latest(self) -> float:
-        """Return when the next window has begun for certain, without asking the wall clock."""
-        return self.hi + _MARGIN
-
     def wall_clock_estimate(self) -> float | None:
         """Return the wall clock's multiple of the period, if it lies in the interval; `None` otherwise."""
-        if self.period is None or not self.trusts_wall_clock:
+        if self.period is None:
             return None
         # Where several fit, the last: too late costs time, too early a 429.
         multiple = math.floor((self.hi + self.skew) / self.period) * self.period - self.skew

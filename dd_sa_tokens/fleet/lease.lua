@@ -5,14 +5,13 @@
 -- KEYS[2]  the record of the operation: the same key while the limit has no name, then it points to the limit's record
 -- ARGV     record, window, finished, returned, needed, wanted, reserve,
 --          probe ("answered", "failed" or ""), pause,
---          then, if the client has seen the current window: limit, period, remaining, ends_in, ends_within,
---          uncertainty, trusts_wall_clock
+--          then, if the client has seen the current window: limit, period, remaining, ends_in, uncertainty
 --
 -- Fields   window     its number                       leased      permits that clients were given in this window
 --          limit, period                               unfinished  those whose requests have not ended
 --          ends_at    when it ends                     strangers   what others have spent, at least
 --          uncertain  of the end                       before      what of that is older than this window or record
---          distrust   1: no client's wall clock        remaining   the lowest that an answer gave
+--          remaining  the lowest that an answer gave
 --          confirmed  1: an answer has come            factor, factor_1, factor_2  contention; of the two windows before
 --          probing    1: a probe is under way          clients, clients_before  that asked; in the window before
 --          others_wait_until  for the probe            paused_until
@@ -26,7 +25,7 @@ local NOISE = 50 -- of a report's way to Redis
 local KEEP_UNKNOWN = 60000 -- a record whose period is not known
 local LEAST_CONTENDED, MOST_CONTENDED = 0.04, 8
 local FIELDS = {
-  'window', 'limit', 'period', 'ends_at', 'uncertain', 'distrust', 'confirmed', 'probing', 'others_wait_until',
+  'window', 'limit', 'period', 'ends_at', 'uncertain', 'confirmed', 'probing', 'others_wait_until',
   'leased', 'unfinished', 'strangers', 'before', 'remaining', 'factor_1', 'factor_2', 'clients', 'clients_before',
   'paused_until',
 }
@@ -116,11 +115,7 @@ end
 
 if #ARGV > 9 then
   local limit, period, remaining = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-  local distrust, uncertain = ARGV[16] == '0', tonumber(ARGV[15])
-  local ends_at = now + tonumber((distrust or record.distrust == 1) and ARGV[14] or ARGV[13])
-  if distrust and record.distrust == 0 then -- what was known of the end came from a clock that is off
-    record.distrust, record.uncertain = 1, math.max(uncertain, record.uncertain) + 1
-  end
+  local ends_at, uncertain = now + tonumber(ARGV[13]), tonumber(ARGV[14])
   local later = (record.ends_at == 0) and 0 or math.floor((ends_at - record.ends_at) / period + 0.5)
   if record.ends_at == 0 then
     record.ends_at, record.uncertain, record.period, record.remaining = ends_at, uncertain, period, limit

@@ -247,8 +247,7 @@ def _arguments(request: LeaseRequest) -> list[str]:
     view = request.view
     if view is not None:
         arguments += [str(view.limit), _milliseconds(view.period), str(view.remaining)]
-        arguments += map(_milliseconds, (view.ends_in, view.ends_within, view.uncertainty))
-        arguments.append("1" if view.trusts_wall_clock else "0")
+        arguments += [_milliseconds(view.ends_in), _milliseconds(view.uncertainty)]
     return arguments
 
 

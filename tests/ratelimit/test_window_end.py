@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dd_sa_tokens._ratelimit.window_end import WindowEnd
 
 
@@ -12,14 +10,6 @@ def test_a_window_end_moves_as_a_whole() -> None:
     end = WindowEnd(lo=107.0, hi=107.5, after=100.25, period=10.0)
     end.move(1)
     assert (end.lo, end.hi, end.after) == (117.0, 117.5, 110.25)
-
-
-@pytest.mark.parametrize(("sent", "guessing"), [(107.25, False), (107.5, True), (108.0, True)])
-def test_only_a_request_before_the_interval_s_end_was_early(sent: float, guessing: bool) -> None:
-    """The wall clock is no longer asked once a request went by it before the end, and still is after one behind it."""
-    end = WindowEnd(lo=107.0, hi=107.5, period=10.0)
-    end.record_early_send(sent)
-    assert end.trusts_wall_clock is guessing
 
 
 def test_a_rounding_that_is_found_out_shifts_the_interval() -> None:

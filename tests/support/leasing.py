@@ -29,7 +29,7 @@ def sharing(store: Any, concurrency: int = 50) -> RateLimiter:
 
 def seen(remaining: int, ends_in: float, limit: int = 100, period: float = 10.0, **more: Any) -> WindowView:
     """Describe a window as a client with a good clock sees it."""
-    about: dict[str, Any] = {"ends_within": ends_in, "uncertainty": 0.02, "trusts_wall_clock": True} | more
+    about: dict[str, Any] = {"uncertainty": 0.02} | more
     return WindowView(limit=limit, period=period, remaining=remaining, ends_in=ends_in, **about)
 
 
