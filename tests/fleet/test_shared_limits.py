@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from support.leasing import Fleet, by_headers, sharing, unspent, virtual_store
 from support.virtual_time import GET, CountingServer, enter, make, now, rate, turns, virtual
 
 from dd_sa_tokens import RateLimitError
+from dd_sa_tokens.fleet import Lease, LeaseRequest
 
 
 @pytest.mark.parametrize(
@@ -234,6 +236,23 @@ async def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
     begun = now()
     await fleet.send(sharing(store))
     assert now() - begun > 0.9
+
+
+@virtual
+async def test_a_pause_holds_permits_that_were_leased() -> None:
+    """What a store grants during a pause is used after it. Any object with the two methods is a store."""
+
+    class PausedStore:
+        def check(self) -> None:
+            """Be usable always."""
+
+        async def lease(self, request: LeaseRequest) -> Lease:
+            window: dict[str, Any] = {"window": 1, "limit": 10, "period": 10.0, "ends_in": 10.0, "left": 9}
+            return Lease(record=request.record, granted=1, paused_for=2.0, **window)
+
+    begun = now()
+    await enter(sharing(PausedStore()))
+    assert 2.0 <= now() - begun < 2.1
 
 
 @virtual

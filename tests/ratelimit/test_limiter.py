@@ -392,6 +392,20 @@ async def test_each_wait_is_counted_by_itself_and_short_ones_are_too() -> None:
 
 
 @virtual
+async def test_the_time_before_a_call_came_is_not_its_wait() -> None:
+    """A call that comes when the limit has been exhausted for a while waits from then on, in `waited`, too."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 10))
+    cancelled = asyncio.create_task(enter(limiter))
+    await asyncio.sleep(2)
+    cancelled.cancel()
+    await asyncio.sleep(3)
+    permit = await enter(limiter)
+    assert permit.waited == pytest.approx(5, abs=0.02)
+    assert limiter.waited == pytest.approx(7, abs=0.04)
+
+
+@virtual
 async def test_calls_that_came_before_the_window_was_known_to_be_exhausted_count_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
