@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import attrs
 
@@ -34,6 +35,17 @@ class SharedLimits:
     store: RateLimitStore
     scope: str
     leased: dict[Permit, tuple[LeasedWindow, int, bool]] = attrs.field(factory=dict)
+    _is_checked: bool = False
+
+    def check(self) -> None:
+        """See that the store can be used, before the client's first request; once it is closed, headers will do.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        if not self._is_checked:
+            self.store.check()
+            self._is_checked = True
 
 
 def share_limits(store: RateLimitStore | None, scope: str) -> SharedLimits | None:
@@ -48,8 +60,10 @@ def share_limits(store: RateLimitStore | None, scope: str) -> SharedLimits | Non
     """
     if store is None:
         return None
-    if not callable(getattr(store, "lease", None)) or not callable(getattr(store, "check", None)):
-        msg = f"rate_limit_store must be a store such as dd_sa_tokens.fleet.RedisStore, not {type(store).__name__}"
+    is_store = callable(getattr(store, "lease", None)) and callable(getattr(store, "check", None))
+    if not is_store or isinstance(store, type):
+        kind = f"the class {store.__name__}" if isinstance(store, type) else type(store).__name__
+        msg = f"rate_limit_store must be a store such as a dd_sa_tokens.fleet.RedisStore, not {kind}"
         raise ConfigurationError(msg)
     return SharedLimits(store, scope)
 
@@ -79,7 +93,7 @@ class LeasedWindow:
         demand: Callable[[], list[tuple[float, int]]],
         on_change: Callable[[], None],
     ) -> None:
-        shared.store.check()
+        shared.check()
         self._shared = shared
         self._headers = headers
         self._leases = Leases(shared.scope, operation, max(headers.concurrency, 1))
@@ -182,6 +196,7 @@ class LeasedWindow:
         self._leases.finish(window, rejected=rejected, probe_answered=probe_answered)
         if self._leases.urgent and not self._leases.by_headers:
             self._ask()
+        self._watch_idleness()
 
     def pause(self, until: float) -> None:
         """Let nothing pass until then, in the other processes neither."""
@@ -223,26 +238,36 @@ class LeasedWindow:
         self._watch_idleness()
 
     def _request(self) -> LeaseRequest:
-        now = self._now()
-        needed, reserve = self._leases.demand(now, self._demand())
-        return self._leases.request(now, needed, reserve, self._headers.describe(now))
+        now, waiting = self._now(), self._demand()
+        needed, reserve = self._leases.demand(now, waiting)
+        is_idle = not any(count for _, count in waiting)
+        return self._leases.request(now, needed, reserve, self._headers.describe(now), is_idle=is_idle)
 
     async def _try_lease(self, request: LeaseRequest) -> Lease | None:
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         try:
-            return await self._shared.store.lease(request)
-        except Exception as error:  # noqa: BLE001 - a user's store must not end the only task that asks it
-            _logger.warning("the rate-limit store raised %s: going by the headers", type(error).__name__)
+            lease = await self._shared.store.lease(request)
+        except (Exception, asyncio.CancelledError) as error:
+            if task is not None and task.cancelling() > before:
+                raise
+            # A user's store must not end the only task that asks it.
+            _logger.warning("the rate-limit store raised %s: clients use the headers only", type(error).__name__)
             return None
+        if lease is None or isinstance(cast("object", lease), Lease):
+            return lease
+        _logger.warning("the rate-limit store gave no Lease but %s: clients use the headers only", type(lease).__name__)
+        return None
 
     def _watch_idleness(self) -> None:
-        """Set a timer that gives unspent permits back when no caller takes them."""
-        if self._idle is None and self._leases.unspent and not self._closed:
+        """Set a timer that reports to the store, and gives unspent permits back, when no caller takes them."""
+        if self._idle is None and self._leases.has_news and not self._closed:
             delay = max(self._leases.idle_for(self._now()), 0.0)
             self._idle = asyncio.get_running_loop().call_later(delay, self._on_idle)
 
     def _on_idle(self) -> None:
         self._idle = None
-        if self._leases.unspent and self._leases.idle_for(self._now()) <= 0:
+        if self._leases.has_news and self._leases.idle_for(self._now()) <= 0:
             self._leases.give_back()
             self._ask()
         else:
@@ -257,10 +282,10 @@ class LeasedWindow:
         self._starting = self._idle = None
 
     async def give_back(self) -> None:
-        """Give the unspent permits back to the store: the client is closed."""
+        """Report to the store, and give the unspent permits back: the client is closed."""
         if self._task is not None:
             await asyncio.wait([self._task])  # a lease that is under way would be lost
-        if self._leases.unspent and not self._leases.by_headers:
+        if self._leases.has_news and not self._leases.by_headers:
             self._leases.give_back()
             await self._try_lease(attrs.evolve(self._request(), needed=0, wanted=0))
 

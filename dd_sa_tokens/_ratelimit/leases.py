@@ -70,7 +70,8 @@ class Leases:
     _pause: float = 0.0
     _polls: int = 0
     _last_take: float = -math.inf
-    _asked: float = 0.0  # the reserve in the last request
+    _only_reports: bool = False  # the last request: no caller waited
+    _asked: float = 0.0  # its reserve
     _refused: float = 0.0  # who leaves as much to others, or more, gets nothing before `retry_at`
 
     def can_take(self, now: float, reserve: float = 0.0) -> bool:
@@ -150,18 +151,25 @@ class Leases:
         least = min((share for share, _ in waiting), default=0.0)
         return sum(count for count, _ in useful), min((share for _, share in useful), default=least)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether the store does not know of all that was used, or not used, of what it has leased."""
+        return self.unspent > 0 or self._finished > 0
+
     def idle_for(self, now: float) -> float:
-        """Return for how many seconds more unspent permits are kept; 0 or less if they are to be given back."""
+        """Return for how many seconds more the news are kept; 0 or less if the store is to be told."""
         return self._last_take + (_IDLE_WHILE_FAR if self.is_far else _IDLE) - now
 
     def give_back(self) -> None:
-        """Return what is unspent to the store: the client is idle."""
+        """Report what has ended, and return what is unspent: the client is idle."""
         self._batch = max(self._batch // 2, _LEAST_BATCH)
         if self._probe_due:
             self._probe_due, self._probe_answered = False, False
         self.drop()
 
-    def request(self, now: float, needed: int, reserve: float, view: WindowView | None) -> LeaseRequest:
+    def request(
+        self, now: float, needed: int, reserve: float, view: WindowView | None, *, is_idle: bool
+    ) -> LeaseRequest:
         """Put together what the store is told and asked.
 
         Args:
@@ -169,6 +177,7 @@ class Leases:
             needed: Callers that wait.
             reserve: The share that they leave to others.
             view: What the headers say of the current window.
+            is_idle: Whether no caller waits, not even one that no permit is left for.
         """
         if now >= self.expires:
             self._forget_window()
@@ -193,7 +202,7 @@ class Leases:
         )
         self._finished = self._returned = 0
         self._probe_answered, self._pause, self.urgent = None, 0.0, False
-        self._asked = reserve
+        self._only_reports, self._asked = is_idle, reserve
         return request
 
     def apply(self, now: float, lease: Lease | None) -> None:
@@ -225,10 +234,10 @@ class Leases:
             self._polls += 1
             return now + max(min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL), lease.clients * _TURN)
         self._polls = 0
-        if lease.granted:
-            return now
         if self.by_headers:
             return now + _UNLIMITED
+        if lease.granted or self._only_reports:
+            return now
         look = min(max(self.period / _LOOKS, _SHORTEST_LOOK), _LONGEST_LOOK)
         return min(self.expires, now + max(look, lease.clients * _TURN))
 

@@ -8,7 +8,8 @@
 --          then, if the client has seen the current window: limit, period, remaining, ends_in, uncertainty
 --
 -- Fields   window     its number                       leased      permits that clients were given in this window
---          limit, period                               unfinished  those whose requests have not ended
+--          limit, period                               recent, older, aged_at  those whose requests have not ended,
+--                                                                  by age: see KEEP_UNFINISHED
 --          ends_at    when it ends                     strangers   what others have spent, at least
 --          uncertain  of the end                       before      what of that is older than this window or record
 --          remaining  the lowest that an answer gave
@@ -22,12 +23,13 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local PROBE_TIMEOUT = 1000
 local SETTLING = 500 -- until then, requests of the window before have ended
 local NOISE = 50 -- of a report's way to Redis
+local KEEP_UNFINISHED = 1000 -- after this, or twice this, a request has reached the server, or its client is gone
 local KEEP_UNKNOWN = 60000 -- a record whose period is not known
 local LEAST_CONTENDED, MOST_CONTENDED = 0.04, 8
 local FIELDS = {
   'window', 'limit', 'period', 'ends_at', 'uncertain', 'confirmed', 'probing', 'others_wait_until',
-  'leased', 'unfinished', 'strangers', 'before', 'remaining', 'factor_1', 'factor_2', 'clients', 'clients_before',
-  'paused_until',
+  'leased', 'recent', 'older', 'aged_at', 'strangers', 'before', 'remaining', 'factor_1', 'factor_2', 'clients',
+  'clients_before', 'paused_until',
 }
 
 local function read(key)
@@ -60,6 +62,22 @@ local function current_factor()
   return math.min(math.max(1 + others / math.max(record.leased, 1), 2), MOST_CONTENDED)
 end
 
+-- Requests that may be on their way, so that `remaining` does not show them yet.
+if now - record.aged_at >= KEEP_UNFINISHED then
+  record.older = (now - record.aged_at < 2 * KEEP_UNFINISHED) and record.recent or 0
+  record.recent, record.aged_at = 0, now
+end
+
+local function unfinished()
+  return record.recent + record.older
+end
+
+local function finish(count)
+  local of_older = math.min(count, record.older)
+  record.older = record.older - of_older
+  record.recent = math.max(record.recent - (count - of_older), 0)
+end
+
 local function begin_window(windows, ends_at)
   local factor = current_factor()
   if windows > 2 then
@@ -73,8 +91,8 @@ local function begin_window(windows, ends_at)
   -- What was under way at the end may be counted in the new window, and is no stranger's. In a window that was spent,
   -- nothing is under way: its requests have ended, though that was not reported yet.
   local is_spent = record.leased + record.strangers >= record.limit
-  record.before = (windows == 1 and not is_spent) and record.unfinished or 0
-  record.leased, record.unfinished, record.strangers = 0, 0, 0
+  record.before = (windows == 1 and not is_spent) and unfinished() or 0
+  record.leased, record.recent, record.older, record.strangers = 0, 0, 0, 0
   record.remaining, record.confirmed, record.probing, record.others_wait_until = record.limit, 0, 0, 0
 end
 
@@ -87,7 +105,7 @@ end
 local is_known = window == record.window
 if is_known then
   record.leased = math.max(record.leased - returned, 0)
-  record.unfinished = math.max(record.unfinished - returned - finished, 0)
+  finish(returned + finished)
 elseif wanted > 0 then
   record.clients = record.clients + 1
 end
@@ -161,14 +179,14 @@ elseif left >= 0 then
   local factor = math.max(current_factor(), record.factor_1 > 1 and record.factor_1 or record.factor_2)
   if factor > 1 then
     -- What is left was counted half a round trip ago: the others have used some of it since.
-    local room = math.floor((record.remaining - reserved) / (2 * factor)) - record.unfinished
+    local room = math.floor((record.remaining - reserved) / (2 * factor)) - unfinished()
     if room < math.min(free, wanted) then free, is_tight = room, 1 end
-    if room + record.unfinished <= 0 then left = 0 end -- the last few are the others'
+    if room + unfinished() <= 0 then left = 0 end -- the last few are the others'
   end
   local clients = math.max(record.clients, record.clients_before, 1)
   if record.factor_1 == 0 and now < record.others_wait_until and free < 8 * clients * wanted then
     -- A first window begins slowly: others may spend it, too.
-    local room = math.max(2 * (record.leased - record.unfinished), 3) - record.unfinished
+    local room = math.max(2 * (record.leased - unfinished()), 3) - unfinished()
     if room < math.min(free, wanted) then free, is_tight = room, 1 end
   end
   if free > 0 then
@@ -180,7 +198,7 @@ elseif left >= 0 then
 end
 if left >= 0 then left = left - granted end
 record.leased = record.leased + granted
-record.unfinished = record.unfinished + granted
+record.recent = record.recent + granted
 
 local values = {}
 for _, field in ipairs(FIELDS) do

@@ -146,10 +146,11 @@ async def test_a_wrong_password_stops_nothing_and_is_not_shown(
 async def test_a_closed_store_stops_no_client(
     start_redis: StartRedis, datadog: FakeDatadog, caplog: pytest.LogCaptureFixture, nothing_left: None
 ) -> None:
-    """A store that is closed before its clients leaves them to the headers, and says so once."""
+    """A store that is closed before its clients leaves all their calls to the headers, and says so once."""
     async with RedisStore(start_redis().url, organization="acme") as store:
         client = client_of(datadog, store)
         await slowest_call(client, datadog, 3)
     assert await slowest_call(client, datadog, 30) < SLOWEST
+    assert len([token async for token in client.list_tokens(datadog.service_account_id)]) == 3
     await client.close()
     assert len(messages(caplog, logging.WARNING)) == 1

@@ -11,6 +11,7 @@ import redis
 from support.leasing import Fleet, by_headers, sharing, unspent, virtual_store
 from support.virtual_time import GET, CountingServer, enter, make, now, rate, turns, virtual
 
+from benchmarks.virtual_store import VirtualStore
 from dd_sa_tokens import RateLimitError
 from dd_sa_tokens.fleet import Lease, LeaseRequest
 
@@ -147,6 +148,60 @@ async def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
 
 
 @virtual
+async def test_calls_with_pauses_between_them_do_not_wait(connection: redis.Redis) -> None:
+    """A client that reports to the store while none of its callers waits gets its next permit at once."""
+    fleet = Fleet(CountingServer(100))
+    limiter = sharing(virtual_store(connection))
+    for pause in [0.0, 0.01, 0.1, 0.3, 0.6, 1.2] * 4:
+        begun = now()
+        await fleet.send(limiter)
+        assert now() - begun < 0.05
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize("end", ["idle", "closed", "dead"])
+@virtual
+async def test_who_has_ended_its_requests_holds_nobody_back(connection: redis.Redis, end: str) -> None:
+    """Clients that do nothing more cost those after them 2 s at most, also where others spend the limit."""
+    fleet = Fleet(CountingServer(1000, 100.0))
+    store = virtual_store(connection)
+    outsider = make()
+    for _ in range(13):
+        limiter = sharing(VirtualStore(store.script))
+        begun = now()
+        await fleet.fetch(limiter, 30)
+        assert now() - begun < 2.1
+        if end != "idle":
+            limiter.close()
+        if end == "closed":
+            await limiter.give_back()
+        await fleet.fetch(outsider, 30)
+        await asyncio.sleep(0.3)
+    assert fleet.server.rejected == 0
+
+
+@pytest.mark.parametrize("fault", ["raises", "is cancelled", "is junk"])
+@virtual
+async def test_a_store_of_the_users_fails_no_call(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever another store's `lease` does, its clients go on, and the log says what it did."""
+
+    class FaultyStore:
+        def check(self) -> None:
+            """Be usable always."""
+
+        async def lease(self, _request: LeaseRequest) -> Any:
+            if fault == "raises":
+                raise OSError
+            if fault == "is cancelled":
+                raise asyncio.CancelledError
+            return {"granted": 1}
+
+    await asyncio.wait_for(Fleet(CountingServer(100)).fetch(sharing(FaultyStore()), 30), 3)
+    told = {"raises": "raised OSError", "is cancelled": "raised CancelledError", "is junk": "gave no Lease but dict"}
+    assert told[fault] in caplog.text
+
+
+@virtual
 async def test_a_cancelled_request_leaves_its_permit_to_the_next(connection: redis.Redis) -> None:
     """A request that was never sent costs nothing of the shared window."""
     fleet = Fleet(CountingServer(20))
@@ -248,7 +303,8 @@ async def test_a_pause_holds_permits_that_were_leased() -> None:
 
         async def lease(self, request: LeaseRequest) -> Lease:
             window: dict[str, Any] = {"window": 1, "limit": 10, "period": 10.0, "ends_in": 10.0, "left": 9}
-            return Lease(record=request.record, granted=1, paused_for=2.0, **window)
+            paused_for = max(begun + 2.0 - now(), 0.0)
+            return Lease(record=request.record, granted=min(request.wanted, 1), paused_for=paused_for, **window)
 
     begun = now()
     await enter(sharing(PausedStore()))
