@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, cast
 from urllib.parse import quote
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from dd_sa_tokens._ratelimit.store import Lease, LeaseRequest
 from dd_sa_tokens.errors import ConfigurationError
@@ -26,6 +26,7 @@ from .circuit import Circuit
 _TIMEOUT = 0.16  # seconds of silence after which a call goes by the headers
 _BUSY = 1.0  # seconds more for a round trip while Redis answers others
 _CONNECTIONS = 4  # of all clients of one store: a round trip is short
+_CLIENTS = (Redis, RedisCluster)  # of redis-py, asynchronous
 _LENIENCY = 0.05  # seconds more if the timer rang late, because the event loop was blocked: an answer may be there
 
 _SCRIPT = Path(__file__).with_name("lease.lua").read_text(encoding="utf-8")
@@ -50,10 +51,12 @@ class RedisStore:
         ConfigurationError: An argument is invalid.
     """
 
-    def __init__(self, redis: str | Redis, *, organization: str, prefix: str = "dd-sa-tokens") -> None:
+    def __init__(self, redis: str | Redis | RedisCluster, *, organization: str, prefix: str = "dd-sa-tokens") -> None:
         # First of all: a traceback of what is raised below may be logged with its local variables.
-        source = Secret(redis) if isinstance(redis, str) else redis
-        del redis
+        kind = type(redis).__name__
+        given = cast("object", redis)
+        source = Secret(given) if isinstance(given, str) else given if isinstance(given, _CLIENTS) else None
+        del redis, given
         self._organization, self._prefix = organization, prefix
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -62,7 +65,7 @@ class RedisStore:
                 msg = f"{name} must be a non-empty str, such as 'acme', not {value!r}"
                 raise ConfigurationError(msg)
         self._owns_redis = isinstance(source, Secret)
-        self._redis = _make_redis(source)
+        self._redis = _make_redis(source, kind)
         self._script = _SCRIPT
         self._digest = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._circuit = Circuit()
@@ -204,11 +207,11 @@ class RedisStore:
             task.exception()  # it came too late to matter
 
 
-def _make_redis(source: Secret | Redis) -> Redis:
+def _make_redis(source: Secret | Redis | RedisCluster | None, kind: str) -> Redis | RedisCluster:
+    if source is None:
+        msg = f"redis must be a URL, as str, or a redis.asyncio.Redis, not {kind}"
+        raise ConfigurationError(msg)
     if not isinstance(source, Secret):
-        if not hasattr(cast("object", source), "evalsha"):
-            msg = f"redis must be a URL or a redis.asyncio.Redis, not {type(source).__name__}"
-            raise ConfigurationError(msg)
         return source
     try:
         # One attempt: the circuit decides when there is another. The time is bounded here, not by redis-py's timers.
@@ -219,14 +222,18 @@ def _make_redis(source: Secret | Redis) -> Redis:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
         )
-    except ValueError:
-        msg = "redis must be a URL such as redis://localhost:6379/0, rediss://... or unix://..."
+        # It connects later. An option of the URL that redis-py refuses is refused now.
+        pool.make_connection()  # type: ignore[no-untyped-call] # redis-py leaves it open
+    except (ValueError, TypeError, AttributeError, RedisError):
+        msg = (
+            "redis must be a URL such as redis://localhost:6379/0, rediss://... or unix://..., with options of redis-py"
+        )
     else:
         return Redis.from_pool(pool)
     raise ConfigurationError(msg)
 
 
-def _passwords(redis: Redis) -> list[str]:
+def _passwords(redis: Redis | RedisCluster) -> list[str]:
     pool = getattr(redis, "connection_pool", None)
     settings: dict[str, Any] = getattr(pool, "connection_kwargs", {})
     return [str(settings[name]) for name in ("password", "username") if settings.get(name)]

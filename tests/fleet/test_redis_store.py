@@ -44,16 +44,32 @@ def test_an_address_is_a_url_of_redis() -> None:
     assert caught.value.__context__ is None
 
 
-def test_another_object_is_no_redis() -> None:
-    """What is neither a URL nor a Redis client is refused by its type."""
-    with pytest.raises(ConfigurationError, match="not int"):
-        RedisStore(7, organization="acme")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(7, "int"), (b"redis://:canary@host", "bytes"), (redis.Redis(), "Redis"), ([NOWHERE], "list")],
+    ids=["number", "bytes", "not asynchronous", "list"],
+)
+def test_another_object_is_no_redis(value: Any, kind: str) -> None:
+    """What is neither a URL nor an asynchronous Redis client is refused by its type, without being shown."""
+    with pytest.raises(ConfigurationError, match=f"or a redis.asyncio.Redis, not {kind}$") as caught:
+        RedisStore(value, organization="acme")
+    frames = [frame for frame, _ in traceback.walk_tb(caught.tb)][1:]  # without the test's own
+    assert not any("canary" in repr(frame.f_locals) for frame in frames)
+
+
+@pytest.mark.parametrize("option", ["foo=1", "protocol=9", "retry=1", "ssl_cert_reqs=bogus"])
+def test_an_option_that_redis_refuses_is_no_url(option: str) -> None:
+    """An option in the URL with which no connection could ever be made is refused when the store is made."""
+    with pytest.raises(ConfigurationError, match="with options of redis-py"):
+        RedisStore(f"rediss://host/0?{option}", organization="acme")
 
 
 def test_a_client_takes_only_a_store() -> None:
     """A URL in place of a store is refused when the client is made."""
     with pytest.raises(ConfigurationError, match="rate_limit_store must be a store such as"):
         TokensClient(**KEYS, rate_limit_store=NOWHERE)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="not the class RedisStore"):
+        TokensClient(**KEYS, rate_limit_store=RedisStore)  # type: ignore[arg-type]
 
 
 async def test_a_store_must_be_open() -> None:
