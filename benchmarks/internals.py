@@ -94,7 +94,10 @@ class Limiter:
 
 
 class _CountingWindow(FixedWindow):
-    """Counts the requests that it admits, and can leave the reset out. Its first request decides which window is first."""
+    """Counts the requests that it admits, and can leave the reset out.
+
+    Its first request decides which window is first.
+    """
 
     def __init__(self, window: FixedWindow, used: int, *, has_reset: bool) -> None:
         super().__init__(window.limit, window.period, window.rounding, name=window.name)
