@@ -43,7 +43,7 @@ CASES = [
         disturbed=True,
     ),
 ]
-_SIMULATED_IDS = 1_200  # in all, whatever the number of clients
+_SIMULATED_IDS = 1_200  # in all, for any number of clients
 
 
 def _on_sockets(*, quick: bool) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 A timeout, `close()` and refused keys end a request by cancelling the task that waits for it. Running each request in a
 child task would make the question easy, since only the child would be cancelled. But a task for each request costs
 15 us, a tenth of a bulk fetch, and `asyncio.timeout` costs 4%. So the worker itself is cancelled, and this module
-answers, once for all callers, whether the cancellation that arrives must go on to the caller.
+decides, in one place, whether a cancellation must reach the caller.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def shield() -> AbstractContextManager[object]:
     """Keep a cancelled task from being cancelled again while it waits for what it must not leave.
 
     asyncio cancels once. anyio's cancel scopes cancel again in each pass of the event loop, which would make a wait
-    spin, unless the wait stands in a shielded scope of anyio's own. anyio is no dependency: a program whose task it
-    cancels has imported it.
+    spin, unless the wait stands in a shielded scope of anyio's own. anyio is no dependency: if anyio cancelled the
+    task, it is already imported.
     """
     anyio = sys.modules.get("anyio")
     return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

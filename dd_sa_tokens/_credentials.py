@@ -155,7 +155,10 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[_Names, _Keys]:
 
 
 def _fault_of_form(names: _Names, keys: _Keys) -> str | None:
-    """Say what is wrong with valid keys together, without raising. Whether a function's key can stand alone is open."""
+    """Return what is wrong with valid keys together, or `None`, without raising.
+
+    A key function is checked only after it has returned a key.
+    """
     (api_name, app_name, token_name), (api, app, token) = names, keys
     if token is not None:
         if api is not None or app is not None:
@@ -186,7 +189,7 @@ def _is_function(key: Secret) -> bool:
 
 
 def _fault_of_key(name: str, key: Secret | None) -> str | None:
-    """Say what is wrong with a key that was given, without raising: the frames here hold it."""
+    """Return what is wrong with a key that was given, or `None`, without raising: the frames here hold it."""
     if key is None:
         return None
     if _is_function(key):

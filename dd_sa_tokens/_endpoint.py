@@ -69,7 +69,7 @@ def split_url(url: str) -> SplitResult | None:
 
 
 def _fault_of_base_url(secret: Secret) -> str | None:  # noqa: PLR0911 - one for each fault
-    """Say what is wrong with a URL, without raising and without quoting it: it may hold a password."""
+    """Return what is wrong with a URL, or `None`, without raising and without quoting it: it may hold a password."""
     base_url = cast("object", secret.reveal())
     if not isinstance(base_url, str):
         return "base_url must be a str such as https://datadog-proxy.example.com"

@@ -60,7 +60,7 @@ class _Progress:
     _ended: bool = False
 
     def take(self, page: Page[T], number: int) -> None:
-        """Take in page number `number`."""
+        """Record page number `number`."""
         ids = tuple(item.id for item in page.items)
         if number == 0:
             self._first_total, self._first_ids = page.total, ids
@@ -74,13 +74,13 @@ class _Progress:
         self._ended = not ids or repeats or (self.rows >= (promised or 0) and not self._may_go_on(len(ids)))
 
     def _may_go_on(self, length: int) -> bool:
-        """Return whether a page of this length may have a successor, although the total says no."""
+        """Return whether a page of this length may be followed by another one although the total is reached."""
         if self.total is None:  # without a total, nothing but the pages says how long a full one is
             return length >= len(self._first_ids)
         return not self.trust_total and length >= self.size
 
     def pages_known(self, number: int) -> int:
-        """Return how many pages there are for certain, once page number `number` was taken in: at least one more."""
+        """Return how many pages there are for certain, once page number `number` was recorded: at least one more."""
         if self._ended:
             return 0
         promised = 0 if self.total is None or not self._first_ids else -(-self.total // len(self._first_ids))
@@ -93,12 +93,12 @@ async def read_pages(
     """Yield the pages in order, each with what is known of the list by then.
 
     Nothing is read ahead of the first page: only then is it known what there is, and whether the consumer wants more.
-    After that two pages are under way, and twice as many with each page that is consumed, at most `concurrency`. There
+    After that two pages are in flight, and twice as many with each page that is consumed, at most `concurrency`. There
     is a pass of the event loop between two pages.
 
     Args:
         read: Reads a page.
-        concurrency: Most pages under way.
+        concurrency: Most pages in flight.
         size: Items asked for in a page.
         trust_total: Whether to end where the total says, for a caller that notices if something is missing.
         first: The first page, if it was read already.
@@ -131,13 +131,13 @@ async def list_all(
 ) -> AsyncGenerator[T, None]:
     """Yield each item of a list once.
 
-    An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. That
-    shows by a total that changes, by an item that comes twice, or by one that was made or updated after the first page
-    was read. The list is then read once more for what was missed.
+    An item that is made or removed meanwhile moves others across the pages' borders, and some could be missed. Signs of
+    that are a total that changes, an item that comes twice, or one that was made or updated after the first page was
+    read. The list is then read once more for what was missed.
 
     Args:
         read: Reads a page.
-        concurrency: Most pages under way.
+        concurrency: Most pages in flight.
         size: Items asked for in a page.
         seen: The IDs that were yielded already, for a list that is read in several parts; they are added to.
     """

@@ -102,7 +102,7 @@ def check_count(name: str, value: object) -> None:
     """Refuse an option that is no whole number of at least 1.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not.
     """
     if not is_whole(value, 1):
         msg = f"{name} must be a whole number of at least 1, not {short_repr(value)}"
@@ -175,7 +175,7 @@ def check_flag(name: str, value: object, **context: Any) -> None:
     """Refuse an option that is no `bool`.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: It is not.
     """
     if not isinstance(value, bool):
         msg = f"{name} must be True or False, not {short_repr(value)}"
@@ -236,7 +236,7 @@ def check_scopes(scopes: object, **context: Any) -> None:
     """Refuse a value that cannot be a token's scopes: a token has at least one.
 
     Raises:
-        InvalidArgumentError: It is no collection, a single `str`, empty, or holds something else than non-empty `str`.
+        InvalidArgumentError: It is no collection, a single `str`, empty, or has an item that is not a non-empty `str`.
     """
     if isinstance(scopes, str | bytes) or not isinstance(scopes, Collection):
         msg = f"scopes must be a collection such as ['dashboards_read'], not {short_repr(scopes)}"

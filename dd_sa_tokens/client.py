@@ -63,6 +63,9 @@ class TokensClient:
 
     It opens its connections when they are first needed, and holds them until `close()` or the end of `async with`.
     One client serves a whole program: `with_options` gives its parts other timeouts, retries and shares of the limits.
+    Each call raises `ClientClosedError` once the client is closed. It raises `ConfigurationError` if the client is used
+    under another event loop than before, or if its `rate_limit_store` is not open; `find_tokens` gives that error to
+    the IDs.
 
     Args:
         api_key: A Datadog API key. Default: `DD_API_KEY`, if no credential is given here.
@@ -76,27 +79,30 @@ class TokensClient:
             `CredentialsError` if it fails. A sync function runs in the event loop, so it must not block.
         site: The Datadog site, such as `datadoghq.eu`. Default: `DD_SITE`, else `datadoghq.com`.
         base_url: Where to send requests instead of a site: a proxy or a fake server. https, or http on loopback.
-        session: An aiohttp session to borrow. It is used, and never closed. Its cookies and default headers are sent
-            along, except those about credentials or about the message itself, which are the client's. If its connector
-            allows fewer connections than `concurrency`, no more requests are in flight.
-        proxy: The http or https URL of a proxy, with a percent-encoded user and password if it wants them. It gets a
-            `CONNECT`, and sees neither keys nor paths. Like the next two, it is for the client's own session, and
-            refused beside a borrowed one.
-        ssl_context: For a certificate authority of your own: `ssl.create_default_context(cafile=...)`. One that does
-            not verify certificates and host names is refused. An https proxy is verified with it, too.
+        session: An aiohttp session to borrow; `None`, the default, for one of the client's own. It is used, and never
+            closed. Its cookies and default headers are sent along, except those about credentials or about the message
+            itself, which are the client's. If its connector allows fewer connections than `concurrency`, no more
+            requests are in flight.
+        proxy: The http or https URL of a proxy, with a percent-encoded user and password if it wants them; `None`, the
+            default, for no proxy. It gets a `CONNECT`, and sees neither keys nor paths. Like the next two, it is for
+            the client's own session, and refused beside a borrowed one.
+        ssl_context: For a certificate authority of your own: `ssl.create_default_context(cafile=...)`; `None`, the
+            default, for the system's authorities. One that does not verify certificates and host names is refused. An
+            https proxy is verified with it, too.
         trust_env: Whether to take the proxy from `HTTPS_PROXY` and `NO_PROXY`, by the rules of the standard library,
             unless `proxy` is given. They are read once, when the client is made. A loopback `base_url` is never reached
-            by way of it.
-        concurrency: Most requests in flight, over all calls of this client.
+            through it. Default: False.
+        concurrency: Most requests in flight, over all calls of this client. Default: 50.
         timeout: Seconds for one attempt: connect, send, and read the whole body. Waiting for the rate limit, or for
-            other requests to make room, does not count.
-        retry: When failed attempts are repeated.
+            other requests to make room, does not count. Default: 30.
+        retry: When failed attempts are repeated. Default: `RetryPolicy()`, with at most 5 attempts.
         rate_limit_reserve: Share (0 <= r < 1) of each rate-limit window that is left to the organization's other users.
+            Default: 0.0.
         rate_limit_store: A window that many processes share, such as `dd_sa_tokens.fleet.RedisStore`. By default the
             client sees others only in the headers of its own answers.
         on_attempt: Called with an `Attempt` after each attempt of each call, cancelled ones too, for metrics, traces
-            and logs. It runs in the event loop, so it must not block, and cannot be an `async def`. An exception out of
-            it is logged once, and never fails a call.
+            and logs; `None` by default. It runs in the event loop, so it must not block, and cannot be an `async def`.
+            An exception out of it is logged once, and never fails a call.
 
     Raises:
         ConfigurationError: A setting is invalid; the text names it.
@@ -157,7 +163,7 @@ class TokensClient:
         costs next to nothing, and a view of a view works, too. Options that are not given stay as they are.
 
         A nightly job and web handlers live on one client, if the job's view has a `rate_limit_reserve`: when the job
-        has spent its share of a window, the handlers' calls find room, and do not stand behind the job's.
+        has spent its share of a window, the handlers' calls find room, and are not queued behind the job's.
 
         Args:
             timeout: Seconds for one attempt, as for the client.
@@ -194,6 +200,11 @@ class TokensClient:
         return f"<{type(self).__name__} {self._about}, {'closed' if self.closed else 'open'}{view}{changes}>"
 
     async def __aenter__(self) -> Self:
+        """Return the client.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
         self._require_open()
         return self
 
@@ -203,7 +214,7 @@ class TokensClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client, and its session unless that is borrowed. Calls under way raise `ClientClosedError`.
+        """Close the client, and its session unless that is borrowed. Calls in flight raise `ClientClosedError`.
 
         That ends the calls of its views, too. On a view this does nothing.
         """
@@ -238,6 +249,8 @@ class TokensClient:
 
         Raises:
             InvalidArgumentError: An ID is invalid; nothing was sent.
+            ConfigurationError: The client is used under another event loop, or its `rate_limit_store` is not open.
+            ClientClosedError: The client is closed.
             NotFoundError: There is no such token or service account.
             DatadogError: Any other failure; see the error tree.
         """
@@ -265,7 +278,7 @@ class TokensClient:
                 itself. `"list"` first reads the service account's list, 100 tokens a request (and about 1 KiB of memory
                 each), and asks only for the IDs that it did not hold. `"auto"` looks at the list's first page if
                 `token_ids` is a collection of 20 different IDs or more, and goes on with whichever needs fewer
-                requests. It fetches any other iterable one by one.
+                requests. It fetches any other iterable one by one. The default is `"auto"`.
             deadline: Seconds for the whole call; `None` for as long as it takes. When they have passed, the requests in
                 flight are cancelled, what was fetched stays, and each other ID gets `DeadlineExceededError`. The rest
                 of a sync iterable is still read for that: one that blocks the event loop holds the call up. An async
@@ -277,6 +290,8 @@ class TokensClient:
 
         Raises:
             InvalidArgumentError: An argument is invalid, or `token_ids` is no iterable of IDs.
+            ConfigurationError: As for `get_token`.
+            ClientClosedError: The client was closed before the call. If it is closed meanwhile, IDs get this error.
             SourceError: `token_ids` raised, or it is an async iterable and the deadline passed; the error's `partial`
                 holds the results so far.
         """
@@ -313,6 +328,8 @@ class TokensClient:
 
         Raises:
             InvalidArgumentError: As for `get_tokens`; raised at once, not when the loop begins.
+            ConfigurationError: As for `get_token`.
+            ClientClosedError: The client is closed, or was closed meanwhile.
             UnauthorizedError: The keys are refused: raised after the results that were in flight.
             CredentialsError: A function gave no key: raised after the results that were in flight.
             ForbiddenError: Ten 403s and no other answer: raised after the results that were in flight.
@@ -331,11 +348,12 @@ class TokensClient:
     ) -> BulkResult:
         """Find tokens by their IDs alone, in the organization's list of tokens.
 
-        The list is read, 100 tokens a request, until all are found or it ends.
+        The list is read, 100 tokens a request, until all are found or it ends. The keys need the permission
+        `org_app_keys_read`.
 
         Args:
             token_ids: The IDs, from any iterable or async iterable.
-            include_leak: As for `get_token`.
+            include_leak: Whether to ask where and when leaked keys were found, too; see `AccessToken.leak`.
 
         Returns:
             One result for each position of the input, in its order. An ID that is not in the list gets a
@@ -343,7 +361,8 @@ class TokensClient:
             list cannot be read to its end, an ID that was not found gets the error of the list.
 
         Raises:
-            InvalidArgumentError: `token_ids` is no iterable of IDs.
+            InvalidArgumentError: `token_ids` is no iterable of IDs, or `include_leak` is no `bool`.
+            ClientClosedError: The client was closed before the call. If it is closed meanwhile, IDs get this error.
             SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
         self._require_open()
@@ -371,16 +390,19 @@ class TokensClient:
         Args:
             service_account_id: The service account.
             filter: Only tokens that match this text; the API decides how.
-            sort: `name`, `created_at`, `expires_at`, `last_used_at` or `leaked`; descending with a leading `-`.
-            leaked_only: Whether to list only tokens whose keys are known to be leaked.
-            include_leak: As for `get_token`.
-            page_size: Tokens in one request, 1 to 100.
+            sort: `name`, `created_at`, `expires_at`, `last_used_at` or `leaked`; descending with a leading `-`. `None`,
+                the default, leaves the order to the API.
+            leaked_only: Whether to list only tokens whose keys are known to be leaked; False by default.
+            include_leak: As for `get_token`; False by default.
+            page_size: Tokens in one request, 1 to 100; 100 by default.
 
         Yields:
             The tokens.
 
         Raises:
             InvalidArgumentError: An argument is invalid; raised at once, not when the loop begins.
+            ConfigurationError: As for `get_token`.
+            ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page could not be read.
         """
         self._require_open()
@@ -411,14 +433,16 @@ class TokensClient:
             filter: As for `list_tokens`.
             sort: As for `list_tokens`.
             leaked_only: As for `list_tokens`.
-            include_leak: As for `get_token`.
-            page_size: Tokens in one request, personal ones included, 1 to 100.
+            include_leak: As for `get_token`; False by default.
+            page_size: Tokens in one request, personal ones included, 1 to 100; 100 by default.
 
         Yields:
             The tokens; `AccessToken.service_account_id` says whose they are.
 
         Raises:
             InvalidArgumentError: An argument is invalid; raised at once, not when the loop begins.
+            ConfigurationError: As for `get_token`.
+            ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page could not be read.
         """
         self._require_open()
@@ -450,6 +474,8 @@ class TokensClient:
 
         Raises:
             InvalidArgumentError: An argument is invalid; raised at once, not when the loop begins.
+            ConfigurationError: As for `get_token`.
+            ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page or a service account could not be read.
         """
         self._require_open()
@@ -483,10 +509,11 @@ class TokensClient:
     ) -> CreatedToken:
         """Make a token. Its secret, `key`, is given only here: it cannot be read again.
 
-        A create is never sent twice if the first request may have been carried out: it is repeated only after a 429, or
-        if no connection could be made. After any other failure it is not known whether there is a new token. The error
-        then has `outcome_unknown` set, and its text says how to look. If the answer names the token, but cannot be used
-        otherwise, the error has its `token_id`. (A borrowed session must not have a middleware that repeats requests.)
+        It is repeated only after a 429, if it was not sent, or, with a key function, once after a 401. If it may have
+        been carried out (lost connection, timeout, closed client, redirect, 408, 5xx, unreadable 2xx), the error has
+        `outcome_unknown` set, and its text says how to check. If the answer names the token, but cannot be used
+        otherwise, the error has its `token_id`. After any other error, such as a 403, there is no new token. A borrowed
+        session must not have a middleware that repeats requests.
 
         Args:
             service_account_id: The service account that will own it.
@@ -568,12 +595,12 @@ class TokensClient:
         What is raised if a step fails, and what holds then: see the table of `RotationError`.
 
         A `RotationError` says what is left to do. A cancellation carries the same text in a note (which
-        `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is under way, and up to
+        `asyncio.gather` drops), and logs it at WARNING. The call then waits for a request that is in flight, and up to
         30 seconds more to revoke a token that was not stored.
 
-        A client that rotates the token that it signs with gets a 401 to all later calls, unless its `access_token` is a
-        function that returns what `store` has stored. A token cannot make one that outlives it: give an `expires_at`
-        that is not later than its own end.
+        A client that rotates its own token gets a 401 to all later calls, unless its `access_token` is a function that
+        returns what `store` has stored. A token cannot make one that outlives it: give an `expires_at` that is not
+        later than its own end.
 
         Args:
             service_account_id: The service account that owns both.
@@ -674,7 +701,7 @@ class TokensClient:
 
 
 def _text(value: ID) -> str:
-    """Return an ID as text; what is none is refused where the request is made."""
+    """Return an ID as text; an invalid value is refused when the request is built."""
     return cast("str", as_id(value))
 
 

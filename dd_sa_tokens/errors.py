@@ -4,7 +4,7 @@ DatadogError
 ├── InvalidArgumentError (also ValueError)      a bad ID, name, scope, page size ...; raised before anything is sent
 │   └── ConfigurationError                      bad keys, site, URL or option of the client
 ├── ClientClosedError                           a call after close(), or cut short by it
-├── CredentialsError                            the function that gives a key raised, hung, or gave what is no key
+├── CredentialsError                            the key function raised, timed out or returned an invalid key
 ├── DeadlineExceededError (also TimeoutError)   the call's deadline passed before this ID had its answer
 ├── TransportError                              no usable answer: connection, TLS, disconnected, truncated, a redirect
 │   └── RequestTimeoutError (also TimeoutError)
@@ -92,7 +92,14 @@ class DatadogError(Exception):
         return parts
 
     def with_context(self, **context: Any) -> Self:
-        """Return a copy of this error with other attributes; a result must not share its exception with another."""
+        """Return a copy of this error with other attributes; a result must not share its exception with another.
+
+        Args:
+            **context: The attributes to replace, by their names.
+
+        Returns:
+            The copy.
+        """
         copied = copy.copy(self)
         for name, value in context.items():
             setattr(copied, name, value)
@@ -114,7 +121,10 @@ class InvalidArgumentError(DatadogError, ValueError):
 
 
 class ConfigurationError(InvalidArgumentError):
-    """The client's own settings are invalid: keys, site, URL or an option."""
+    """The client's own settings are invalid: keys, site, URL or an option.
+
+    Or the client or its store is used under another event loop, or the store is not open.
+    """
 
 
 class ClientClosedError(DatadogError):
@@ -122,7 +132,7 @@ class ClientClosedError(DatadogError):
 
 
 class CredentialsError(DatadogError):
-    """The function that gives a key raised, took longer than `timeout`, or gave what is no key.
+    """The key function raised, took longer than `timeout`, or returned an invalid key.
 
     The text names the argument and the exception's class, and shows neither the exception's text nor the value: they
     may hold a key. The next call asks the function again.
@@ -258,7 +268,7 @@ class UnauthorizedError(APIError):
 
 
 class ForbiddenError(APIError):
-    """403: the keys may not do this; the `service_account_write` permission is needed."""
+    """403: the keys lack a permission; the text names it."""
 
 
 class NotFoundError(APIError):

@@ -36,6 +36,9 @@ class Secret:
 
     `repr`, `str` and `format` show a mask; pickling is refused. Copies are the same object, since it cannot change.
     It is deliberately no attrs class, so that `attrs.asdict` does not look inside.
+
+    Args:
+        value: The value to hide.
     """
 
     __slots__ = ("_value",)
@@ -44,7 +47,11 @@ class Secret:
         object.__setattr__(self, "_value", value)
 
     def reveal(self) -> str:
-        """Return the secret itself."""
+        """Return the secret itself.
+
+        Returns:
+            The value in clear text.
+        """
         value: str = object.__getattribute__(self, "_value")
         return value
 
@@ -167,7 +174,7 @@ class AccessToken:
     """When name or scopes last changed; `None` until the first update. `attributes.modified_at`."""
 
     last_used_at: datetime | None = attrs.field(default=None, validator=_require_aware)
-    """When the token last signed a request; `None` if never. `attributes.last_used_at`."""
+    """When a request last used the token; `None` if never. `attributes.last_used_at`."""
 
     expires_at: datetime | None = attrs.field(default=None, validator=_require_aware)
     """When the token stops working; `None` if never. `attributes.expires_at`."""
@@ -215,7 +222,7 @@ class AccessToken:
 
     @property
     def never_used(self) -> bool:
-        """Whether the token has not signed a single request yet."""
+        """Whether the token has never been used."""
         return self.last_used_at is None
 
 
@@ -273,7 +280,7 @@ class Attempt:
     """The name of the error's class, such as `NotFoundError`, or `CancelledError`; `None` for a success."""
 
     seconds: float = 0.0
-    """How long it took: connect, send, read and decode the answer."""
+    """Seconds that it took to connect, send, read and decode the answer."""
 
     waited: float = 0.0
     """Seconds that it waited for the rate limit before; not part of `seconds`."""

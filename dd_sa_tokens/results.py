@@ -42,6 +42,9 @@ class TokenResult:
     def unwrap(self) -> AccessToken:
         """Return the token, or raise the error.
 
+        Returns:
+            The token.
+
         Raises:
             DatadogError: The error of this result.
         """
@@ -53,7 +56,11 @@ class TokenResult:
 
 @final
 class BulkResult(Sequence[TokenResult]):
-    """The results of `get_tokens`: a sequence of `TokenResult` in the order of the input, one for each position."""
+    """The results of `get_tokens`: a sequence of `TokenResult` in the order of the input, one for each position.
+
+    Args:
+        items: The results.
+    """
 
     __slots__ = ("_items",)
 
@@ -84,12 +91,18 @@ class BulkResult(Sequence[TokenResult]):
 
     @property
     def tokens(self) -> dict[str, AccessToken]:
-        """The tokens that were fetched, by their ID as it was given."""
+        """The tokens that were fetched, by their ID as it was given.
+
+        A repeated ID has one entry. Iterate over the result itself for each position.
+        """
         return {item.token_id: item.token for item in self._items if item.token is not None}
 
     @property
     def errors(self) -> dict[str, DatadogError]:
-        """The errors that were met, by token ID."""
+        """The errors, by their ID as it was given.
+
+        A repeated ID has one entry. Iterate over the result itself for each position.
+        """
         return {item.token_id: item.error for item in self._items if item.error is not None}
 
     def raise_for_errors(self) -> None:
@@ -105,14 +118,12 @@ class BulkResult(Sequence[TokenResult]):
 
 
 class SourceError(DatadogError):
-    """The caller's iterable of token IDs raised. The IDs that it gave before were fetched nevertheless.
-
-    Or the call's `deadline` passed while it read an async iterable, which is not asked for the rest.
+    """Reading `token_ids` stopped: the caller's iterable raised, or the deadline passed and it is an async iterable.
 
     `__cause__` is the iterable's own exception, or a `DeadlineExceededError`.
 
     Attributes:
-        partial: The results for the IDs that it gave before.
+        partial: The results for the IDs read before that.
     """
 
     def __init__(self, message: str = "", *, partial: BulkResult | None = None, **context: Any) -> None:

@@ -12,11 +12,11 @@ MANY_FORBIDDEN = 10
 
 
 class CredentialBreaker:
-    """Finds out when it makes no sense to ask for more IDs.
+    """Opens when no further request can succeed.
 
     It opens after a 401 that a second attempt confirmed (the caller makes that), after `MANY_FORBIDDEN` 403s with no
     other answer, when a function gives no key, when the client is closed, and when the call's deadline passes. It is
-    half open when it has the 403s, but requests that are under way may still show that not everything is forbidden.
+    half open when it has the 403s, but requests in flight may still show that not everything is forbidden.
 
     Args:
         on_change: Called when `half_open` or `open_reason` changes.
@@ -34,13 +34,13 @@ class CredentialBreaker:
 
     @property
     def half_open(self) -> bool:
-        """Whether everything seems to be forbidden, which the requests under way have to show first."""
+        """Whether everything seems to be forbidden, which the requests in flight have to show first."""
         return self._forbidden >= MANY_FORBIDDEN and not self._seen_other_status and self.open_reason is None
 
     def record(self, result: TokenResult) -> None:
         """Learn from an answer what it says about all other IDs."""
         if result.error is None and self._seen_other_status:
-            return  # as nearly always
+            return  # the usual case
         if isinstance(result.error, ClientClosedError | CredentialsError):
             self.open(result.error)
         elif isinstance(result.error, ForbiddenError):
@@ -51,7 +51,7 @@ class CredentialBreaker:
                 self._on_change()
 
     def open_if_all_forbidden(self) -> None:
-        """Open if it is half open, now that no request is under way that could show otherwise."""
+        """Open if it is half open, now that no request is in flight that could show otherwise."""
         if self.half_open and self._refusal is not None:
             self.open(self._refusal)
 

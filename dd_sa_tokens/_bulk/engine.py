@@ -115,7 +115,7 @@ async def _answer_rest(
 
 
 async def _close(source: object) -> BaseException | None:
-    """Close an async generator that is not asked for the rest: it may hold a connection. Return what it raised."""
+    """Close an async generator that is not read to its end: it may hold a connection. Return what it raised."""
     if not isinstance(source, AsyncGenerator):
         return None
     caller = Cancellation.of_current_task()

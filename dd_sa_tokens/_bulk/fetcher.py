@@ -25,7 +25,7 @@ FetchToken = Callable[[Any], Awaitable[AccessToken]]
 
 
 class Fetcher:
-    """Fetches one ID after the other, in the task of the worker that asks for it.
+    """Fetches IDs, each in the task of the worker that calls `fetch`.
 
     Args:
         fetch: Fetches one token.

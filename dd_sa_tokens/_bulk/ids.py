@@ -14,7 +14,7 @@ Source = Iterable[str | UUID] | AsyncIterable[str | UUID]
 """What a bulk fetch takes its IDs from."""
 
 PAUSE: Final = object()
-"""Given by a source between IDs: a worker lets the event loop run before it asks for the next one."""
+"""Yielded by a source between IDs; the worker then lets the event loop run."""
 
 SLICE = 1_000
 """Positions that are handled between two passes of the event loop: less than 10 ms."""
@@ -55,7 +55,7 @@ def as_text(value: Any, operation: str = "get_token") -> str | TokenResult:
             return str.__str__(value)
         if isinstance(value, UUID):
             return UUID.__str__(value)
-    except Exception:  # noqa: BLE001, S110 - an object that stands for one that is gone refuses even this: it is no ID
+    except Exception:  # noqa: BLE001, S110 - a proxy of a dead object (weakref.proxy) raises even here, so it is no ID
         pass
     kind = type(value).__name__
     error = InvalidArgumentError(f"token_id must be a str or a uuid.UUID, not {kind}", operation=operation)

@@ -142,7 +142,7 @@ class ListFirst:
 class ListIfCheaper(ListFirst):
     """Looks at the list's first page, and goes on with whichever needs fewer requests.
 
-    The look is an economy, never a cost: if it does not give a page at once, the IDs are fetched one by one.
+    That page is asked for once, for 1 s at most. If it does not come, the IDs are fetched one by one.
     """
 
     def __init__(self, requests: TokenRequests, ids: Collection[object]) -> None:
@@ -178,7 +178,7 @@ class ListIfCheaper(ListFirst):
                             break
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-        except Exception:  # noqa: BLE001 - the user's iterable: the fetch that follows meets this again, and says so
+        except Exception:  # noqa: BLE001 - the user's iterable: the fetch that follows raises it again
             return 0
         return len(missing)
 

@@ -75,7 +75,7 @@ class WorkerPool:
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
         """Yield the results as they come. At its end `source_error` and `open_reason` say what cut it short."""
-        alarm = self._set_alarm()
+        timer = self._set_timer()
         self._spawn_worker()
         try:
             while self._ready or self._running:
@@ -88,11 +88,11 @@ class WorkerPool:
                     self._result_ready = asyncio.get_running_loop().create_future()
                     await self._result_ready
             await self._end_workers()
-            while self._ready:  # a source that is not stopped by being cancelled has given another ID
+            while self._ready:  # a source that ignores cancellation may still have given an ID
                 yield self._ready.popleft()
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            if timer is not None:
+                timer.cancel()
             await self._end_workers()
         if self._worker_error is not None:
             raise self._worker_error
@@ -104,7 +104,7 @@ class WorkerPool:
         if workers:
             await asyncio.wait(workers)
 
-    def _set_alarm(self) -> asyncio.Handle | None:
+    def _set_timer(self) -> asyncio.Handle | None:
         if self._deadline is None:
             return None
         if self._deadline.has_passed:
@@ -122,7 +122,7 @@ class WorkerPool:
         self._notify()
 
     def _on_breaker_change(self) -> None:
-        """Let the idle workers see whether to go on."""
+        """Wake the idle workers, which check whether to go on."""
         self._open = self._open and (self._answers_rest or self.open_reason is None)
         self._wake(len(self._idle))
 
@@ -191,7 +191,7 @@ class WorkerPool:
         except (Exception, asyncio.CancelledError) as error:
             if worker.is_external() and self._ending:
                 raise
-            # One that others cancelled leaves an ID without an answer, so that ends the whole fetch.
+            # A worker cancelled from outside leaves an ID without a result, so the whole fetch ends.
             self._worker_error = self._worker_error or error
             self._close_source()
 

@@ -12,7 +12,7 @@ from .retry import CallState
 
 
 def in_context(error: DatadogError, request: Request[Any], call: CallState) -> DatadogError:
-    """Say what a failed call was about, and how to verify whether it was carried out where that is not known."""
+    """Return the error with what its call was about and, if its outcome is unknown, how to verify that."""
     message, unknown = error.message, call.maybe_applied and not request.operation.safe
     if unknown:
         message += f"; {how_to_verify(request, call)}"
@@ -27,6 +27,6 @@ def in_context(error: DatadogError, request: Request[Any], call: CallState) -> D
 
 
 def how_to_verify(request: Request[Any], call: CallState) -> str:
-    """Say how to find out whether a call was carried out."""
+    """Return how to find out whether a call was carried out."""
     since = datetime.fromtimestamp(call.begun, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return request.how_to_verify.replace("{since}", since, 1)

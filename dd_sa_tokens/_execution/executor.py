@@ -93,6 +93,9 @@ class Executor:
             options: The limits for this request.
             call: Where to keep what the call uses up, for a caller that reads it.
 
+        Returns:
+            The operation's value.
+
         Raises:
             DatadogError: It failed; with the operation, the IDs and the number of attempts.
         """
@@ -110,7 +113,7 @@ class Executor:
         raise in_context(outcome.error, request, call)
 
     async def try_once(self, request: Request[T], options: Options, *, instead_of: str) -> T:
-        """Make one attempt that must cost no time: it is meant to save requests of another operation.
+        """Make one quick attempt at a request that may save requests of another operation.
 
         It takes 1 s at most, and does not wait for a rate limit that the other operation does not share.
 
@@ -118,6 +121,9 @@ class Executor:
             request: The operation.
             options: The limits for this request.
             instead_of: The name of the other operation.
+
+        Returns:
+            The operation's value.
 
         Raises:
             DatadogError: It failed, or would have had to wait.
@@ -192,8 +198,8 @@ class Executor:
             call.maybe_applied = True
             if not request.operation.safe:
                 what = f"{request.operation.method} {request.path}"
-                _logger.warning("%s was cancelled while it was under way; %s", what, how_to_verify(request, call))
-            self._observer.tell(request, call, permit, None, error)
+                _logger.warning("%s was cancelled while it was in flight; %s", what, how_to_verify(request, call))
+            self._observer.notify(request, call, permit, None, error)
             raise
         finally:
             call.in_flight = False
@@ -201,13 +207,13 @@ class Executor:
             leave = self._limiter.abandon if response.sent else self._limiter.cancel
             leave(permit)
             self._record_failure(request, options, call, response)
-            self._observer.tell(request, call, permit, None, response.error)
+            self._observer.notify(request, call, permit, None, response.error)
             return response
         result = self._receive(request, options, call, permit, response)
         if isinstance(result, Failure):
-            self._observer.tell(request, call, permit, response, result.error)
+            self._observer.notify(request, call, permit, response, result.error)
         elif self._on_attempt is not None or _logger.isEnabledFor(logging.DEBUG):
-            self._observer.tell(request, call, permit, response)
+            self._observer.notify(request, call, permit, response)
         if self._keys is not None and isinstance(result, Failure) and isinstance(result.error, UnauthorizedError):
             return await self._sign_anew(self._keys, request, options, call, result)
         return result
@@ -217,7 +223,7 @@ class Executor:
     ) -> T | Failure:
         """After a 401, send once more if the functions give other keys: a 401 was not carried out, not even a create.
 
-        A second 401 of one call is final. A caller that is leaving wants no change to be tried again.
+        A second 401 of one call is final. A change is not tried again for a cancelled caller.
         """
         is_unwanted = call.last_attempt and not request.operation.safe
         if call.signed_anew or is_unwanted:

@@ -71,8 +71,8 @@ class KeySource:
     async def renew(self, version: int, asked: int, timeout: float) -> DatadogError | bool:  # noqa: ASYNC109 - see `_ask`
         """Ask again after a 401, unless that has been done since the call began, or there are newer keys.
 
-        If the API has not accepted the keys that an asking gave, it is of no use for the calls of that time to ask
-        again. A call that begins later does: the keys may be there by then.
+        If the API has not yet accepted the keys returned last, the calls of that time do not ask again. A later call
+        does: the new keys may be available by then.
 
         Args:
             version: The version of the refused keys.
@@ -134,7 +134,7 @@ class KeySource:
             return None
         fault = self._credentials.update(given)
         if fault is not None:
-            return CredentialsError(f"the function given as {asking.name} returned what is no key: {fault}")
+            return CredentialsError(f"the function given as {asking.name} returned an invalid key: {fault}")
         self.asked += 1
         self._accepted = False
         return None

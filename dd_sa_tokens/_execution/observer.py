@@ -62,7 +62,7 @@ class Observer:
         self._now = clock.monotonic
         self._has_complained = False
 
-    def tell(
+    def notify(
         self,
         request: Request[Any],
         call: CallState,

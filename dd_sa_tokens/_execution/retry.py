@@ -45,7 +45,7 @@ class CallState:
         waited: Seconds spent waiting for the rate limit.
         begun: When the first request was sent, in seconds since the epoch; 0 before.
         maybe_applied: Whether an attempt may have been carried out although it failed.
-        in_flight: Whether an attempt is under way.
+        in_flight: Whether an attempt is in flight.
         asked: How often functions had given keys when the call began.
         signed_with: The version of the keys that the last attempt was signed with.
         signed_anew: Whether a 401 made it ask for other keys, which is done once.

@@ -83,7 +83,7 @@ def _is_garbled(error: Exception, row: _Row) -> bool:
 
 
 def _detail(error: Exception) -> str:
-    """Say what a person needs to act: the host, the operating system's reason, the fault of an answer."""
+    """Return what a person needs to act: the host, the operating system's reason, the fault of an answer."""
     if isinstance(error, TooLargeError | aiohttp.InvalidURL | aiohttp.ServerDisconnectedError):
         return ""  # the table's text says it all
     if isinstance(error, aiohttp.ClientPayloadError):

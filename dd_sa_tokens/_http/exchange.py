@@ -1,4 +1,4 @@
-"""One exchange with the server that is under way: a request, and its answer to come."""
+"""One exchange with the server: a request in flight, and its answer to come."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORTEST_EXCUSE = 0.002  # seconds: the few passes of the loop in which an answ
 
 @attrs.define(eq=False)
 class Exchange(Cancellation):
-    """A request that is under way, and the way to cut it short.
+    """A request in flight, and the way to cut it short.
 
     Attributes:
         timeout: Seconds that it may take.
@@ -36,27 +36,26 @@ class Exchange(Cancellation):
         told that there is no such token, since the first one revoked it.
 
         Raises:
-            ServerDisconnectedError: It left before.
+            ServerDisconnectedError: It was sent before.
         """
         if self.was_sent:
             raise aiohttp.ServerDisconnectedError
 
     def mark_sent(self) -> None:
-        """Note that the request leaves.
+        """Record that the request is sent.
 
         Raises:
-            ServerDisconnectedError: It left before.
+            ServerDisconnectedError: It was sent before.
         """
         if self.was_sent:
             raise aiohttp.ServerDisconnectedError
         self.seen = self.was_sent = True
 
     def excuse(self, now: float, late: float) -> bool:
-        """Give the exchange more time when its timer rings; return whether it got some.
+        """Give the exchange more time when its timer fires; return whether it got some.
 
-        The answer may be there already, while its task has not run yet: if the loop was blocked, the timer rings late
-        by d seconds, or just in time. So the exchange gets min(d, 1 s) more, or a moment, and again only if the timer
-        is later than before.
+        If the loop was blocked for d seconds, the timer fires late, and the response may be in the socket already. So
+        the exchange gets min(d, 1 s) more, at least 2 ms, and again only if the timer is later than before.
         """
         if late <= self._excused:
             return False

@@ -99,7 +99,7 @@ class _Connector(aiohttp.TCPConnector):
     """Sees requests on their way to a connection."""
 
     def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
-        """Note that from here on it is seen whether the request leaves."""
+        """Record that this exchange is tracked from here on."""
         exchange = current_exchange.get()
         if exchange is not None:
             if exchange.was_sent:
@@ -109,7 +109,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _request_class(credentials: Credentials) -> type[aiohttp.ClientRequest]:
-    """Return the class of a session's requests, which are signed as they leave, and seen leaving.
+    """Return a request class that adds the credentials when it sends, and records the sending.
 
     A middleware could do the same, but costs a busy client 4% of its speed, a `TraceConfig` 14%. In the session's
     default headers the keys would be merged anew into each request, and end up in recordings of a session.
@@ -133,7 +133,7 @@ def describing_headers() -> dict[str, str]:
 
 
 class BorrowedSession:
-    """What each request over a borrowed session needs beside its own options.
+    """What each request over a borrowed session needs besides its own options.
 
     Args:
         session: The session.
@@ -147,8 +147,9 @@ class BorrowedSession:
     def middlewares(self, exchange: Exchange) -> tuple[aiohttp.ClientMiddlewareType, ...]:
         """Return the middlewares of one request: the session's own ones stay."""
 
-        # After all that the session does to a request. So it carries exactly our credentials, and none that are meant
-        # for other hosts: of its default headers, `auth`, a `.netrc` file or its middlewares. Nor do these see ours.
+        # This runs after everything the session does to a request, so the request carries our credentials only: none of
+        # its default headers, `auth`, a `.netrc` file or its middlewares, which may be meant for other hosts. Its
+        # middlewares do not see ours, either.
         def sign_and_watch(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> Awaitable[aiohttp.ClientResponse]:

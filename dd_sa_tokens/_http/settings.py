@@ -81,7 +81,7 @@ def _fault_of_context(context: object) -> str | None:
 def _proxy_of_environment(base_url: str) -> tuple[str, Secret | None]:
     """Look up the proxy for a URL by the standard library's rules; return the variable and the proxy.
 
-    Nothing on this machine is asked for by way of a proxy, so http, which is for loopback only, never is.
+    Loopback is never reached through a proxy. Plain http is for loopback only, so it never uses one.
     """
     parts = urlsplit(base_url)
     name = "https_proxy" if os.environ.get("https_proxy") else "HTTPS_PROXY"
@@ -94,7 +94,7 @@ def _proxy_of_environment(base_url: str) -> tuple[str, Secret | None]:
 
 
 def _fault_of_proxy(name: str, proxy: Secret) -> str | None:
-    """Say what is wrong with a proxy's URL, without raising and without quoting it: it may hold a password."""
+    """Return what is wrong with a proxy's URL, or `None`. It is not raised or quoted: the URL may hold a password."""
     url = cast("object", proxy.reveal())
     if not isinstance(url, str):
         return f"{name} must be a str such as {_EXAMPLE}"

@@ -1,4 +1,4 @@
-"""One attempt after the other, over a session of our own or a borrowed one."""
+"""Sends requests over a session of our own or a borrowed one; each call is one attempt."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Transport:
 
     @property
     def concurrency(self) -> int:
-        """Requests that can be under way at a time, so that none waits for a connection while its timer runs."""
+        """Requests that can be in flight at a time, so that none waits for a connection while its timer runs."""
         limits = [self._concurrency]
         if self._session is not None and self._session.connector is not None:
             limits += [self._session.connector.limit, self._session.connector.limit_per_host]
@@ -106,7 +106,7 @@ class Transport:
             self._options["headers"] = sessions.describing_headers()
 
     async def close(self) -> None:
-        """End what is under way and close the session, if it is not borrowed."""
+        """End the requests in flight and close the session, if it is not borrowed."""
         for exchange in self._exchanges:
             exchange.cancel(ClientClosedError("the client was closed during the request"))
         if self._timer is not None:
@@ -206,7 +206,7 @@ class Transport:
 
 
 def _expire(reference: weakref.ref[Transport]) -> None:
-    """Ring for a transport.
+    """Expire the exchanges of a transport, if it still exists.
 
     The timer does not keep it: a client dropped without close() must be collected, so that aiohttp can warn about it.
     """

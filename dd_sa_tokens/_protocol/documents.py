@@ -57,7 +57,7 @@ except ImportError:
 
 
 def describe_mismatch(what: str, value: object) -> str:
-    """Say what was expected and which JSON type was found instead."""
+    """Return what was expected and which JSON type was found instead, as text."""
     return f"expected {what}, found {_JSON_TYPES.get(type(value), type(value).__name__)}"
 
 
@@ -85,7 +85,7 @@ def parse_document(body: bytes) -> dict[str, Any]:
 
 
 def _describe_non_json(body: bytes) -> str:
-    """Say what a body that cannot be parsed looks like, without quoting it."""
+    """Return what a body that cannot be parsed looks like, without quoting it."""
     start = body.removeprefix(_BOM).lstrip()[:1]
     if not start:
         return "the body is empty"

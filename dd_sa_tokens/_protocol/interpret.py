@@ -86,7 +86,7 @@ def _api_error(request: Request[Any], response: Response, redact: Redact) -> API
 
 
 def _describe(operation: Operation[Any], status: int, errors: tuple[str, ...]) -> str:
-    """Say what an error's status means for this operation, and the API's own words where they say more."""
+    """Return what an error's status means for this operation, and the API's own words where they say more."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

@@ -31,7 +31,7 @@ PERSONAL_TYPE = "personal_access_tokens"
 class OtherRow:
     """A row of a list that is not what was asked for: a personal token, or a user who is a person.
 
-    It is not structured, but counts: it, too, moves other rows from page to page.
+    It is not decoded, but it counts: it moves other rows between pages.
 
     Attributes:
         id: Its ID.

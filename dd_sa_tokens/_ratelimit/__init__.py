@@ -1,4 +1,4 @@
-"""The rate limiter: how a client spends every request that a limit allows, and meets no 429.
+"""The rate limiter: how a client spends every request that a limit allows, and gets no 429.
 
 It stands before every request. It counts what each limit has left, including what is in flight, and lets a request
 through only if the window has room for it. So it does not need a 429 to find out.
@@ -13,7 +13,7 @@ through only if the window has room for it. So it does not need a 429 to find ou
 | `Probe` | the first request of a window, which goes alone | `probe.py` |
 | `Contention` | who else spends the limit, and how much may be in flight beside them | `contention.py` |
 | `Pace` | how the last requests of a crowded window are spread over its rest | `pace.py` |
-
+| `Permit` | that one request may be sent, and its place in its window | `permit.py` |
 | `LeasedWindow` | the same of a shared window; its task asks the store | `leased_window.py` |
 | `Leases` | what was leased from the store, and when to ask for more | `leases.py` |
 | `RateLimitStore` | what a store must do: a protocol | `store.py` |
@@ -56,9 +56,9 @@ cancellation) may have been counted by the server, so it is deducted. One that n
 How is the end of a window known?
 ---------------------------------
 `reset` is in whole seconds, rounded up. An answer sent at t1 and received at t2 with `reset` r puts the end in the
-interval (t1 + r - 1, t2 + r]. Intersecting the intervals of several answers narrows it, usually to a few milliseconds
-at a boundary of two seconds. Within the interval the wall clock decides, since windows end at whole multiples of the
-period. It may be wrong. If it once makes a request leave too early, it is not consulted again.
+interval (t1 + r - 1, t2 + r]. Intersecting the intervals of several answers narrows it, to a few milliseconds once two
+responses lie on both sides of a step of `reset`. Within the interval the wall clock decides, since windows end at whole
+multiples of the period. It may be wrong. If it once makes a request leave too early, it is not consulted again.
 A server that rounds down, or to the nearest second, puts the end a second or half a second later. That shows when it
 still answers from the old window after the interval's end. From then on the interval is shifted.
 
@@ -78,36 +78,37 @@ there: `Contention.current` is how many times faster the limit falls than we spe
 Then the part of what is left that may be in flight shrinks as the window empties, so that the last requests of several
 clients do not collide, and the last few stay unused. Two windows without others make them forgotten. A new client
 begins its first window slowly, until it knows.
-In a crowd (a factor over 14) the sums say little, since a client has few requests in each window. Its place tells more:
-who finds r requests before its first one, in a window that all began together, is one of about 2r clients. And a part
-of what is left is less than one request, so each client paces itself: it sends its share one by one, from a random
-moment on. Measured in simulation, with clients that start together, 20 ms, 100 requests per 10 s, twelve windows:
-2 to 8 clients meet no 429; 16, 32 and 64 clients meet 2, 6 and 11 % (before these two rules 16, 42 and 60 %), half of
-them while they find one another, and use 96 % of a window or more. More clients than requests need one count for all.
+In a crowd (a factor over 14) the sums say little, since a client has few requests in each window. Its position tells
+more: if all clients begin a window together, and r requests were counted before this client's first one, there are
+about 2r clients. And a part of what is left is less than one request, so each client paces itself: it sends its share
+one by one, from a random moment on. Measured in simulation, with clients that start together, 20 ms, 100 requests per
+10 s, twelve windows: 2 to 8 clients get no 429; 16, 32 and 64 clients get 2, 6 and 11 % (before these two rules 16, 42
+and 60 %), half of them while they find one another, and use 96 % of a window or more. More clients than requests need
+one count for all.
 `reserve` is a share of each window that is left to others even where none is seen. It belongs to each request: see
 below.
 
 How do many processes share a limit?
 ------------------------------------
-By the headers alone a few do well; dozens cannot. With a `rate_limit_store` the window is in one place for all of them,
-and to it the clients of the fleet are one client, by the rules above: one sends the first request of a window, the
-others wait for its answer, a second at most; what strangers have spent is the limit, less `remaining`, less what the
-fleet had leased, and never less than was seen before; beside strangers, no more than a part of what is left is out.
-What was under way when a window began may count in it, so for half a second it is held back.
+By the headers alone a few do well; dozens cannot. With a `rate_limit_store` all clients of the fleet share one window.
+One of them sends the first request; the others wait up to a second for its response. Clients outside the fleet have
+spent `limit - remaining - leased`, and that figure never falls within a window. While they are present, only a part of
+what is left is leased. Requests in flight when a window begins may count in it, so as many permits are held back for
+0.5 s.
 
 A client leases permits in batches and asks for the next one before the last is used up, so few requests wait for the
 store. It gets at most a fair share of what is left: half of it, divided by the clients that have asked lately; and
 permits for callers to come only while plenty is left. What it does not use for 0.1 s (1 s while plenty is left) it
 gives back, and when it is closed. Of a client that dies, the last batch is lost for that window.
 
-Every client keeps its own window by the headers up to date, too. When the store gives no answer, it goes by that at
-once; when the store is back, it hands over what it knows, in case that the store knows nothing any more.
+Every client keeps its own window by the headers up to date, too. If the store is unavailable, the client uses that
+window only. When the store is available again, the client hands over what it knows, in case the store has lost it.
 
 What happens at a 429?
 ----------------------
-It stops everyone who spends that limit, not only the request that met it. With a `reset` it says when the window ends,
+It stops everyone who spends that limit, not only the request that got it. With a `reset` it says when the window ends,
 and nothing is left until then. Without one, the limiter pauses: for `Retry-After`, or else for a random time that grows
-with each 429 in a row. The next request is a probe again. Whether the request that met the 429 is sent again is not
+with each 429 in a row. The next request is a probe again. Whether the request that got the 429 is sent again is not
 decided here, but in `_execution.retry`.
 
 Who passes first?

@@ -65,7 +65,7 @@ class Contention:
         return self.sent
 
     def record_answer(self, number: int, used: int) -> None:
-        """Take in the answer to request number `number`, after which `used` requests were spent by all clients."""
+        """Record the response to request `number`, after which all clients together have spent `used`."""
         if not self.answered:
             self._before = max(used - number, 0)
         self.answered += 1
@@ -77,7 +77,7 @@ class Contention:
         """The factor in this window so far; 1 while no other client is seen."""
         factor = 1.0
         if self._used - self._numbers >= max(self.answered, _LEAST_CONTENDED * self._numbers, 1):
-            # Where there are others, there is at least one more client. Otherwise the client with more would keep it.
+            # At least 2. A smaller factor would let the busier client keep its larger share.
             factor = max(self._used / self._numbers, 2.0)
         if max((factor, *self.past)) <= _FEW:
             return min(factor, _MOST_OF_FEW)

@@ -1,4 +1,4 @@
-"""A window whose permits come from a store that many processes share; and from the headers while that is away."""
+"""A window whose permits come from a store that many processes share; and from the headers while it is unavailable."""
 
 from __future__ import annotations
 
@@ -69,13 +69,14 @@ def share_limits(store: RateLimitStore | None, scope: str) -> SharedLimits | Non
 
 
 class LeasedWindow:
-    """The window of one limit, with the same methods as a `RateLimitWindow`, which it keeps up to date for bad times.
+    """The window of one limit in a store, with the same methods as a `RateLimitWindow`.
 
+    It has such a window, too, which it keeps up to date in case the store fails.
     It asks the store in the background: one round trip at a time, in a task of its own.
 
     Args:
         shared: The store.
-        headers: The window by the headers of this client's answers.
+        headers: The window as the headers of this client's answers describe it.
         operation: The operation that begins.
         now: The loop's clock.
         demand: Returns how many callers wait that could go if there were permits, by the share that they leave to
@@ -146,7 +147,7 @@ class LeasedWindow:
         return self._leases.exhausted_for(now, ahead, reserve)
 
     def acquire(self, now: float, operation: str = "") -> Permit:
-        """Give out a permit: a leased one, unless the store is away."""
+        """Give out a permit: a leased one, unless the store is unavailable."""
         permit = self._headers.acquire(now, operation)
         if not self._leases.by_headers:
             is_probe = self._leases.take(now)
@@ -199,7 +200,7 @@ class LeasedWindow:
         self._watch_idleness()
 
     def pause(self, until: float) -> None:
-        """Let nothing pass until then, in the other processes neither."""
+        """Let no request pass until then, in this process or any other."""
         self._headers.pause(until)
         self._leases.pause(self._now(), until)
         self._ask()
@@ -252,11 +253,11 @@ class LeasedWindow:
             if task is not None and task.cancelling() > before:
                 raise
             # A user's store must not end the only task that asks it.
-            _logger.warning("the rate-limit store raised %s: clients use the headers only", type(error).__name__)
+            _logger.warning("the rate-limit store raised %s: using the headers only", type(error).__name__)
             return None
         if lease is None or isinstance(cast("object", lease), Lease):
             return lease
-        _logger.warning("the rate-limit store gave no Lease but %s: clients use the headers only", type(lease).__name__)
+        _logger.warning("the rate-limit store gave no Lease but %s: using the headers only", type(lease).__name__)
         return None
 
     def _watch_idleness(self) -> None:
@@ -284,7 +285,7 @@ class LeasedWindow:
     async def give_back(self) -> None:
         """Report to the store, and give the unspent permits back: the client is closed."""
         if self._task is not None:
-            await asyncio.wait([self._task])  # a lease that is under way would be lost
+            await asyncio.wait([self._task])  # a lease that is in flight would be lost
         if self._leases.has_news and not self._leases.by_headers:
             self._leases.give_back()
             await self._try_lease(attrs.evolve(self._request(), needed=0, wanted=0))

@@ -12,9 +12,9 @@ _LEAST_BATCH = 10  # permits for callers to come: requests for each round trip, 
 _BATCHES = 4  # times `concurrency`: then a round trip costs a busy client 1%
 _IDLE = 0.1  # seconds after which unspent permits are given back
 _IDLE_WHILE_FAR = 1.0
-_AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still away
+_AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still unavailable
 _UNLIMITED = 1.0  # the same, where no limit is known
-_FIRST_POLL, _LONGEST_POLL = 0.02, 0.1  # while another client's probe is under way
+_FIRST_POLL, _LONGEST_POLL = 0.02, 0.1  # while another client's probe is in flight
 _TURN = 0.002  # seconds for each client of the fleet: together they ask the store 500 times a second at most
 _SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.2, 1.0, 10  # in a window: permits of an exhausted limit may come back
 
@@ -32,7 +32,7 @@ class Leases:
         operation: The operation that is asked for.
         concurrency: Most requests that the client has in flight.
         record: The limit's name in the store.
-        by_headers: Whether each client goes by its own headers: the store is away, or knows no limit.
+        by_headers: Whether each client uses its own headers only: the store is unavailable, or knows no limit.
         window: The number of the store's window; 0 while none is known.
         unspent: Permits leased and not used yet.
         expires: When the window ends.
@@ -42,6 +42,8 @@ class Leases:
         paused_until: When the store's pause ends.
         retry_at: When the store may be asked again for want of permits.
         urgent: Whether the store is to hear at once of what has happened.
+        is_far: Whether plenty is left, so that permits are leased for callers to come, too.
+        is_tight: Whether others leave so little that each finished request is reported at once.
     """
 
     scope: str
@@ -72,7 +74,7 @@ class Leases:
     _last_take: float = -math.inf
     _only_reports: bool = False  # the last request: no caller waited
     _asked: float = 0.0  # its reserve
-    _refused: float = 0.0  # who leaves as much to others, or more, gets nothing before `retry_at`
+    _refused: float = 0.0  # calls with this reserve or a larger one get no permit before `retry_at`
 
     def can_take(self, now: float, reserve: float = 0.0) -> bool:
         """Return whether a leased permit may be used now by a caller that leaves a share to others."""
@@ -99,7 +101,7 @@ class Leases:
 
         Args:
             window: The window that its permit was leased in.
-            rejected: Whether it met a 429, and so has spent nothing of the window.
+            rejected: Whether it got a 429, and so has spent nothing of the window.
             probe_answered: Whether it was the window's probe, and confirmed it; `None` if it was not the probe.
         """
         if not window or window != self.window:
@@ -139,7 +141,7 @@ class Leases:
         return self.is_far and self.unspent <= self._low and may_retry
 
     def demand(self, now: float, waiting: list[tuple[float, int]]) -> tuple[int, float]:
-        """Return how many permits are of use to those who wait, and the least share that they leave to others.
+        """Return how many permits the waiting calls can use, and the least share that they leave to others.
 
         Args:
             now: The present time.
@@ -206,7 +208,7 @@ class Leases:
         return request
 
     def apply(self, now: float, lease: Lease | None) -> None:
-        """Take in the store's answer; `None` if it is away."""
+        """Apply the store's reply; `None` if it is unavailable."""
         if lease is None:
             self._forget_window()
             self.by_headers, self.urgent, self.retry_at = True, False, now + _AWAY

@@ -74,7 +74,7 @@ class RateLimiter:
         ]
 
     def _on_lease(self, bucket: Bucket) -> None:
-        """Let those pass who may after the store has answered, and reject those who would have to wait too long."""
+        """After a reply of the store, admit the calls that now may pass, and reject those whose wait is too long."""
         self._reject_postponed(bucket)
         self._admit()
 
@@ -133,7 +133,8 @@ class RateLimiter:
             bound: As for `try_acquire`.
 
         Returns:
-            The permit; or an error, as soon as it is known that the wait would be longer, or the client was closed.
+            The permit; or an error, as soon as it is known that the wait would be longer, or the client was closed. A
+            refusal is returned, not raised.
         """
         permit = self.try_acquire(operation, reserve, bound)
         if permit is not None:
@@ -147,9 +148,9 @@ class RateLimiter:
         deadline = math.inf if max_wait is None else begun + max_wait
         waiter = Waiter(next(self._numbers), operation, reserve, bound, loop.create_future(), deadline)
         self._enqueue(waiter, bucket, begun)
-        alarm = None
+        timer = None
         if max_wait is not None:
-            alarm = loop.call_later(max_wait, self._on_deadline, operation)
+            timer = loop.call_later(max_wait, self._on_deadline, operation)
         try:
             outcome = await waiter.outcome
         except asyncio.CancelledError:
@@ -157,8 +158,8 @@ class RateLimiter:
                 self._give_back(waiter.outcome.result())
             raise
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            if timer is not None:
+                timer.cancel()
             waited = self._leave(waiter)
         if isinstance(outcome, Permit):
             outcome.waited = waited
@@ -255,7 +256,7 @@ class RateLimiter:
                 return
 
     def _heads(self) -> Iterator[tuple[Bucket, Waiter]]:
-        """Yield the callers that wait for a window, and came before all others of their limit with their reserve."""
+        """Yield, for each bucket, the first waiting call of each reserve; see `Queues.heads`."""
         for bucket in self._buckets.all:
             for waiter in bucket.queues.heads():
                 yield bucket, waiter

@@ -18,14 +18,14 @@ class Probe:
     a server that never answers must not serialise the client.
 
     Attributes:
-        permit: The permit of the probe that is under way; `None` if none is.
+        permit: The permit of the probe in flight; `None` if none is.
     """
 
     permit: object | None = None
     _since: float = -math.inf
 
     def send(self, permit: object, now: float, *, after_silence: bool) -> None:
-        """Take the request as the probe if none is under way.
+        """Take the request as the probe if none is in flight.
 
         Args:
             permit: The request's.

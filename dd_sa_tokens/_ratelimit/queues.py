@@ -1,4 +1,4 @@
-"""Who waits for one limit. Calls with the same reserve and bound stand in one queue; the queues do not block another.
+"""Who waits for one limit. Calls with the same reserve and bound stand in one queue; queues do not block one another.
 
 A view of the client may have a reserve of its own, and a bound on its requests in flight. So what holds back the first
 call of a queue holds back the whole queue, but no other queue.
@@ -72,7 +72,7 @@ class Queue:
     bound: ConcurrencyBound | None
     waiters: OrderedDict[int, Waiter] = attrs.field(factory=OrderedDict[int, Waiter])
     expected_start: float = -math.inf  # when the last waiter was expected to pass
-    postponed: float = 0.0  # seconds by which that was put off in all, since the deadlines were looked at
+    postponed: float = 0.0  # seconds by which that was put off in all, since the deadlines were checked
     slack: float = math.inf  # seconds by which it may be put off before a waiter could miss its deadline
     is_overdue: bool = False  # a waiter's deadline has passed: it waits for other things than the limit
 
@@ -88,9 +88,8 @@ class Queue:
     def may_miss_a_deadline(self, window: Window, now: float) -> bool:
         """Return whether the window is put off by so much that the longest wait of a waiter may not suffice.
 
-        Only the last waiter is looked at each time. One further ahead that slips by one window, for which a single
-        request of others suffices, is rejected at its own deadline. If it then waits for other things than the limit,
-        it is rejected when the limit is exhausted.
+        Only the last waiter is checked. A waiter further ahead that slips by one window is rejected at its own
+        deadline. If it then waits for something else than the limit, it is rejected when the limit is exhausted.
         """
         if self.slack == math.inf:
             return False
@@ -148,7 +147,7 @@ class Queues(dict[Kind, Queue]):
             self.remove(waiter)
             before = self.exhaustion(waiter.reserve).seconds
             waiter.exhausted_before += other.exhaustion(waiter.reserve).seconds - before
-            other.add(waiter).slack = -math.inf  # not known until the deadlines are looked at
+            other.add(waiter).slack = -math.inf  # not known until the deadlines are checked
         for queue in other.values():
             queue.waiters = OrderedDict(sorted(queue.waiters.items()))
 
@@ -170,7 +169,7 @@ class Queues(dict[Kind, Queue]):
         return found
 
     def sample(self, window: Window, now: float) -> None:
-        """Add up the time for which the limit is exhausted for those who wait."""
+        """Add up the time for which the limit is exhausted for the waiting calls."""
         for reserve in {queue.reserve: None for queue in self.values()}:
             self.exhaustion(reserve).sample(window, now, reserve)
 

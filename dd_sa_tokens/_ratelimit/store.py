@@ -82,7 +82,7 @@ class Lease:
     """Permits that are leased to the client until the window ends."""
 
     left: int | None = None
-    """Permits that no client has; `None` if no limit is known, and each client goes by its own headers."""
+    """Permits that no client has; `None` if no limit is known, and each client uses its own headers only."""
 
     ends_in: float = 0.0
     """Seconds until the window ends."""
@@ -97,7 +97,7 @@ class Lease:
     """Whether the permit is for the first request of the window: the other clients wait for its answer."""
 
     is_probing: bool = False
-    """Whether nothing was granted because another client's probe is under way."""
+    """Whether nothing was granted because another client's probe is in flight."""
 
     paused_for: float = 0.0
     """Seconds for which no client may send."""
@@ -116,7 +116,7 @@ class RateLimitStore(Protocol):
     """Where many clients keep one rate-limit window in common. Provisional: its methods may change.
 
     `dd_sa_tokens.fleet.RedisStore` is one. A store never makes a call fail: while it cannot be reached, `lease` returns
-    `None`, and each client goes by the headers of its own answers.
+    `None`, and each client uses the headers of its own answers only.
     """
 
     def check(self) -> None:
@@ -128,12 +128,13 @@ class RateLimitStore(Protocol):
         ...
 
     async def lease(self, request: LeaseRequest) -> Lease | None:
-        """Take in what a client reports, and lease permits to it. One round trip.
+        """Record a client's report, and lease permits to it. One round trip.
 
         Args:
             request: The report and the demand.
 
         Returns:
-            The lease; `None`, within 0.2 s, while the store cannot be reached. No exception is raised for that.
+            The lease; `None` while the store cannot be reached. No exception is raised for that. Callers wait for the
+            reply: `RedisStore` takes at most about 0.2 s if Redis is silent, and 1.2 s if it is busy.
         """
         ...

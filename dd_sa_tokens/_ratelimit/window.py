@@ -141,7 +141,7 @@ class RateLimitWindow:
         """Take back the permit of a request that never left."""
         self._end(permit)
         if permit.window is self and permit.window_number == self.number and permit.number > self._sent_at_count:
-            self._sent_at_count += 1  # one request less is missing in `remaining`
+            self._sent_at_count += 1  # it will not show up in `remaining`
 
     def abandon(self, permit: Permit) -> None:
         """Account for a request that got no answer: the server may have counted it."""
@@ -184,9 +184,9 @@ class RateLimitWindow:
             self._deduct(permit)
 
     def _record_on_fast_path(self, permit: Permit, now: float, rate: RateLimit) -> bool:
-        """Take in an answer of this window, with the reset seen last and plenty left; return whether it is one.
+        """Record a response on the fast path: it is of this window, repeats the last reset, and plenty is left.
 
-        Fast path with the same effect as the general path; saves 5% of the CPU time of a busy client.
+        Return whether it was. Same effect as the general path; saves 5% of the CPU time of a busy client.
         """
         remaining, reset, end = rate.remaining, rate.reset, self.end
         if (
@@ -303,7 +303,7 @@ class RateLimitWindow:
                 return
             end.move(-1)
         end.observe(permit.sent, now, rate.reset)
-        # Of a new client, all but the first answers may be 429s; they tell it of the others. Later ones tell too much.
+        # A new client learns of others from 429s. Later, 429s would overstate the contention, so they are left out.
         counts = not rejected or not self.contention.past
         if self.limit is not None and own is not None and permit.window_number == self.number and counts:
             self.contention.record_answer(permit.number, self.limit - remaining)

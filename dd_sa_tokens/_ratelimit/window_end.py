@@ -59,7 +59,7 @@ class WindowEnd:
             self._assume_rounding(1.0)
 
     def narrow_from_below(self, sent: float, reset: float) -> bool:
-        """Take in the lower bound of an answer with a known `reset`, if it needs no other rule; return whether it does.
+        """Raise the lower bound by a response with a known `reset`; return whether no other rule is needed.
 
         Fast path of `observe`, with the same effect. The upper bound does not fall: the reset is the one seen last, and
         the answer came later.
@@ -100,7 +100,7 @@ class WindowEnd:
         """Return the wall clock's multiple of the period, if it lies in the interval; `None` otherwise."""
         if self.period is None:
             return None
-        # Where several fit, the last: too late costs time, too early a 429.
+        # If several multiples fit, take the last one: being late costs time, being early costs a 429.
         multiple = math.floor((self.hi + self.skew) / self.period) * self.period - self.skew
         return multiple if multiple > max(self.lo, self.after) else None
 

@@ -25,7 +25,7 @@ class Completion(Generic[T]):
     Attributes:
         value: What it gave, if it succeeded.
         error: Why it failed, if it did.
-        cancelled: The last cancellation that came meanwhile and is still to be raised, if one came.
+        cancelled: The last cancellation that arrived meanwhile; the caller must raise it. `None` if none did.
     """
 
     value: T | None
@@ -38,7 +38,7 @@ async def complete(
 ) -> Completion[T]:
     """Carry out one operation and run it to its end.
 
-    Once the caller is cancelled, or the time is up, an attempt that is under way is still waited for: its answer says
+    Once the caller is cancelled, or the time is up, an attempt that is in flight is still waited for: its answer says
     what holds. A call that only waits, for the rate limit or for its next attempt, is given up.
 
     Args:

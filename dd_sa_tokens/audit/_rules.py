@@ -101,7 +101,7 @@ def rules_with(
     unused_for: timedelta = timedelta(days=90),
     never_used_for: timedelta = timedelta(days=7),
     rotated_within: timedelta = timedelta(days=365),
-    broad_scopes: int = 10,
+    many_scopes: int = 10,
 ) -> tuple[Rule, ...]:
     """Return the default rules with thresholds of your own.
 
@@ -111,13 +111,13 @@ def rules_with(
         never_used_for: A token that was never used is found once it is older than this. 7 days by default.
         rotated_within: A token older than this is found. An update keeps the key, so only a new token counts as a
             rotation. 365 days by default.
-        broad_scopes: A token with more scopes than this is found. 10 by default.
+        many_scopes: A token with more scopes than this is found. 10 by default.
 
     Returns:
         The rules, the worst first.
 
     Raises:
-        InvalidArgumentError: A time is no `timedelta` or is negative, or `broad_scopes` is no whole number of at least
+        InvalidArgumentError: A time is no `timedelta` or is negative, or `many_scopes` is no whole number of at least
             0.
     """
     for name, span in (
@@ -127,10 +127,10 @@ def rules_with(
         ("rotated_within", rotated_within),
     ):
         check(name, is_span(span), "a timedelta of at least 0", span)
-    check("broad_scopes", is_whole(broad_scopes), "a whole number of at least 0", broad_scopes)
+    check("many_scopes", is_whole(many_scopes), "a whole number of at least 0", many_scopes)
     rules = (
         _LEAKED,
-        *_of_scopes(broad_scopes),
+        *_of_scopes(many_scopes),
         *_of_time(expiring_within, unused_for, never_used_for, rotated_within),
         *_of_order(),
     )

@@ -24,6 +24,9 @@ def writes(scope: str) -> bool:
 
     Args:
         scope: The name of a permission.
+
+    Returns:
+        Whether it does: True unless the scope only reads.
     """
     return _READING.isdisjoint(scope.split("_"))
 
@@ -36,5 +39,8 @@ def administers(scope: str) -> bool:
 
     Args:
         scope: The name of a permission.
+
+    Returns:
+        Whether it does.
     """
     return scope.startswith(_OF_ADMINISTRATORS) and writes(scope)

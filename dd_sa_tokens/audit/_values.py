@@ -23,20 +23,22 @@ class Level(enum.Enum):
     """How bad a finding is, from the least bad on.
 
     Levels compare: `Level.INFO < Level.LOW < Level.MEDIUM < Level.HIGH < Level.CRITICAL`.
-
-    Attributes:
-        INFO: Worth knowing.
-        LOW: Disorder.
-        MEDIUM: Harm would last or spread, or something that works will break.
-        HIGH: A stranger who finds the key can change the whole organization.
-        CRITICAL: Strangers have the key already.
     """
 
     INFO = "info"
+    """Worth knowing."""
+
     LOW = "low"
+    """Clutter that hides other problems."""
+
     MEDIUM = "medium"
+    """Harm would last or spread, or something that works will break."""
+
     HIGH = "high"
+    """A stranger who finds the key can change the whole organization."""
+
     CRITICAL = "critical"
+    """Strangers have the key already."""
 
     def __str__(self) -> str:
         return self.value
@@ -60,43 +62,46 @@ def _require_kebab_case(_instance: object, _attribute: attrs.Attribute[str], val
 class Rule:
     """Something that can be wrong with a token. Two rules are equal if everything but their functions is equal.
 
-    Attributes:
-        id: The name for programs, in kebab-case, such as `never-used`.
-        title: The name for people.
-        level: How bad it is.
-        reason: Why it matters: a sentence.
-        advice: What to do about it: a sentence.
-        judge: Returns for each of an account's tokens what is wrong with it. `each` makes one from a function of a
-            single token.
-        includes_expired: Whether expired tokens are judged, too. False by default.
-
     Raises:
         InvalidArgumentError: The ID is not in kebab-case.
     """
 
     id: str = attrs.field(validator=_require_kebab_case)
+    """The name for programs, in kebab-case, such as `never-used`."""
+
     title: str
+    """The name for people."""
+
     level: Level
+    """How bad it is."""
+
     reason: str
+    """Why it matters: a sentence."""
+
     advice: str
+    """What to do about it: a sentence."""
+
     judge: Judge = attrs.field(eq=False, repr=False)
+    """Returns for each of an account's tokens what is wrong with it. `each` makes one from a function of one token."""
+
     includes_expired: bool = False
+    """Whether expired tokens are judged, too."""
 
 
 @attrs.frozen
 class Finding:
-    """Something that a rule has found wrong with a token.
-
-    Attributes:
-        token: The token.
-        rule: The rule.
-        detail: The facts of this token, such as `expires in 12 days, on 2026-06-13`. It may hold scopes and the source
-            of a leak as the API sent them, so escape it wherever you show it.
-    """
+    """Something that a rule has found wrong with a token."""
 
     token: AccessToken
+    """The token."""
+
     rule: Rule
+    """The rule."""
+
     detail: str
+    """The facts of this token, such as `expires in 12 days, on 2026-06-13`. It may hold scopes and the source of a leak
+    as the API sent them, so escape it wherever you show it.
+    """
 
     @property
     def level(self) -> Level:
@@ -133,6 +138,9 @@ def utc_day(moment: datetime) -> str:
     Args:
         moment: A timezone-aware moment. In the first hours of year 1 and the last of year 9999, which have no day in
             UTC, its own day is returned.
+
+    Returns:
+        The day in ISO 8601.
     """
     try:
         return moment.astimezone(UTC).date().isoformat()

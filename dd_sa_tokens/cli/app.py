@@ -108,7 +108,7 @@ def _report(error: BaseException, messages: Messages, verbosity: int) -> None:
 
 
 def discard_stdout() -> None:
-    """Discard the buffered output: its reader is gone, and Python would complain when it exits."""
+    """Discard the buffered output: its reader is gone, and Python would print an error when it exits."""
     with suppress(OSError, ValueError, AttributeError):
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())

@@ -27,7 +27,9 @@ class Options:
     ] = None
     proxy: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Proxy; also HTTPS_PROXY, which others cannot see, and NO_PROXY."),
+        typer.Option(
+            metavar="URL", help="Proxy URL. HTTPS_PROXY, which other users cannot see, and NO_PROXY work, too."
+        ),
     ] = None
     concurrency: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Maximum number of requests in flight. Default: 50.")

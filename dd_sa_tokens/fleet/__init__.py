@@ -16,9 +16,10 @@ its last batch, until the window ends.
 
 What happens without Redis?
 ---------------------------
-Clients go by the headers of their own answers, as they do without a store. No call fails, and none waits longer than
-0.2 s because of it. One WARNING says that the store is away, one INFO that it is back. It is tried again after 0.1 s,
-then less often, every 2 s at last. A wrong password is treated alike, since a store must not stop a service.
+Clients use only the headers of their own answers, as they do without a store. No call fails. A silent Redis delays a
+call by about 0.2 s, and a busy one, which still answers others, by up to about 1.2 s. One WARNING says that the store
+is unavailable, one INFO that it is available again. It is tried again after 0.1 s, then less often, every 2 s at last.
+A wrong password is treated alike, since a store must not stop a service.
 
 What is in Redis?
 -----------------

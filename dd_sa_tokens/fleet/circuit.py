@@ -33,12 +33,12 @@ class Circuit:
         return True
 
     def record_success(self) -> bool:
-        """Take in an answer; return whether it ends a time of failures."""
+        """Record a success; return whether it ends a time of failures."""
         was_open, self.is_open, self._pause = self.is_open, False, _FIRST_PAUSE
         return was_open
 
     def record_failure(self, begun: float, now: float) -> bool:
-        """Take in a failure.
+        """Record a failure.
 
         Args:
             begun: When the request was made that failed.
@@ -49,7 +49,7 @@ class Circuit:
         """
         was_open = self.is_open
         if was_open and begun < self._opened_at:
-            return False  # it was under way beside the first one
+            return False  # it was in flight beside the first one
         self.is_open = True
         self._opened_at, self._retry_at = now, now + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)

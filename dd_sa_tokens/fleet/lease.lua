@@ -14,7 +14,7 @@
 --          uncertain  of the end                       before      what of that is older than this window or record
 --          remaining  the lowest that an answer gave
 --          confirmed  1: an answer has come            factor, factor_1, factor_2  contention; of the two windows before
---          probing    1: a probe is under way          clients, clients_before  that asked; in the window before
+--          probing    1: a probe is in flight          clients, clients_before  that asked; in the window before
 --          others_wait_until  for the probe            paused_until
 --          record     where an operation's limit is
 local time = redis.call('TIME')
@@ -88,8 +88,8 @@ local function begin_window(windows, ends_at)
   record.window, record.ends_at = record.window + windows, ends_at
   record.uncertain = record.uncertain + windows -- milliseconds: clocks drift
   record.clients_before, record.clients = (windows == 1) and record.clients or 0, 0
-  -- What was under way at the end may be counted in the new window, and is no stranger's. In a window that was spent,
-  -- nothing is under way: its requests have ended, though that was not reported yet.
+  -- What was in flight at the end may be counted in the new window, and is no stranger's. In a window that was spent,
+  -- nothing is in flight: its requests have ended, though that was not reported yet.
   local is_spent = record.leased + record.strangers >= record.limit
   record.before = (windows == 1 and not is_spent) and unfinished() or 0
   record.leased, record.recent, record.older, record.strangers = 0, 0, 0, 0
@@ -172,7 +172,7 @@ elseif record.confirmed == 0 and (record.others_wait_until == 0 or now < record.
 elseif left >= 0 then
   local free = left - reserved
   if now < record.ends_at - record.period + SETTLING then
-    -- What was under way when the window began may count in it, and is not in `remaining` yet.
+    -- What was in flight when the window began may count in it, and is not in `remaining` yet.
     free = free - math.max(record.before - record.strangers, 0)
     if free <= 0 then is_probing = 1 end
   end

@@ -23,11 +23,11 @@ from dd_sa_tokens.models import Secret
 
 from .circuit import Circuit
 
-_TIMEOUT = 0.16  # seconds of silence after which a call goes by the headers
+_TIMEOUT = 0.16  # seconds of silence after which a call uses the headers only
 _BUSY = 1.0  # seconds more for a round trip while Redis answers others
 _CONNECTIONS = 4  # of all clients of one store: a round trip is short
 _CLIENTS = (Redis, RedisCluster)  # of redis-py, asynchronous
-_LENIENCY = 0.05  # seconds more if the timer rang late, because the event loop was blocked: an answer may be there
+_LENIENCY = 0.05  # seconds more if the timer fired late, because the event loop was blocked: an answer may be there
 
 _SCRIPT = Path(__file__).with_name("lease.lua").read_text(encoding="utf-8")
 
@@ -38,17 +38,17 @@ class RedisStore:
     """A rate-limit window that all clients of an organization have in common, kept in Redis.
 
     Give the same store, or stores with the same Redis, organization and prefix, to `TokensClient(rate_limit_store=)`.
-    It connects when it is opened. If Redis cannot be reached, no call fails: clients go by the headers of their
-    own answers, and come back when Redis does. Nothing secret is stored, and each key expires.
+    It connects when it is opened. If Redis cannot be reached, no call fails: clients use only the headers
+    of their own answers until Redis is available again. Nothing secret is stored, and each key expires.
 
     Args:
         redis: The URL of a Redis server, such as `redis://localhost:6379/0`, or a `redis.asyncio.Redis`, which is used
             and never closed.
         organization: The name under which the organization's clients find one another; any text.
-        prefix: What the names of all keys in Redis begin with.
+        prefix: What the names of all keys in Redis begin with; `dd-sa-tokens` by default.
 
     Raises:
-        ConfigurationError: An argument is invalid.
+        ConfigurationError: An argument is invalid. Also raised by `async with` if the store was closed.
     """
 
     def __init__(self, redis: str | Redis | RedisCluster, *, organization: str, prefix: str = "dd-sa-tokens") -> None:
@@ -103,7 +103,7 @@ class RedisStore:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections to Redis, unless they are borrowed. Clients that are still open go by the headers."""
+        """Close the connections to Redis, unless they are borrowed. Clients that are open use the headers only."""
         self._closed = True
         if self._late:
             await asyncio.wait(self._late, timeout=_TIMEOUT)
@@ -133,7 +133,7 @@ class RedisStore:
             request: The report and the demand.
 
         Returns:
-            The lease; `None` if Redis gave no usable answer in time, or was found away a moment ago.
+            The lease; `None` if Redis gave no usable answer in time, or was unavailable a moment ago.
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -148,13 +148,14 @@ class RedisStore:
             self._record_failure(begun, self._describe(error))
             return None
         if self._circuit.record_success():
-            _logger.info("the rate-limit store is back: the limit is shared again")
+            _logger.info("the rate-limit store is available again: the limit is shared")
         return lease
 
     def _record_failure(self, begun: float, reason: str) -> None:
         if self._circuit.record_failure(begun, asyncio.get_running_loop().time()):
             _logger.warning(
-                "the rate-limit store is away (%s): clients go by the headers of their own answers until it is back",
+                "the rate-limit store is unavailable (%s): "
+                "clients use only the headers of their own responses until it is available again",
                 reason,
             )
 
@@ -184,7 +185,7 @@ class RedisStore:
         begun = loop.time()
         task = loop.create_task(call)
         try:
-            # Redis is away if it is silent. While it answers others, it is only busy, or this process is.
+            # Redis counts as unavailable if it is silent. While it answers others, it is only busy, or this process is.
             while (due := min(max(begun, self._answered_at), begun + _BUSY) + _TIMEOUT) > loop.time():
                 await asyncio.wait([task], timeout=due - loop.time())
                 if task.done():

@@ -26,13 +26,13 @@ class Fault:
     operation: str | None = None
     token_id: str | None = None
 
-    def meets(self, route: Route) -> bool:
+    def matches(self, route: Route) -> bool:
         """Return whether the fault is meant for a request."""
         return self.operation in {None, route.operation.name} and self.token_id in {None, route.token_id}
 
 
 class FaultQueue:
-    """The faults that have met no request yet, in the order in which they were scripted."""
+    """The faults that are still pending, in the order in which they were scripted."""
 
     def __init__(self) -> None:
         self._faults: deque[Fault] = deque()
@@ -50,12 +50,12 @@ class FaultQueue:
 
     def next(self, route: Route) -> Fault | None:
         """Return the first fault that is meant for a request, and leave it in the queue."""
-        return next((fault for fault in self._faults if fault.meets(route)), None)
+        return next((fault for fault in self._faults if fault.matches(route)), None)
 
     def take(self, route: Route) -> Fault | None:
         """Return the first fault that is meant for a request, and remove it."""
         for place, fault in enumerate(self._faults):
-            if fault.meets(route):
+            if fault.matches(route):
                 del self._faults[place]
                 return fault
         return None

@@ -18,9 +18,11 @@ class FixedWindow:
     Args:
         limit: Requests allowed in a period.
         period: The length of the period in seconds.
-        rounding: How the seconds until the next window become a whole number. `"up"` never gives 0; the others may.
-        used: Requests that the first window has spent already. The first call decides which window is the first.
-        name: The name of the limit, sent as `X-RateLimit-Name`.
+        rounding: How the seconds until the next window become a whole number: `"up"` by default, `"nearest"` or
+            `"down"`. `"up"` never gives 0; the others may.
+        used: Requests that the first window has spent already; 0 by default. The first call decides which window is
+            the first.
+        name: The name of the limit, sent as `X-RateLimit-Name`; `service_account_access_tokens` by default.
 
     Attributes:
         limit: Requests allowed in a period.

@@ -13,21 +13,22 @@ MAX_RECEIVED = 100_000
 
 @attrs.frozen
 class Received:
-    """A request that the server has received. It holds no key.
-
-    Attributes:
-        operation: The client's method that sends such a request: `get_token`, `list_tokens`, `create_token`,
-            `update_token`, `revoke_token`, `list_organization_tokens`, `list_service_accounts` or
-            `get_service_account`; `unknown` for any other request.
-        service_account_id: The service account in the request's path; `None` if there is none.
-        token_id: The token in the request's path; `None` if there is none.
-        status: The status of the answer; `None` if there was no answer, or not yet.
-    """
+    """A request that the server has received. It holds no key."""
 
     operation: str
+    """The client's method that sends such a request: `get_token`, `list_tokens`, `create_token`, `update_token`,
+    `revoke_token`, `list_organization_tokens`, `list_service_accounts` or `get_service_account`; `unknown` for any
+    other request.
+    """
+
     service_account_id: str | None
+    """The service account in the request's path; `None` if there is none."""
+
     token_id: str | None
+    """The token in the request's path; `None` if there is none."""
+
     status: int | None
+    """The status of the answer; `None` if there was no answer, or not yet."""
 
 
 @attrs.define(eq=False)

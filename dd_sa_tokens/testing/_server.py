@@ -45,25 +45,27 @@ class FakeDatadog:
     Three of the `users` have a personal token, which only the organization's list shows.
 
     Args:
-        tokens: How many sample tokens each service account has, or the tokens to hold. A given token without a
-            `service_account_id` belongs to the default service account. One of type `personal_access_tokens` belongs
-            to a user.
-        accounts: How many service accounts there are. With given tokens, at least as many as the tokens name.
-        users: How many users there are beside the service accounts.
+        tokens: How many sample tokens each service account has, 100 by default, or the tokens to hold. A given token
+            without a `service_account_id` belongs to the default service account. One of type `personal_access_tokens`
+            belongs to a user.
+        accounts: How many service accounts there are; 1 by default. With given tokens, at least as many as the tokens
+            name.
+        users: How many users there are besides the service accounts; 5 by default.
         permissions: The permissions of all keys: `service_account_write`, `org_app_keys_read`, `org_app_keys_write`,
             `user_app_keys`, `user_access_read`. All by default. With `user_app_keys` alone, the organization's list
             shows one user's personal token.
-        rate_limit: Requests allowed in a period, and the length of the period in seconds. The default is more than
-            most tests need. `None` for no limit and no rate-limit headers.
-        rate_limit_used: Requests that other clients have spent of the windows that are current at the start.
-        latency: Seconds before each answer.
+        rate_limit: Requests allowed in a period, and the length of the period in seconds. The default, 100,000 in 10 s,
+            is more than most tests need. `None` for no limit and no rate-limit headers.
+        rate_limit_used: Requests that other clients have spent of the windows that are current at the start; 0 by
+            default.
+        latency: Seconds before each answer; 0 by default.
         seed: The same seed gives the same keys and, on the same day, the same tokens. The same creates in the same
-            order are given the same IDs and keys.
-        reset_rounding: How `X-RateLimit-Reset` becomes a whole number: `"up"` as in the real API, `"nearest"` or
-            `"down"`.
-        clock_offset: Seconds by which the server's clock is ahead of the machine's. It moves the windows, the `Date`
-            header, and the dates of tokens that are created or updated.
-        port: The port to listen on; 0 for a free one.
+            order are given the same IDs and keys. 0 by default.
+        reset_rounding: How `X-RateLimit-Reset` becomes a whole number: `"up"` as in the real API, the default;
+            `"nearest"` or `"down"`.
+        clock_offset: Seconds by which the server's clock is ahead of the machine's; 0 by default. It moves the windows,
+            the `Date` header, and the dates of tokens that are created or updated.
+        port: The port to listen on; 0, the default, for a free one.
 
     Attributes:
         api_key: Valid together with `app_key`.
@@ -73,6 +75,8 @@ class FakeDatadog:
 
     Raises:
         InvalidArgumentError: An argument is out of range, or a service account has two tokens of the same ID.
+        OSError: Raised by `with` and `async with`: the port is in use.
+        RuntimeError: Raised by `with` and `async with`: it is running already.
     """
 
     def __init__(
@@ -174,7 +178,7 @@ class FakeDatadog:
 
     @property
     def pending_faults(self) -> int:
-        """How many scripted faults have met no request yet."""
+        """How many scripted faults are still pending: they wait for a request that they match."""
         with self._service.lock:
             return len(self._service.faults)
 
@@ -222,7 +226,7 @@ class FakeDatadog:
             self._service.faults.add(fault, count)
 
     def clear_faults(self) -> None:
-        """Forget the scripted faults that have met no request yet."""
+        """Forget the scripted faults that are still pending."""
         with self._service.lock:
             self._service.faults.clear()
 
@@ -293,7 +297,7 @@ class FakeDatadog:
         return http
 
     def _leave_to_parent(self) -> None:
-        """Leave the server to the parent process. The child may ask it, but not end it."""
+        """Leave the server to the parent process. The child may send requests to it, but cannot stop it."""
         self._service.renew_lock()
         self._thread = None
         if self._http is not None:

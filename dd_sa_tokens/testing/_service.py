@@ -46,7 +46,7 @@ class Service:
         requests: How many requests have been received.
         rejected: How many 429s have been sent.
         windows: The rate limits by their names.
-        faults: The faults that have met no request yet.
+        faults: The faults that are still pending.
         log: The requests.
         pauses: The requests that sleep.
         lock: Held around every use of these and of the organization.

@@ -60,7 +60,7 @@ def detail(one: AccessToken, rule_id: str) -> str:
         ({"unused_for": 2 * DAY}, {"last_used_at": NOW - 3 * DAY}, "unused"),
         ({"never_used_for": 2 * DAY}, {"last_used_at": None, "created_at": NOW - 3 * DAY}, "never-used"),
         ({"rotated_within": 2 * DAY}, {"created_at": NOW - 3 * DAY}, "not-rotated"),
-        ({"broad_scopes": 2}, {"scopes": ("a_read", "b_read", "c_read")}, "many-scopes"),
+        ({"many_scopes": 2}, {"scopes": ("a_read", "b_read", "c_read")}, "many-scopes"),
     ],
 )
 def test_thresholds_of_ones_own(thresholds: dict[str, Any], fields: dict[str, Any], rule_id: str) -> None:
@@ -79,7 +79,7 @@ def test_thresholds_of_ones_own(thresholds: dict[str, Any], fields: dict[str, An
 
 def test_titles_name_the_threshold() -> None:
     """A rule's title says its threshold in days, in the singular and in parts of days too."""
-    titles = {rule.id: rule.title for rule in rules_with(unused_for=DAY, expiring_within=DAY / 2, broad_scopes=1)}
+    titles = {rule.id: rule.title for rule in rules_with(unused_for=DAY, expiring_within=DAY / 2, many_scopes=1)}
 
     assert titles["unused"] == "Not used for 1 day"
     assert titles["expires-soon"] == "Expires within 0.5 days"
@@ -94,9 +94,9 @@ def test_titles_name_the_threshold() -> None:
         ("unused_for", 90),
         ("never_used_for", None),
         ("rotated_within", "1y"),
-        ("broad_scopes", -1),
-        ("broad_scopes", True),
-        ("broad_scopes", 2.5),
+        ("many_scopes", -1),
+        ("many_scopes", True),
+        ("many_scopes", 2.5),
     ],
 )
 def test_impossible_thresholds(name: str, value: object) -> None:

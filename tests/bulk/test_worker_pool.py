@@ -42,7 +42,7 @@ from dd_sa_tokens._bulk.worker_pool import WorkerPool
 # How much at a time
 
 
-async def test_at_most_width_are_in_flight(source: Any) -> None:
+async def test_at_most_concurrency_are_in_flight(source: Any) -> None:
     """No more than `width` fetches run at the same time, and that many do."""
     service = Service(delay=lambda token_id: 1 + hash(token_id) % 5)
 
@@ -55,7 +55,7 @@ async def test_at_most_width_are_in_flight(source: Any) -> None:
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 3, 10])
-async def test_fetching_stays_within_width_of_what_was_consumed(source: Any, consumed: int) -> None:
+async def test_fetching_stays_within_concurrency_of_what_was_consumed(source: Any, consumed: int) -> None:
     """A consumer that stops after k items finds at most k + width IDs fetched, and as many taken from the source."""
     service = Service()
     taken: list[str] = []

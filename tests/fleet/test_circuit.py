@@ -21,7 +21,7 @@ def test_after_a_failure_the_store_is_left_alone_for_a_while() -> None:
 
 
 def test_failures_side_by_side_count_once() -> None:
-    """Requests that were under way together, and failed together, are one failure: one message, one pause."""
+    """Requests that were in flight together, and failed together, are one failure: one message, one pause."""
     circuit = Circuit()
     assert circuit.record_failure(0.9, 1.0)
     assert not circuit.record_failure(0.9, 1.0)

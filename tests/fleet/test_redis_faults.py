@@ -80,7 +80,7 @@ async def until_back(client: TokensClient, datadog: FakeDatadog, caplog: pytest.
 async def test_calls_go_on_without_redis(
     start_redis: StartRedis, datadog: FakeDatadog, fault: Fault, caplog: pytest.LogCaptureFixture, nothing_left: None
 ) -> None:
-    """No call fails or waits for long while Redis is away; one WARNING says that it is, one INFO that it is back."""
+    """No call fails or waits for long while Redis is unavailable; one WARNING says so, one INFO that it is back."""
     caplog.set_level(logging.INFO, "dd_sa_tokens")
     server = start_redis()
     async with RedisStore(server.url, organization="acme") as store, client_of(datadog, store) as client:
@@ -132,7 +132,7 @@ async def test_what_redis_forgets_is_made_anew(
 async def test_a_wrong_password_stops_nothing_and_is_not_shown(
     start_redis: StartRedis, datadog: FakeDatadog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a password that Redis refuses, calls go by the headers; neither the log nor the store shows it."""
+    """With a password that Redis refuses, calls use the headers only; neither the log nor the store shows it."""
     caplog.set_level(logging.DEBUG)
     server = start_redis("--requirepass", "right")
     store = RedisStore(f"{server.url}?password=canary-5b8d", organization="acme")

@@ -145,7 +145,7 @@ async def test_many_answers_that_are_there_are_taken(
 
 @pytest.mark.parametrize("lent", [False, True])
 async def test_a_block_that_ends_with_the_timeout(fake_datadog: FakeDatadog, lent: bool) -> None:
-    """The timer rings in time, when the answer has been in the socket for a while and its task has not run.
+    """The timer fires in time, when the answer has been in the socket for a while and its task has not run.
 
     When exactly a request's time is up is not known to a fraction of a millisecond, so several moments are tried. Each
     has a client of its own, whose timer was not set for an earlier request.

@@ -80,7 +80,7 @@ async def test_of_those_that_may_go_the_one_that_came_first_goes_first() -> None
 
 @virtual
 async def test_a_new_call_does_not_overtake_one_that_may_go_by_now() -> None:
-    """A window has begun, and the timer has not rung yet: a new call passes after those that waited."""
+    """A window has begun, and the timer has not fired yet: a new call passes after those that waited."""
     limiter = make()
     await opened(limiter, GET, rate(20, 0, 10))
     first = await come(limiter, reserve=HALF)

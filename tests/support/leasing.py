@@ -34,7 +34,7 @@ def seen(remaining: int, ends_in: float, limit: int = 100, period: float = 10.0,
 
 
 def by_headers(limiter: RateLimiter) -> bool:
-    """Return whether a limiter goes by the headers of its own answers alone."""
+    """Return whether a limiter uses the headers of its own answers only."""
     return all(
         window._leases.by_headers
         for bucket in limiter._buckets.all

@@ -33,7 +33,7 @@ class ScriptedDatadog(FakeDatadog):
         self._planned[method].extend([fault or {"stall": 0.0}] * count)
 
     def calm_down(self) -> None:
-        """Forget the faults that have met no request yet."""
+        """Forget the faults that are still pending."""
         self._planned.clear()
         self.clear_faults()
 

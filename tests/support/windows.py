@@ -27,7 +27,7 @@ def answer(
     status: int = 200,
     skew: float = ALIGNED,
 ) -> None:
-    """Send a request, having asked whether it may go, and take in its answer."""
+    """Send a request, having asked whether it may go, and record its answer."""
     window.delay_until_admitted(sent)
     window.record_response(window.acquire(sent), received, received + skew, said, status)
 

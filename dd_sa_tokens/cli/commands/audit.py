@@ -97,7 +97,7 @@ def audit(
     path = output_path(output)
     suffixes: dict[str, AuditFormat] = {**SUFFIXES, **PAGE_SUFFIXES}
     chosen: AuditFormat = choose_format(format_name, path, suffixes, on_terminal="table", otherwise="jsonl")
-    rules = rules_with(expiring_within=expiring_within, unused_for=unused_for, broad_scopes=many_scopes)
+    rules = rules_with(expiring_within=expiring_within, unused_for=unused_for, many_scopes=many_scopes)
     client = run.client()
     plan = _Plan(
         accounts=list(dict.fromkeys(service_account_ids)) if service_account_ids else None,

@@ -67,7 +67,7 @@ class BlockingThread:
 
 
 def close(descriptor: int) -> None:
-    """Close a file descriptor. An error is ignored: what was written was complete before."""
+    """Close a file descriptor. An error is ignored: all data was written before."""
     with suppress(OSError):
         os.close(descriptor)
 
