@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode
 
 from .console import Messages
@@ -42,7 +43,7 @@ class ResumableJsonl(Sink):
 
     Attributes:
         name: The name of the file that lines are added to.
-        done: The IDs of the tokens that it holds.
+        done: The IDs of the tokens that it holds, in their canonical form.
 
     Raises:
         CommandError: The file holds something else, or another run is writing to it.
@@ -107,7 +108,7 @@ class ResumableJsonl(Sink):
                 raise self._not_ours(number)
             good += len(line)
             if item is not None and _is_done(item):
-                self.done.add(item["id"])
+                self.done.add(canonical_id(item["id"]))
 
     def _repair(self, line: bytes, start: int, number: int, *, complete: bool) -> None:
         if complete:
@@ -176,10 +177,11 @@ class ResumableJsonl(Sink):
         for number, item in enumerate(self._items()):
             if item is None or not isinstance(item.get("id"), str):
                 continue
-            done, before = _is_done(item), kept.get(item["id"])
+            key, done = canonical_id(item["id"]), _is_done(item)
+            before = kept.get(key)
             dropped = dropped or before is not None
             if before is None or done >= before[0]:
-                kept[item["id"]] = (done, number)
+                kept[key] = (done, number)
         if dropped or self._is_beside:
             self._rewrite({number for _, number in kept.values()})
 
