@@ -9,7 +9,7 @@ from typing import cast
 
 import attrs
 
-from ._checks import check, is_seconds, is_whole
+from ._checks import canonical_id, check, is_seconds, is_whole
 from ._routes import OPERATIONS, Route
 
 
@@ -28,7 +28,9 @@ class Fault:
 
     def meets(self, route: Route) -> bool:
         """Return whether the fault is meant for a request."""
-        return self.operation in {None, route.operation.name} and self.token_id in {None, route.token_id}
+        if self.operation not in {None, route.operation.name}:
+            return False
+        return self.token_id is None or canonical_id(self.token_id) == canonical_id(route.token_id or "")
 
 
 class FaultQueue:
