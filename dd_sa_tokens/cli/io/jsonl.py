@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from dd_sa_tokens._validation import canonical_id
-from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode
+from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, cannot_write
 
 from .console import Messages
 from .files import Sink
@@ -163,7 +163,7 @@ class ResumableJsonl(Sink):
             self._close()
 
     def _failed(self, error: OSError) -> CommandError:
-        return CommandError(f"cannot write to {self._path.with_name(self.name)}: {error.strerror}")
+        return cannot_write(self._path.with_name(self.name), error)
 
     def _close(self) -> None:
         with suppress(OSError):  # closing writes what is buffered, which may fail again
