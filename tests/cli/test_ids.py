@@ -156,6 +156,22 @@ async def test_a_closed_standard_input(datadog, monkeypatch):
         assert f"cannot read {name}" in done.err
 
 
+@pytest.mark.parametrize("text", ["", "\n\r\n  \n# no ID\n"])
+@pytest.mark.parametrize("is_pipe", [True, False])
+async def test_a_file_without_ids(datadog, tmp_path, text, is_pipe):
+    """A file without IDs is invalid usage. It makes no file of results, and changes none that is there."""
+    ids, new, old = tmp_path / "ids", tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+    ids.write_text(text)
+    old.write_text('{"id": "t"}\n')
+    for file in (new, old):
+        words = ("--ids-from", "-" if is_pipe else str(ids), "--output", str(file))
+        done = await run(datadog, "get", datadog.service_account_id, *words, stdin=text)
+        assert (done.code, done.out, datadog.requests) == (2, "", 0)
+        assert "the file has no IDs" in done.err
+    assert sorted(tmp_path.iterdir()) == [ids, old]
+    assert old.read_text() == '{"id": "t"}\n'
+
+
 def descriptors() -> set[int]:
     """Return the file descriptors that are open."""
     found: set[int] = set()

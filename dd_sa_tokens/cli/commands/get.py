@@ -225,6 +225,8 @@ def _interrupted(sink: Sink, tally: Tally, *, from_stdin: bool) -> str:
     """Return a line that says what was kept, and how to continue."""
     if not isinstance(sink, ResumableJsonl):
         return f"interrupted after {tally.done} tokens; a run with --output FILE.jsonl can be resumed"
+    if sink.is_removed:
+        return "interrupted before the first result; nothing was written"
     again = " with the same IDs on standard input" if from_stdin else ""
     return f"interrupted; {sink.name} has the results so far. Resume{again}: {_resuming_command()}"
 

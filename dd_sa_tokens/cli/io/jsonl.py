@@ -44,6 +44,7 @@ class ResumableJsonl(Sink):
     Attributes:
         name: The name of the file that lines are added to.
         done: The IDs of the tokens that it holds, in their canonical form.
+        is_removed: Whether the file that lines were added to is gone, because no line was written to it.
 
     Raises:
         CommandError: The file holds something else, or another run is writing to it.
@@ -52,9 +53,11 @@ class ResumableJsonl(Sink):
 
     def __init__(self, path: Path, messages: Messages, mode: JsonlMode) -> None:
         self.done: set[str] = set()
+        self.is_removed: bool = False
         self._messages = messages
         self._path = path.resolve()  # a link stays a link
         self._one_line_each = mode == "resume"
+        is_new = not self._path.exists()
         self._locked = self._path.open("a+b")
         try:
             self._lock()
@@ -62,6 +65,7 @@ class ResumableJsonl(Sink):
         except BaseException:
             self._locked.close()
             raise
+        self._is_own = is_new or self._is_beside  # and of no use to the user while it is empty
         self.name: str = Path(self._file.name).name
         self._rewritten = self._path.with_name(f".{self.name}.rewritten")
         try:
@@ -147,11 +151,12 @@ class ResumableJsonl(Sink):
             self._close()
 
     def abandon(self, *, empty: bool) -> None:
-        """Keep the lines. A run with --resume can continue."""
+        """Keep the lines. A run with --resume can continue. A file that was made for lines and has none is removed."""
         try:
-            if self._is_beside and not os.fstat(self._file.fileno()).st_size:
+            if self._is_own and not os.fstat(self._file.fileno()).st_size:
                 Path(self._file.name).unlink(missing_ok=True)
-                if not empty:
+                self.is_removed = True
+                if self._is_beside and not empty:
                     self._messages.say(f"{self._path.name} is unchanged; none of the results could be kept")
             elif self._is_beside:
                 self._messages.say(f"{self._path.name} is unchanged; the results so far are in {self.name}")
