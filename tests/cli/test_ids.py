@@ -1,5 +1,6 @@
 """Token IDs from files and pipes."""
 
+import asyncio
 import os
 import resource
 import sys
@@ -85,6 +86,35 @@ async def test_a_line_that_is_too_long_is_refused(make, line):
         with pytest.raises(CommandError, match="line 3 has more than 256 characters") as caught:
             await read(gather([], make(b"a\n# x\n" + line + end)))
         assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("is_pipe", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+async def test_a_file_in_utf_16(datadog, tmp_path, encoding, is_pipe):
+    """A file in UTF-16 is refused as a whole, in one line with its name and the encoding that it must have."""
+    text, file = "\r\n".join(datadog.token_ids), tmp_path / "ids.txt"
+    file.write_text(text, encoding)
+    words = ("--ids-from", "-" if is_pipe else str(file), "--output", str(tmp_path / "x.jsonl"))
+    done = await run(datadog, "get", datadog.service_account_id, *words, stdin=text.encode(encoding))
+    name = "standard input" if is_pipe else file
+    assert done.err == f"dd-sa-tokens: --ids-from: {name} is in UTF-16, and must be in UTF-8\n"
+    assert (done.code, done.out, datadog.requests) == (2, "", 0)
+    assert [*tmp_path.iterdir()] == [file]
+
+
+async def test_a_pipe_in_utf_16_that_comes_in_pieces():
+    """UTF-16 is refused even if its first two bytes come one by one."""
+    reading, writing = os.pipe()
+    source = gather(["first"], reading)
+    assert not isinstance(source, list)
+    assert await anext(source) == "first"
+    os.write(writing, b"\xff")
+    task = asyncio.create_task(anext(source))
+    await asyncio.sleep(0.05)
+    os.write(writing, b"\xfea\0\n\0")
+    with pytest.raises(CommandError, match="standard input is in UTF-16, and must be in UTF-8"):
+        await task
+    os.close(writing)
 
 
 @pytest.mark.parametrize("as_file", [False, True])

@@ -139,7 +139,7 @@ def get(
         raise typer.BadParameter("there is nothing to fetch: give TOKEN_IDs, or --ids-from", param_hint="TOKEN_ID")
     destination = choose_destination(format_name, output, append=append, resume=resume, grows=True)
     client = run.client()
-    ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from))
+    ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from), ids_from or "-")
     sink = open_sink(destination.path, run.messages, destination.mode)
     wanted = Wanted(ids, _done(sink, run.messages, resume=resume), once=isinstance(sink, ResumableJsonl), tally=Tally())
     fetch = Fetch(service_account_id, wanted, strategy, destination, sink)
