@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from itertools import repeat
@@ -11,6 +12,9 @@ import attrs
 
 from ._checks import canonical_id, check, is_seconds, is_whole
 from ._routes import OPERATIONS, Route
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_HEADER_VALUE = re.compile("[^\0\r\n\ud800-\udfff]*")  # what can be sent
 
 
 @attrs.frozen
@@ -63,6 +67,10 @@ class FaultQueue:
         return None
 
 
+def _fits(pattern: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
 def check_fault(fault: Fault) -> None:
     """Refuse a fault that is invalid.
 
@@ -77,6 +85,9 @@ def check_fault(fault: Fault) -> None:
     check("stall", valid, "seconds, at least 0", fault.stall)
     bare = not fault.headers and fault.body is None
     check("headers", isinstance(cast("object", fault.headers), Mapping), "a mapping", fault.headers)
+    for name, value in fault.headers.items():
+        valid = _fits(_HEADER_NAME, name) and _fits(_HEADER_VALUE, value)
+        check("headers", valid, 'a mapping such as {"Retry-After": "3"}, of strs without line breaks', {name: value})
     check("body", isinstance(cast("object", fault.body), bytes | None), "bytes", fault.body)
     check("headers and body", bare or fault.status is not None, "given with a status only", fault)
     names = [operation.name for operation in OPERATIONS]
