@@ -51,18 +51,22 @@ class Credentials:
         if not self.functions:
             self._replace(_headers_of(keys))
 
-    def update(self, given: Mapping[str, Secret]) -> str | None:
+    def update(self, given: Mapping[str, Secret]) -> tuple[str, str] | None:
         """Take the keys that the functions gave, by the names of the arguments.
 
         Returns:
-            What is wrong with them, without quoting it; then the headers stay. `None` if they are keys.
+            The argument whose key is invalid, and what is wrong with it, without quoting it; then the headers stay.
+            `None` if they are keys.
         """
+        for name, key in given.items():
+            if (fault := _fault_of_text(name, key)) is not None:
+                return name, fault
         keys = cast("_Keys", tuple((self._keys | dict(given)).values()))
-        faults = [fault for name, key in given.items() if (fault := _fault_of_text(name, key)) is not None]
-        fault = faults[0] if faults else _fault_of_form(_NAMES, keys)
-        if fault is None and (headers := _headers_of(keys)) != self._headers:
+        if (fault := _fault_of_form(_NAMES, keys)) is not None:
+            return "app_key", fault  # all else about the form was checked when the arguments were read
+        if (headers := _headers_of(keys)) != self._headers:
             self._replace(headers)
-        return fault
+        return None
 
     def _replace(self, headers: dict[str, Secret]) -> None:
         self._headers = headers

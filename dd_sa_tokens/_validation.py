@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -162,13 +162,18 @@ def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
         check_id("service_account_id", as_id(value), operation)
         for value in cast("Collection[object]", service_account_ids)
     ]
-    return list({canonical_id(value): value for value in ids}.values())
+    return unique_ids(ids)
 
 
 def canonical_id(value: str) -> str:
     """Return the form of an ID by which it is compared: the API compares UUIDs without regard to case."""
     lower = value.lower()
     return value if value == lower or not _UUID_FORM.fullmatch(value) else lower
+
+
+def unique_ids(values: Iterable[str]) -> list[str]:
+    """Return IDs in their order, each once."""
+    return list({canonical_id(value): value for value in values}.values())
 
 
 def check_flag(name: str, value: object, **context: Any) -> None:

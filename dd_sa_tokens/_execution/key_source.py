@@ -132,9 +132,10 @@ class KeySource:
             given[name] = key
         if asking.outcome.done():  # no call waits any more, and newer keys may be there
             return None
-        fault = self._credentials.update(given)
-        if fault is not None:
-            return CredentialsError(f"the function given as {asking.name} returned an invalid key: {fault}")
+        refused = self._credentials.update(given)
+        if refused is not None:
+            name, fault = refused
+            return CredentialsError(f"the function given as {name} returned an invalid key: {fault}")
         self.asked += 1
         self._accepted = False
         return None

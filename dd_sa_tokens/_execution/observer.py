@@ -39,9 +39,9 @@ def check_on_attempt(on_attempt: object) -> None:
     if not callable(on_attempt):
         msg = f"on_attempt must be a function that takes an Attempt, not {type(on_attempt).__name__}"
         raise ConfigurationError(msg)
-    function = underlying_function(on_attempt)
+    functions = (on_attempt, underlying_function(on_attempt))  # an `AsyncMock` is async, although its `__call__` is not
     for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
-        if is_kind(function):
+        if any(map(is_kind, functions)):
             msg = "on_attempt must be a plain function, not an async def or a generator: nothing would run its code"
             raise ConfigurationError(msg)
 

@@ -29,6 +29,7 @@ class _Row(NamedTuple):
     text: str
     retry: Retry
     sent: bool  # whether the request had left, where that was not seen
+    of_proxy: str = ""  # the text where a proxy failed, before the request could leave
 
 
 _NEVER, _BACKOFF = Retry.NEVER, Retry.BACKOFF
@@ -42,36 +43,63 @@ _TABLE = (
     _Row(aiohttp.ServerFingerprintMismatch, "the server's TLS certificate is not the expected one", _NEVER, sent=False),
     _Row(aiohttp.ClientConnectorDNSError, "the host name could not be resolved", _BACKOFF, sent=False),
     _Row(aiohttp.ClientProxyConnectionError, "the proxy could not be reached", _BACKOFF, sent=False),
-    _Row(aiohttp.ClientHttpProxyError, "the proxy refused the connection", _BACKOFF, sent=False),
+    _Row(
+        aiohttp.ClientHttpProxyError,
+        "the proxy refused the connection",
+        _BACKOFF,
+        sent=False,
+        of_proxy="the proxy refused the connection",
+    ),
     _Row(aiohttp.ClientConnectorError, "no connection could be made", _BACKOFF, sent=False),
     _Row(aiohttp.ConnectionTimeoutError, "the session's own timeout for connections ran out", _BACKOFF, sent=False),
-    _Row(aiohttp.ServerDisconnectedError, "the server closed the connection without an answer", _BACKOFF, sent=True),
+    _Row(
+        aiohttp.ServerDisconnectedError,
+        "the server closed the connection without an answer",
+        _BACKOFF,
+        sent=True,
+        of_proxy="the proxy closed the connection without an answer",
+    ),
     _Row(aiohttp.ClientPayloadError, "the answer's body was cut short or garbled", _BACKOFF, sent=True),
-    _Row(aiohttp.ClientResponseError, "the answer is not valid HTTP", _NEVER, sent=True),
+    _Row(
+        aiohttp.ClientResponseError,
+        "the answer is not valid HTTP",
+        _NEVER,
+        sent=True,
+        of_proxy="the proxy's answer is not valid HTTP",
+    ),
     _Row(TimeoutError, "the session's own timeout ran out", _BACKOFF, sent=True),
-    _Row(aiohttp.ClientError, "the connection failed", _BACKOFF, sent=True),
+    _Row(
+        aiohttp.ClientError,
+        "the connection failed",
+        _BACKOFF,
+        sent=True,
+        of_proxy="the connection to the proxy failed",
+    ),
     _Row(OSError, "the connection failed", _BACKOFF, sent=True),
     _Row(RuntimeError, "the session failed; was it made under another event loop?", _NEVER, sent=True),
     _Row(Exception, "the session failed", _NEVER, sent=True),  # a middleware of a borrowed session, for example
 )
 
 
-def explain(error: Exception, redact: Redact, *, sent: bool | None) -> Failure:
+def explain(error: Exception, redact: Redact, *, sent: bool | None, proxy: str = "") -> Failure:
     """Return the failure that an exception means.
 
     Args:
         error: What aiohttp, or code of the user's that it calls, raised.
         redact: Masks the keys in a text.
         sent: Whether the request had left; `None` where that was not seen: then the exception decides.
+        proxy: Host and port of the proxy that it goes through; empty for none.
     """
     row = next(row for row in _TABLE if isinstance(error, row.exception) and not _is_garbled(error, row))
-    retry, detail = row.retry, _detail(error)
+    retry, text, details = row.retry, row.text, [_detail(error)]
+    if proxy and sent is False and row.of_proxy:  # the proxy was asked for a tunnel, and nothing else was sent
+        text, details = row.of_proxy, [proxy, *details]
     if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         retry = Retry.NEVER
     cls = RequestTimeoutError if issubclass(row.exception, TimeoutError) else TransportError
     sent = row.sent if sent is None else sent
-    detail = redact(" ".join(detail.split()))[:_LONGEST_REASON] if detail else ""  # masked before it is cut
-    text = row.text + (f": {detail}" if detail else "") + f" ({type(error).__name__}{origin_of(error)})"
+    detail = redact(" ".join(_joined(details).split()))[:_LONGEST_REASON]  # masked before it is cut
+    text += (f": {detail}" if detail else "") + f" ({type(error).__name__}{origin_of(error)})"
     return Failure(cls(text), retry, sent=sent, maybe_applied=sent)
 
 
@@ -91,8 +119,17 @@ def _detail(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         is_proxy = isinstance(error, aiohttp.ClientHttpProxyError)
         return _describe_status(error.status) if is_proxy else _fault_of_answer(error.message)
-    where = f"{error.host}:{error.port}, " if isinstance(error, _WITH_HOST) else ""
-    return where + (_reason(error) if isinstance(error, OSError) else safe_str(error))
+    where = host_and_port(error.host, error.port) if isinstance(error, _WITH_HOST) else ""
+    return _joined([where, _reason(error) if isinstance(error, OSError) else safe_str(error)])
+
+
+def _joined(details: list[str]) -> str:
+    return ", ".join(filter(None, details))
+
+
+def host_and_port(host: str | None, port: int | None) -> str:
+    """Return a host and a port as in a URL, where an IPv6 address has brackets."""
+    return f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"
 
 
 def _describe_status(status: int) -> str:
@@ -108,6 +145,8 @@ def _reason(error: OSError) -> str:
     for name in ("verify_message", "reason"):  # the TLS library's words, which quote nothing that the server sent
         if isinstance(reason := getattr(cause, name, None), str):
             return reason
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(cause, ConnectionResetError) and not cause.args:
+        return "the connection was closed during the TLS handshake"  # asyncio gives no reason
     error = cause if isinstance(cause, OSError) else error
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)

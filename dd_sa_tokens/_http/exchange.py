@@ -21,12 +21,14 @@ class Exchange(Cancellation):
         seen: Whether it was seen on its way to a connection. A mock, or a session that replaces aiohttp's own code,
             shows nothing.
         was_sent: Whether it was seen leaving over a connection.
+        proxy: Host and port of the proxy that it goes through; empty for none.
     """
 
     timeout: float = 0.0
     deadline: float = 0.0
     seen: bool = attrs.field(default=False, init=False)
     was_sent: bool = attrs.field(default=False, init=False)
+    proxy: str = attrs.field(default="", init=False)
     _excused: float = attrs.field(default=-1.0, init=False)
 
     def refuse_repetition(self) -> None:

@@ -1,4 +1,4 @@
-"""A proxy's user and password, which are masked like keys: a proxy may quote what it was sent."""
+"""A proxy's address, and its user and password, which are masked like keys: a proxy may quote what it was sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from urllib.request import getproxies
 import aiohttp
 from yarl import URL
 
+from .errors import host_and_port
 from .private import proxy_of
+
+
+def address_of(proxy: URL | None) -> str:
+    """Return a proxy's host and port, without its user and password; nothing for no proxy."""
+    return "" if proxy is None else host_and_port(proxy.raw_host, proxy.port)
 
 
 def secrets_of_session(session: aiohttp.ClientSession) -> Iterator[str]:

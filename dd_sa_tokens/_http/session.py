@@ -18,6 +18,7 @@ from dd_sa_tokens.errors import ConfigurationError
 
 from .exchange import Exchange
 from .private import middlewares_of
+from .proxy import address_of
 from .settings import SessionSettings
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
@@ -104,7 +105,7 @@ class _Connector(aiohttp.TCPConnector):
         if exchange is not None:
             if exchange.was_sent:
                 exchange.refuse_repetition()
-            exchange.seen = True
+            exchange.seen, exchange.proxy = True, address_of(req.proxy)
         return super().connect(req, traces, timeout)
 
 
@@ -156,7 +157,7 @@ class BorrowedSession:
             for name in _CREDENTIALS:
                 request.headers.popall(name, None)
             request.headers.update(self._signature)
-            exchange.seen = True
+            exchange.seen, exchange.proxy = True, address_of(request.proxy)
             _watch(request, exchange)
             return handler(request)
 

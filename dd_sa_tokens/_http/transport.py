@@ -202,7 +202,7 @@ class Transport:
         if self._session is not None and self._session.closed:
             sent = exchange.sent is not False
             return Failure(ClientClosedError("the session was closed"), Retry.NEVER, sent=sent, maybe_applied=sent)
-        return explain(error, self._credentials.redact, sent=exchange.sent)
+        return explain(error, self._credentials.redact, sent=exchange.sent, proxy=exchange.proxy)
 
 
 def _expire(reference: weakref.ref[Transport]) -> None:

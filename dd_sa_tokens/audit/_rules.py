@@ -36,8 +36,9 @@ def _leaked(token: AccessToken, now: datetime) -> str | None:
     where = "in public" if leak.source is None else f"at {leak.source}"
     if leak.detected_at is None:
         return f"its key was found {where}"
-    age = max(now - leak.detected_at, timedelta())  # Datadog's clock may be ahead of this one
-    return f"its key was found {where} {_length(age)} ago, on {utc_day(leak.detected_at)}"
+    # Datadog's clock may be ahead of this one, and an audit may judge from a moment in the past.
+    age = f"{_length(now - leak.detected_at)} ago, " if leak.detected_at <= now else ""
+    return f"its key was found {where} {age}on {utc_day(leak.detected_at)}"
 
 
 def _expired(token: AccessToken, now: datetime) -> str | None:

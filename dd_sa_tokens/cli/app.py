@@ -7,16 +7,17 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from dd_sa_tokens._version import __version__
 from dd_sa_tokens.errors import DatadogError
 
-from .exit_codes import EXIT_CODES, NAME, CommandError, ExitCode, exit_code, explain
+from .exit_codes import EXIT_CODES, NAME, CommandError, ExitCode, cannot_write, exit_code, explain
 from .interrupts import handled_signals, ignore_signals
 from .io.console import Messages
+from .io.files import STANDARD_OUTPUT
 from .options import Options, with_options
 
 app: typer.Typer = typer.Typer(
@@ -35,14 +36,16 @@ def run() -> None:
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
         with suppress(AttributeError):  # a replacement in a test may not have it
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - a TextIOWrapper has it
+    messages = Messages()
     with handled_signals():
-        code = guarded(_run_app, Messages())
-    try:
-        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - as above
-            sys.stdout.flush()
-    except OSError as error:
-        discard_stdout()
-        code = ExitCode.BROKEN_PIPE if isinstance(error, BrokenPipeError) else code or ExitCode.FAILED
+        code = guarded(_run_app, messages)
+    failure = _flush(sys.stdout)
+    if isinstance(failure, BrokenPipeError):
+        code = ExitCode.BROKEN_PIPE
+    elif failure is not None and not code:  # otherwise a message was printed
+        messages.fail(str(cannot_write(STANDARD_OUTPUT, failure)))
+        code = ExitCode.FAILED
+    _flush(sys.stderr)
     ignore_signals()
     sys.exit(code)
 
@@ -61,6 +64,10 @@ def _run_app() -> int:
         app(prog_name=NAME)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of what typer prints; commands handle their own errors
+        raise cannot_write(STANDARD_OUTPUT, error) from None
     return ExitCode.OK
 
 
@@ -82,7 +89,7 @@ def guarded(work: Callable[[], int], messages: Messages, verbosity: int = 0) -> 
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except BrokenPipeError:
-        discard_stdout()
+        discard(sys.stdout)
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -107,11 +114,23 @@ def _report(error: BaseException, messages: Messages, verbosity: int) -> None:
     )
 
 
-def discard_stdout() -> None:
-    """Discard the buffered output: its reader is gone, and Python would print an error when it exits."""
+def _flush(stream: TextIO | None) -> OSError | None:
+    """Write what a stream has buffered, or discard it. Return the error if it cannot be written."""
+    if stream is None:
+        return None
+    try:
+        stream.flush()
+    except OSError as error:
+        discard(stream)
+        return error
+    return None
+
+
+def discard(stream: TextIO) -> None:
+    """Discard what a stream has buffered: it cannot be written, and Python would print an error when it exits."""
     with suppress(OSError, ValueError, AttributeError):
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
+        os.dup2(devnull, stream.fileno())
         os.close(devnull)
 
 

@@ -68,6 +68,11 @@ class CommandError(Exception):
         self.code = code
 
 
+def cannot_write(name: object, error: OSError) -> CommandError:
+    """Return the error of an output that cannot be written, with the operating system's reason."""
+    return CommandError(f"cannot write to {name}: {error.strerror}")
+
+
 def exit_code(error: DatadogError) -> ExitCode:
     """Return the exit code for one operation that failed."""
     match error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import count as counter
 from typing import Any
 
@@ -100,8 +100,8 @@ class Accounts:
         Raises:
             RefusedError: There is no such account, or the body is not what the API documents.
         """
-        account = self._find_account(account_id)
-        created_at = moment(now)
+        account_id = _known_id(account_id, self._accounts)
+        account, created_at = self._accounts[account_id], moment(now)
         attributes = read_create(body, created_at)
         token_id, key = uuid(self._rng), sample_key(self._rng)
         while token_id in account:  # the given tokens may come from another server of the same seed
@@ -137,7 +137,7 @@ class Accounts:
             RefusedError: There is no such token.
         """
         record = self._find(account_id, token_id)
-        del self._accounts[account_id][token_id]
+        del self._find_account(account_id)[record.token.id]
         if record.key is not None:
             del self._keyed[record.key]
         self._selections.forget()
@@ -187,17 +187,11 @@ class Accounts:
         return sorted(records, key=lambda record: record.place)
 
     def _find_account(self, account_id: str) -> dict[str, Record]:
-        account = self._accounts.get(account_id) or self._accounts.get(account_id.lower())  # UUIDs have no case
-        if account is None:
-            raise RefusedError(404)
-        return account
+        return self._accounts[_known_id(account_id, self._accounts)]
 
     def _find(self, account_id: str, token_id: str) -> Record:
         account = self._find_account(account_id)
-        record = account.get(token_id) or account.get(token_id.lower())
-        if record is None:
-            raise RefusedError(404)
-        return record
+        return account[_known_id(token_id, account)]
 
     def _resource_of_create(self, record: Record, key: str) -> dict[str, Any]:
         """Describe a new token as only a create does: with its key, and to the nanosecond."""
@@ -209,3 +203,15 @@ class Accounts:
         attributes["created_at"] = f"{microseconds}{self._rng.randrange(1000):03d}Z"
         attributes["key"] = key
         return resource
+
+
+def _known_id(asked: str, items: Mapping[str, object]) -> str:
+    """Return the ID under which an item is kept: UUIDs have no case.
+
+    Raises:
+        RefusedError: There is no such item.
+    """
+    for item_id in (asked, asked.lower()):
+        if item_id in items:
+            return item_id
+    raise RefusedError(404)

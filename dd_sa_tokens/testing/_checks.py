@@ -6,10 +6,19 @@ from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 from dd_sa_tokens._validation import LONGEST_TIME as MAX_SECONDS
-from dd_sa_tokens._validation import check, is_seconds, is_whole
+from dd_sa_tokens._validation import canonical_id, check, is_seconds, is_whole
 from dd_sa_tokens.models import AccessToken
 
-__all__ = ["MAX_SECONDS", "check", "check_names", "check_tokens", "is_rate_limit", "is_seconds", "is_whole"]
+__all__ = [
+    "MAX_SECONDS",
+    "canonical_id",
+    "check",
+    "check_names",
+    "check_tokens",
+    "is_rate_limit",
+    "is_seconds",
+    "is_whole",
+]
 
 
 def is_rate_limit(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from itertools import repeat
@@ -9,8 +10,11 @@ from typing import cast
 
 import attrs
 
-from ._checks import check, is_seconds, is_whole
+from ._checks import canonical_id, check, is_seconds, is_whole
 from ._routes import OPERATIONS, Route
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_HEADER_VALUE = re.compile("[^\0\r\n\ud800-\udfff]*")  # what can be sent
 
 
 @attrs.frozen
@@ -28,7 +32,9 @@ class Fault:
 
     def matches(self, route: Route) -> bool:
         """Return whether the fault is meant for a request."""
-        return self.operation in {None, route.operation.name} and self.token_id in {None, route.token_id}
+        if self.operation not in {None, route.operation.name}:
+            return False
+        return self.token_id is None or canonical_id(self.token_id) == canonical_id(route.token_id or "")
 
 
 class FaultQueue:
@@ -61,6 +67,10 @@ class FaultQueue:
         return None
 
 
+def _fits(pattern: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
 def check_fault(fault: Fault) -> None:
     """Refuse a fault that is invalid.
 
@@ -75,6 +85,9 @@ def check_fault(fault: Fault) -> None:
     check("stall", valid, "seconds, at least 0", fault.stall)
     bare = not fault.headers and fault.body is None
     check("headers", isinstance(cast("object", fault.headers), Mapping), "a mapping", fault.headers)
+    for name, value in fault.headers.items():
+        valid = _fits(_HEADER_NAME, name) and _fits(_HEADER_VALUE, value)
+        check("headers", valid, 'a mapping such as {"Retry-After": "3"}, of strs without line breaks', {name: value})
     check("body", isinstance(cast("object", fault.body), bytes | None), "bytes", fault.body)
     check("headers and body", bare or fault.status is not None, "given with a status only", fault)
     names = [operation.name for operation in OPERATIONS]

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from ._checks import canonical_id
 from ._queries import TOKEN_SORTS, Page, Query, Sort, first, read_include, read_leaked, read_page, read_sort
 from ._records import Record
 
@@ -42,7 +43,7 @@ class TokensQuery:
             page=read_page(query),
             sort=read_sort(query, TOKEN_SORTS),
             filter=(first(query, "filter") or "").casefold(),
-            owners=frozenset(value for name, value in query if name == "filter[owned_by]"),
+            owners=frozenset(canonical_id(value) for name, value in query if name == "filter[owned_by]"),
             leaked=read_leaked(query),
             include_leak=read_include(query),
         )
@@ -59,7 +60,7 @@ class TokensQuery:
     def _wants(self, record: Record) -> bool:
         return (
             (not self.leaked or record.leak is not None)
-            and (not self.owners or record.token.service_account_id in self.owners)
+            and (not self.owners or canonical_id(record.token.service_account_id or "") in self.owners)
             and (not self.filter or self.filter in (record.token.name or "").casefold())
         )
 

@@ -162,7 +162,8 @@ def test_a_finding_says_what_it_is(fields: dict[str, Any], rule_id: str, words: 
         (Leak("l", source="a gist"), "its key was found at a gist"),
         (Leak("l", NOW - 3 * DAY), "its key was found in public 3 days ago, on 2026-05-29"),
         (Leak("l", NOW - 3 * DAY, "a gist"), "its key was found at a gist 3 days ago, on 2026-05-29"),
-        (Leak("l", NOW + DAY, "a gist"), "its key was found at a gist less than a day ago, on 2026-06-02"),
+        (Leak("l", NOW, "a gist"), "its key was found at a gist less than a day ago, on 2026-06-01"),
+        (Leak("l", NOW + DAY, "a gist"), "its key was found at a gist on 2026-06-02"),
     ],
 )
 def test_leaked(leak: Leak, words: str) -> None:

@@ -166,7 +166,7 @@ def test_verbose_shows_where_an_unexpected_error_came_from(capsys):
 )
 def test_each_error_has_a_code(error, code, monkeypatch):
     """Each exception becomes an exit code."""
-    monkeypatch.setattr(app, "discard_stdout", lambda: None)
+    monkeypatch.setattr(app, "discard", lambda _stream: None)
 
     def work() -> int:
         raise error
@@ -195,9 +195,16 @@ def test_the_code_of_many_failures():
 
 
 @pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 141), (OSError(), 1), (None, 0)])
-def test_an_output_that_cannot_be_flushed(monkeypatch, error, code):
-    """An output that cannot be flushed at the end changes the code, without a message."""
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BrokenPipeError(), 141, ""),
+        (OSError(28, "No space left"), 1, "dd-sa-tokens: cannot write to standard output: No space left\n"),
+        (None, 0, ""),
+    ],
+)
+def test_an_output_that_cannot_be_flushed(monkeypatch, capsys, error, code, said):
+    """An output that cannot be flushed at the end changes the code, with a message unless its reader is gone."""
 
     class Broken(io.StringIO):
         def flush(self) -> None:
@@ -210,7 +217,7 @@ def test_an_output_that_cannot_be_flushed(monkeypatch, error, code):
     monkeypatch.setattr(typer, "echo", lambda _text: None)
     with pytest.raises(SystemExit) as end:
         cli.run()
-    assert end.value.code == code
+    assert (end.value.code, capsys.readouterr().err) == (code, said)
 
 
 def test_closed_standard_descriptors_are_filled(monkeypatch):

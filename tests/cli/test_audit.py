@@ -324,6 +324,15 @@ async def test_several_accounts_are_one_report(datadog):
     assert html.count('class="bars"') == 2
 
 
+async def test_an_account_in_two_cases_is_read_once():
+    """The ID of a service account in upper case is the same account."""
+    async with FakeDatadog(tokens=3) as fake:
+        account = fake.service_account_id
+        done = await within(fake, "audit", account, account.upper(), "--format", "table")
+        assert done.out.startswith("3 tokens of 1 service account")
+        assert fake.requests == 1
+
+
 async def test_an_account_that_fails_does_not_stop_the_others(datadog):
     """Its error is on stderr and in the report, the code is 1, and the others are reported; code 5 precedes 1."""
     done = await audit(datadog, "nope")

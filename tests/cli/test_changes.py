@@ -160,6 +160,14 @@ async def test_revoke_with_yes(datadog):
     assert (await change(datadog, "revoke", "t3", "--yes")).code == 0
 
 
+async def test_revoke_of_an_id_in_two_cases():
+    """The ID of a token in upper case is the same token: it is revoked once."""
+    async with FakeDatadog(tokens=2) as fake:
+        token_id = fake.token_ids[0]
+        done = await within(fake, "revoke", fake.service_account_id, token_id, token_id.upper(), "--yes")
+        assert (done.code, len(done.err.splitlines()), fake.requests) == (0, 1, 1)
+
+
 async def test_revoke_does_not_ask_without_a_terminal(datadog):
     """Without --yes and a terminal nothing is revoked, and the code is 2."""
     done = await run(datadog, "revoke", datadog.service_account_id, "t1", stdin="y\n")

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -333,6 +334,48 @@ async def test_a_command_in_a_pipeline(datadog):
         "dd-sa-tokens: cannot write to standard output: it is closed",
     ]
     assert done.code == 1
+
+
+FULL = """
+import io, os, sys
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+"""
+UNBUFFERED = "sys.stdout = io.TextIOWrapper(io.FileIO(1, 'w', closefd=False), write_through=True)"
+FULL_MESSAGE = "dd-sa-tokens: cannot write to standard output: No space left on device"
+
+
+@pytest.mark.parametrize("first", [FULL, FULL + UNBUFFERED], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version",),
+        ("--help",),
+        ("get", "--help"),
+        ("accounts", "--format", "table"),
+        ("list", "SA", "--format", "table"),
+        ("get", "SA", "t0", "--format", "table"),
+        ("get", "--org", "t0", "--format", "table"),
+        ("audit", "SA", "--format", "table"),
+        ("update", "SA", "t0", "--name", "x", "--format", "table"),
+    ],
+    ids=" ".join,
+)
+async def test_a_full_standard_output(datadog, words, first):
+    """Help, the version and tables that cannot be written end with one line and code 1."""
+    args = [datadog.service_account_id if word == "SA" else word for word in words]
+    done = await run(datadog, *args, first=first)
+    assert (done.code, done.out, done.err.splitlines()) == (1, "", [FULL_MESSAGE])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_the_demo_with_a_full_output_or_error(datadog, unbuffered):
+    """A full standard output ends the demo with one line; a full standard error does not stop it."""
+    demo = f"{EXECUTABLE} demo --tokens 3"
+    script = f"{demo} 2>/dev/full && {demo} >/dev/full"
+    done = await run(datadog, "-c", script, program=("bash",), PYTHONUNBUFFERED=unbuffered)
+    assert done.code == 1
+    assert re.search("^Fetched +3 of 3$", done.out, re.MULTILINE)
+    assert done.err.splitlines()[-1] == FULL_MESSAGE
 
 
 def test_open_file_of_a_directory(tmp_path):

@@ -176,6 +176,32 @@ async def test_exit_code_0_although_an_id_is_given_twice(datadog):
     assert (done.code, len(done.out.splitlines())) == (0, 2)
 
 
+@pytest.mark.parametrize("org", [False, True])
+async def test_ids_in_upper_case_are_the_same_ids(datadog, tmp_path, org):
+    """A file has one line for each ID, whatever its case, and a resumed run fetches none of them again."""
+    file, ids = tmp_path / "x.jsonl", tmp_path / "ids"
+    ids.write_text("\n".join(text for token_id in datadog.token_ids for text in (token_id.upper(), token_id)))
+    where = "--org" if org else datadog.service_account_id
+    words = ("get", where, "--ids-from", str(ids), "--output", str(file))
+    assert (await within(datadog, *words)).code == 0
+    assert sorted(map(str, ids_of(file))) == sorted(datadog.token_ids)
+    text, before = file.read_text(), datadog.requests
+    done = await within(datadog, *words, "--resume")
+    assert (done.code, datadog.requests, file.read_text()) == (0, before, text)
+    assert "has 40 tokens already; they are not fetched again" in done.err
+    words = ("get", where, *map(str.upper, reversed(datadog.token_ids)), "--format", "table")
+    table = (await within(datadog, *words)).out
+    assert re.findall(r"^[0-9a-f-]{36}", table, re.MULTILINE) == datadog.token_ids[::-1]
+
+
+async def test_a_failure_in_upper_case_is_replaced(datadog, tmp_path):
+    """A resumed run replaces the line of a failed ID that was given in another case."""
+    file, (first, *_) = tmp_path / "x.jsonl", datadog.token_ids
+    file.write_text(json.dumps({"id": first.upper(), "error": {"type": "ServerError", "status": 503}}) + "\n")
+    done = await within(datadog, "get", datadog.service_account_id, first, "--output", str(file), "--resume")
+    assert (done.code, ids_of(file)) == (0, [first])
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -1,5 +1,6 @@
 """Token IDs from files and pipes."""
 
+import asyncio
 import os
 import resource
 import sys
@@ -87,6 +88,35 @@ async def test_a_line_that_is_too_long_is_refused(make, line):
         assert caught.value.code == ExitCode.USAGE
 
 
+@pytest.mark.parametrize("is_pipe", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+async def test_a_file_in_utf_16(datadog, tmp_path, encoding, is_pipe):
+    """A file in UTF-16 is refused as a whole, in one line with its name and the encoding that it must have."""
+    text, file = "\r\n".join(datadog.token_ids), tmp_path / "ids.txt"
+    file.write_text(text, encoding)
+    words = ("--ids-from", "-" if is_pipe else str(file), "--output", str(tmp_path / "x.jsonl"))
+    done = await run(datadog, "get", datadog.service_account_id, *words, stdin=text.encode(encoding))
+    name = "standard input" if is_pipe else file
+    assert done.err == f"dd-sa-tokens: --ids-from: {name} is in UTF-16, and must be in UTF-8\n"
+    assert (done.code, done.out, datadog.requests) == (2, "", 0)
+    assert [*tmp_path.iterdir()] == [file]
+
+
+async def test_a_pipe_in_utf_16_that_comes_in_pieces():
+    """UTF-16 is refused even if its first two bytes come one by one."""
+    reading, writing = os.pipe()
+    source = gather(["first"], reading)
+    assert not isinstance(source, list)
+    assert await anext(source) == "first"
+    os.write(writing, b"\xff")
+    task = asyncio.create_task(anext(source))
+    await asyncio.sleep(0.05)
+    os.write(writing, b"\xfea\0\n\0")
+    with pytest.raises(CommandError, match="standard input is in UTF-16, and must be in UTF-8"):
+        await task
+    os.close(writing)
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 async def test_a_huge_file_without_a_line_break(datadog, tmp_path, as_file):
     """80 MB without a line break are refused at once, in little memory, with the number of the line."""
@@ -154,6 +184,22 @@ async def test_a_closed_standard_input(datadog, monkeypatch):
         done = await within(datadog, "get", datadog.service_account_id, "--ids-from", name)
         assert (done.code, done.out, datadog.requests) == (2, "", 0)
         assert f"cannot read {name}" in done.err
+
+
+@pytest.mark.parametrize("text", ["", "\n\r\n  \n# no ID\n"])
+@pytest.mark.parametrize("is_pipe", [True, False])
+async def test_a_file_without_ids(datadog, tmp_path, text, is_pipe):
+    """A file without IDs is invalid usage. It makes no file of results, and changes none that is there."""
+    ids, new, old = tmp_path / "ids", tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+    ids.write_text(text)
+    old.write_text('{"id": "t"}\n')
+    for file in (new, old):
+        words = ("--ids-from", "-" if is_pipe else str(ids), "--output", str(file))
+        done = await run(datadog, "get", datadog.service_account_id, *words, stdin=text)
+        assert (done.code, done.out, datadog.requests) == (2, "", 0)
+        assert "the file has no IDs" in done.err
+    assert sorted(tmp_path.iterdir()) == [ids, old]
+    assert old.read_text() == '{"id": "t"}\n'
 
 
 def descriptors() -> set[int]:

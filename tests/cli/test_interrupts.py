@@ -72,13 +72,15 @@ async def test_an_ignored_signal_stays_ignored(datadog, name):
 async def test_the_resuming_command_of_a_pipe(datadog, tmp_path, program):
     """The printed command names the program and the options as typed, and says that IDs come from standard input."""
     file = tmp_path / "a b.jsonl"
-    datadog.fail_next(1, stall=30.0)
     options = {} if program is None else {"program": program}
     args = ("-v", "get", datadog.service_account_id, "--ids-from", "-", "--append", "--output", str(file))
     process = await Process.start(datadog, *args, **options)
     assert process.process.stdin is not None
     process.process.stdin.write(b"a\n")
-    await until(lambda: datadog.requests == 1)
+    await until(lambda: file.exists() and file.read_text())
+    datadog.fail_next(1, stall=30.0)
+    process.process.stdin.write(b"b\n")
+    await until(lambda: datadog.requests == 2)
     process.signal(signal.SIGINT)
     done = await process.end()
     assert done.code == 130
@@ -87,6 +89,19 @@ async def test_the_resuming_command_of_a_pipe(datadog, tmp_path, program):
     assert words[: len(begin) + 3] == [*begin, "-v", "get", "--resume"]
     assert "--append" not in words
     assert str(file) in words
+
+
+async def test_a_signal_before_the_first_result(datadog, tmp_path):
+    """There is nothing to resume, so no file is left, and the message says so."""
+    file = tmp_path / "x.jsonl"
+    datadog.fail_next(1, stall=30.0)
+    process = await Process.start(datadog, "get", datadog.service_account_id, "a", "--output", str(file))
+    await until(lambda: datadog.requests == 1)
+    process.signal(signal.SIGINT)
+    done = await process.end()
+    assert done.code == 130
+    assert done.err == "dd-sa-tokens: interrupted before the first result; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- A new token's secret

@@ -36,7 +36,7 @@ async def test_requests_go_through_the_proxy(server: RawServer, place: str) -> N
     done = await get(*words, **env)
     assert [request.line for request in server.requests] == ["CONNECT api.datadoghq.eu:443 HTTP/1.1"]
     assert done.code == 4
-    assert "the proxy refused the connection: it answered 502 Bad Gateway" in done.err
+    assert f"the proxy refused the connection: 127.0.0.1:{server.port}, it answered 502 Bad Gateway" in done.err
 
 
 @pytest.mark.parametrize(

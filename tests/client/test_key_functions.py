@@ -301,8 +301,10 @@ async def _nothing() -> None: ...
         ({"access_token": ACCESS_TOKEN.encode}, "access_token must be a non-empty str"),
         ({"access_token": lambda: lambda: ACCESS_TOKEN}, "access_token must be a non-empty str"),
         ({"access_token": lambda: f"{ACCESS_TOKEN}\n"}, "access_token must be printable ASCII without whitespace"),
-        ({"app_key": lambda: APP_KEY}, "app_key stands alone only where it is a ddsat_ or ddpat_ token"),
+        ({"app_key": lambda: APP_KEY}, "given as app_key .* app_key stands alone only where it is a ddsat_"),
         ({"api_key": API_KEY, "app_key": _raise_with_key}, "given as app_key raised LookupError"),
+        ({"api_key": lambda: f"{API_KEY}\n", "app_key": lambda: APP_KEY}, "given as api_key returned an invalid key"),
+        ({"api_key": lambda: API_KEY, "app_key": lambda: ""}, "given as app_key returned an invalid key: app_key must"),
     ],
 )
 async def test_what_gives_no_key_is_an_error_that_shows_none(

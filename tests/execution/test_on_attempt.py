@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import attrs
 import pytest
@@ -172,6 +173,8 @@ def _generator(_: Attempt) -> Any:
         (_async, "not an async def"),
         (functools.partial(_async), "not an async def"),
         (_AsyncObject(), "not an async def"),
+        (AsyncMock(), "not an async def"),
+        (functools.partial(AsyncMock()), "not an async def"),
         (_generator, "or a generator"),
         ("print", "must be a function that takes an Attempt, not str"),
     ],
@@ -180,6 +183,13 @@ def test_a_function_that_would_not_run_is_refused(on_attempt: Any, words: str) -
     """An `async def`, in each of its forms, a generator and what is no function are refused when the client is made."""
     with pytest.raises(ConfigurationError, match=f"^on_attempt .*{words}"):
         TokensClient(access_token="ddpat_0123456789", on_attempt=on_attempt)
+
+
+async def test_a_mock_is_called(server: RawServer, connect: Connect) -> None:
+    """A mock of a plain function is accepted."""
+    on_attempt = Mock()
+    await connect(on_attempt=on_attempt).get_token(ACCOUNT, "t1")
+    on_attempt.assert_called_once()
 
 
 async def test_log_records_carry_the_same_facts(

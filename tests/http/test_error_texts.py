@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
 import json
@@ -14,10 +15,10 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from support.calls import CALLS, FAST, Connect
+from support.calls import CALLS, FAST, ONCE, Connect
 from support.keys import ACCOUNT, API_KEY, CREATED_KEY, leaks, remains
 from support.payloads import resource
-from support.replies import Responder, any_answer, raw, reply
+from support.replies import Responder, any_answer, hang_up, raw, reply, reset
 from support.servers import RawServer, StartServer
 
 from dd_sa_tokens import APIError, DatadogError, InvalidResponseError, TokensClient, TransportError
@@ -149,6 +150,36 @@ async def test_a_refused_connection_names_host_port_and_reason(connect: Connect,
     assert "Connection refused" in text
 
 
+async def test_an_ipv6_address_has_brackets(connect: Connect) -> None:
+    """An IPv6 address and its port are written as in a URL."""
+    text = str(await failure(connect(base_url="http://[::1]:9", retry=ONCE)))
+    assert "no connection could be made: [::1]:9, " in text
+
+
+CUT_OFF = "the connection was closed during the TLS handshake (ClientConnectorError)"
+
+
+async def test_a_server_that_hangs_up_during_the_handshake(connect: Connect) -> None:
+    """A server that reads the first message of TLS and hangs up: the error says so."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        where = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        text = str(await failure(connect(base_url=f"https://{where}", retry=ONCE)))
+    assert f"no connection could be made: {where}, {CUT_OFF}" in text
+
+
+async def test_a_proxy_that_hangs_up_during_the_handshake(start_server: StartServer, connect: Connect) -> None:
+    """A proxy that opens a tunnel and hangs up: the error says so."""
+    proxy = await start_server()
+    proxy.script(otherwise=raw(b"HTTP/1.1 200 OK\r\n\r\n"))
+    text = str(await failure(connect(base_url="https://datadog.example", proxy=proxy.url, retry=ONCE)))
+    assert f"no connection could be made: datadog.example:443, {CUT_OFF}" in text
+
+
 class NoHost(aiohttp.abc.AbstractResolver):
     """A resolver that knows no host."""
 
@@ -258,6 +289,32 @@ async def test_a_proxy_that_echoes_its_password(
     assert str(status) in str(error)
     assert len(proxy.requests) == 1
     assert "wrong" in str(error)
+    hides_the_proxy_s_password(error)
+
+
+NO_TUNNEL: dict[str, tuple[Responder, str]] = {
+    "hangs up": (hang_up(), "the proxy closed the connection without an answer: "),
+    "resets": (reset(), "the connection to the proxy failed: "),
+    "garbage": (raw(b"220 mail.example ESMTP\r\n\r\n"), "the proxy's answer is not valid HTTP: "),
+    "refuses": (reply(502), "the proxy refused the connection: "),
+}
+
+
+@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize(("act", "says"), NO_TUNNEL.values(), ids=list(NO_TUNNEL))
+async def test_a_proxy_that_opens_no_tunnel_is_named(
+    start_server: StartServer, connect: Connect, act: Responder, says: str, lent: bool
+) -> None:
+    """The error is about the proxy, not about the server: it has host and port of the proxy, and not its password."""
+    proxy = await start_server()
+    proxy.script(otherwise=act)
+    url = proxy.url.replace("://", f"://{USER}:{quote(PASSWORD)}@")
+    async with aiohttp.ClientSession(proxy=url) as session:
+        options: dict[str, Any] = {"session": session} if lent else {"proxy": url}
+        client = connect(base_url="https://datadog.example", retry=ONCE, **options)
+        error = await failure(client, call="create")
+    assert f"{says}127.0.0.1:{proxy.port}" in str(error)
+    assert error.outcome_unknown is False
     hides_the_proxy_s_password(error)
 
 

@@ -81,6 +81,24 @@ async def test_ids_have_no_case(session: aiohttp.ClientSession) -> None:
             assert (got.status, got.json["data"]["id"]) == (200, known)
 
 
+async def test_every_operation_takes_ids_in_upper_case() -> None:
+    """Creates, updates, revokes, filters and faults find what they are about by its ID in upper case, too."""
+    async with FakeDatadog(tokens=2, accounts=2) as datadog, datadog.client() as client:
+        account, (first, second) = datadog.service_account_id, datadog.token_ids
+        upper = account.upper()
+        created = await client.create_token(upper, name="new", scopes=["a"])
+        assert created.token.service_account_id == account
+        assert (await client.update_token(upper, first.upper(), name="renamed")).name == "renamed"
+        await client.revoke_token(upper, second.upper())
+        assert datadog.token_ids == [first, created.token.id]
+        listed = client.list_organization_tokens(service_account_ids=[upper])
+        assert [token.id async for token in listed] == [first, created.token.id]
+        assert len(datadog.service_account_ids) == 2
+        datadog.fail_next(status=503, token_id=first)
+        await client.get_token(account, first.upper())
+        assert datadog.pending_faults == 0
+
+
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])
 async def test_other_methods_on_a_token(method: str) -> None:
     """A method that tokens do not have is answered with 404."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import attrs
 import typer
 
+from dd_sa_tokens._validation import unique_ids
 from dd_sa_tokens.audit import Level, Rule, rules_with
 from dd_sa_tokens.cli.command import Org, Run, command
 from dd_sa_tokens.cli.exit_codes import ExitCode
@@ -100,7 +101,7 @@ def audit(
     rules = rules_with(expiring_within=expiring_within, unused_for=unused_for, many_scopes=many_scopes)
     client = run.client()
     plan = _Plan(
-        accounts=list(dict.fromkeys(service_account_ids)) if service_account_ids else None,
+        accounts=unique_ids(service_account_ids) if service_account_ids else None,
         rules=rules,
         now=now or datetime.now(UTC),
         fail_on=fail_on,

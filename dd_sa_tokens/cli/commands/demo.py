@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,11 +19,11 @@ from dd_sa_tokens.audit import DEFAULT_RULES
 from dd_sa_tokens.cli.command import Run, command
 from dd_sa_tokens.cli.exit_codes import Tally
 from dd_sa_tokens.cli.interrupts import run_async
-from dd_sa_tokens.cli.io.console import Messages, PipedConsole
+from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.files import Sink, open_stdout
 from dd_sa_tokens.cli.io.formats import token_record
 from dd_sa_tokens.cli.io.progress import BAR_EVERY, Show, bar, count_text, status_text, watch
-from dd_sa_tokens.cli.output import choose_format, open_sink
+from dd_sa_tokens.cli.output import choose_format, open_sink, table_console
 from dd_sa_tokens.cli.report.audit_result import run_audit
 from dd_sa_tokens.cli.report.html import render_report
 from dd_sa_tokens.cli.report.tables import cell, tokens_table
@@ -150,7 +150,7 @@ async def _demo(settings: Settings, messages: Messages, sink: Sink | None) -> in
     """Run the demo, and return the exit code: 1 if a token was not fetched."""
     from dd_sa_tokens.testing import FakeDatadog  # noqa: PLC0415 - a server makes the start of each command 15% slower
 
-    out, err = PipedConsole(), messages.console
+    stdout, out = open_stdout(), table_console(None)
     rate_limit = (settings.limit, settings.period)
     async with (
         FakeDatadog(tokens=settings.tokens, rate_limit=rate_limit, latency=_LATENCY) as datadog,
@@ -159,20 +159,27 @@ async def _demo(settings: Settings, messages: Messages, sink: Sink | None) -> in
         first = datadog.token_ids[:_IN_TABLE]
         fetched = Fetched(Tally(settings.tokens), frozenset(first if sink is None else datadog.token_ids))
         start = time.time()
-        err.print(_introduction(settings, datadog.url, least_seconds(start, settings.tokens, *rate_limit)))
-        live = messages.can_redraw and not open_stdout().is_pipe
+        with suppress(OSError):  # a standard error that cannot be written does not stop a command
+            messages.console.print(
+                _introduction(settings, datadog.url, least_seconds(start, settings.tokens, *rate_limit))
+            )
+        live = messages.can_redraw and not stdout.is_pipe
         with (bar if live else _lines)(messages, fetched.tally, client) as show:
             await watch(_fetch(client, datadog, settings, fetched), show, BAR_EVERY if live else _LINE_EVERY)
         seconds = time.time() - start  # on the clock that the windows follow
-        _print_tokens(out, fetched.kept(first), fetched.tally)
-        for label, value in _summary(settings, fetched.tally, datadog, client, (start, seconds)):
-            out.print(f"{label:<24}{value}")
+        with out.capture() as shown:
+            _print_tokens(out, fetched.kept(first), fetched.tally)
+            for label, value in _summary(settings, fetched.tally, datadog, client, (start, seconds)):
+                out.print(f"{label:<24}{value}")
+        await stdout.write(shown.get())
         if sink is not None:
             tokens = {datadog.service_account_id: fetched.kept(datadog.token_ids)}
             result = run_audit(tokens, now=datetime.now(UTC), rules=DEFAULT_RULES)
             await sink.write(render_report(result))
-            out.print(f"{'Tokens by worst finding':<24}{result.tokens_by_level()}", soft_wrap=True)
-            out.print(cell(f"{'Report':<24}{settings.report}"), soft_wrap=True)
+            with out.capture() as shown:
+                out.print(f"{'Tokens by worst finding':<24}{result.tokens_by_level()}", soft_wrap=True)
+                out.print(cell(f"{'Report':<24}{settings.report}"), soft_wrap=True)
+            await stdout.write(shown.get())
     for failure in fetched.failures:
         messages.say(failure, style="red")
     return int(bool(fetched.tally.failed))

@@ -13,7 +13,7 @@ from typing import Annotated
 import attrs
 import typer
 
-from dd_sa_tokens._validation import Strategy
+from dd_sa_tokens._validation import Strategy, canonical_id
 from dd_sa_tokens.cli.command import AccountOrOrg, Org, Run, command
 from dd_sa_tokens.cli.exit_codes import NAME, ExitCode, Tally, explain
 from dd_sa_tokens.cli.interrupts import run_async
@@ -46,7 +46,7 @@ class Wanted:
 
     Attributes:
         ids: All IDs that were given.
-        done: The IDs that the file of an earlier run holds. They are not fetched again.
+        done: The IDs that the file of an earlier run holds, in their canonical form. They are not fetched again.
         once: Whether each ID is fetched once, even if it is given twice.
         tally: Counts the IDs that are skipped.
         given: How many IDs were given, so far.
@@ -76,12 +76,13 @@ class Wanted:
         self.given += 1
         if not self.once:
             return True
-        if token_id in self._seen:
+        key = canonical_id(token_id)
+        if key in self._seen:
             return False
-        self._seen.add(token_id)
-        if token_id not in self.done:
+        self._seen.add(key)
+        if key not in self.done:
             return True
-        self.done.remove(token_id)  # `_seen` has it now: no ID is in memory twice
+        self.done.remove(key)  # `_seen` has it now: no ID is in memory twice
         self.tally.skipped += 1
         return False
 
@@ -138,7 +139,7 @@ def get(
         raise typer.BadParameter("there is nothing to fetch: give TOKEN_IDs, or --ids-from", param_hint="TOKEN_ID")
     destination = choose_destination(format_name, output, append=append, resume=resume, grows=True)
     client = run.client()
-    ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from))
+    ids = gather(token_ids or (), None if ids_from is None else open_ids(ids_from), ids_from or "-")
     sink = open_sink(destination.path, run.messages, destination.mode)
     wanted = Wanted(ids, _done(sink, run.messages, resume=resume), once=isinstance(sink, ResumableJsonl), tally=Tally())
     fetch = Fetch(service_account_id, wanted, strategy, destination, sink)
@@ -224,6 +225,8 @@ def _interrupted(sink: Sink, tally: Tally, *, from_stdin: bool) -> str:
     """Return a line that says what was kept, and how to continue."""
     if not isinstance(sink, ResumableJsonl):
         return f"interrupted after {tally.done} tokens; a run with --output FILE.jsonl can be resumed"
+    if sink.is_removed:
+        return "interrupted before the first result; nothing was written"
     again = " with the same IDs on standard input" if from_stdin else ""
     return f"interrupted; {sink.name} has the results so far. Resume{again}: {_resuming_command()}"
 

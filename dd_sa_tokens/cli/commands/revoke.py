@@ -8,6 +8,7 @@ from typing import Annotated
 import attrs
 import typer
 
+from dd_sa_tokens._validation import unique_ids
 from dd_sa_tokens.cli.command import Run, ServiceAccount, Tokens, command, describe
 from dd_sa_tokens.cli.exit_codes import ExitCode, Tally, explain, shell_command
 from dd_sa_tokens.cli.interrupts import run_async
@@ -27,7 +28,7 @@ def revoke(
     """Revoke tokens. Within seconds they stop working, for good."""
     if not yes and not run.messages.can_ask:
         raise typer.BadParameter("there is no terminal for the question, so --yes is needed", param_hint="--yes")
-    revocation = Revocation(run, service_account_id, list(dict.fromkeys(token_ids)))
+    revocation = Revocation(run, service_account_id, unique_ids(token_ids))
     if not yes:
         # The question comes between two runs of the loop: under a loop, Ctrl-C would not end it.
         run_async(revocation.look_up(run.client()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import suppress
+from io import StringIO
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -40,6 +41,22 @@ def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a standard stream is a terminal. It is `None` where it was closed."""
     # rich's own is_terminal also reads FORCE_COLOR and TTY_COMPATIBLE. They say what to print, not what is there.
     return stream is not None and stream.isatty()
+
+
+class StandardOutputTwin(StringIO):
+    """A file in memory that a console takes for standard output, so that it draws what standard output can show.
+
+    What is drawn is written later, by a `Sink`, which reports a full disk.
+    """
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # it has none of its own
+        """The encoding of standard output."""
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Return whether standard output is a terminal."""
+        return is_terminal(sys.stdout)
 
 
 class Messages:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from dd_sa_tokens.cli.exit_codes import CommandError
+from dd_sa_tokens.cli.exit_codes import CommandError, cannot_write
 
 from .console import Messages
 from .streams import BlockingThread, close, write_all
@@ -99,7 +99,7 @@ class StreamFile(Sink):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise CommandError(f"cannot write to {self._name}: {error.strerror}") from None
+            raise cannot_write(self._name, error) from None
 
     def _write(self, data: bytes) -> None:
         if self._descriptor is None and self._pipe is not None:
@@ -204,7 +204,7 @@ class AtomicFile(Sink):
         try:
             write()
         except OSError as error:
-            raise CommandError(f"cannot write to {self._path}: {error.strerror}") from None
+            raise cannot_write(self._path, error) from None
 
     def _complete(self) -> None:
         self._file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -16,6 +17,8 @@ from .streams import BlockingThread, close, read_chunk
 _READ_WHOLE = 16 * 1024 * 1024  # bytes: some 400,000 IDs
 _LONGEST_ID = 256  # characters, as in the API
 _LONGEST_LINE = 4096  # bytes without a line break, spaces around the ID included
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+_BEGIN = 2  # bytes that show UTF-16: its byte order mark, or without one an ASCII character, one byte of which is 0
 
 Source = list[str] | AsyncIterator[str]
 
@@ -40,26 +43,27 @@ def open_ids(name: str) -> int:
     return file
 
 
-def gather(token_ids: Iterable[str], file: int | None) -> Source:
+def gather(token_ids: Iterable[str], file: int | None, name: str = "-") -> Source:
     """Return the IDs of the arguments and those of a file.
 
     Args:
         token_ids: The IDs of the arguments.
         file: The file descriptor of the file, which is closed; `None` for none.
+        name: The name of the file, for errors; `-` is standard input.
 
     Returns:
         A list if the file is a regular one of at most 16 MiB. Then the number of IDs is known, and the client can
         choose to list the tokens instead.
 
     Raises:
-        CommandError: The file cannot be read, or has a line that is too long.
+        CommandError: The file cannot be read, is in UTF-16, or has a line that is too long.
     """
     if file is None:
         return list(token_ids)
     about = os.fstat(file)
     if not stat.S_ISREG(about.st_mode) or about.st_size > _READ_WHOLE:
-        return _all(token_ids, file)
-    ids, lines = list(token_ids), _Lines()
+        return _all(token_ids, file, name)
+    ids, lines = list(token_ids), _Lines(name)
     try:
         while chunk := _read(file):
             ids += lines.feed(chunk)
@@ -68,8 +72,8 @@ def gather(token_ids: Iterable[str], file: int | None) -> Source:
     return [*ids, *lines.end()]
 
 
-async def _all(token_ids: Iterable[str], file: int) -> AsyncGenerator[str, None]:
-    thread, lines = BlockingThread(), _Lines()
+async def _all(token_ids: Iterable[str], file: int, name: str) -> AsyncGenerator[str, None]:
+    thread, lines = BlockingThread(), _Lines(name)
     for token_id in token_ids:
         yield token_id
     try:
@@ -96,11 +100,17 @@ def _unreadable(message: str) -> CommandError:
 class _Lines:
     """Finds the IDs in the chunks of a file. What it keeps between two chunks is never long."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = "standard input" if name == "-" else name
+        self._begin = b""
         self._number = 0  # of the last whole line
         self._rest = b""
 
     def feed(self, chunk: bytes) -> Iterator[str]:
+        if len(self._begin) < _BEGIN:
+            self._begin += chunk[: _BEGIN - len(self._begin)]
+            if self._begin in _BYTE_ORDER_MARKS or b"\0" in self._begin:
+                raise _unreadable(f"{self._name} is in UTF-16, and must be in UTF-8")
         *lines, rest = (self._rest + chunk).split(b"\n")
         yield from self._ids(lines)
         if len(rest) > _LONGEST_LINE:

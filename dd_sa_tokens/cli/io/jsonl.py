@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode
+from dd_sa_tokens._validation import canonical_id
+from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, cannot_write
 
 from .console import Messages
 from .files import Sink
@@ -42,7 +43,8 @@ class ResumableJsonl(Sink):
 
     Attributes:
         name: The name of the file that lines are added to.
-        done: The IDs of the tokens that it holds.
+        done: The IDs of the tokens that it holds, in their canonical form.
+        is_removed: Whether the file that lines were added to is gone, because no line was written to it.
 
     Raises:
         CommandError: The file holds something else, or another run is writing to it.
@@ -51,9 +53,11 @@ class ResumableJsonl(Sink):
 
     def __init__(self, path: Path, messages: Messages, mode: JsonlMode) -> None:
         self.done: set[str] = set()
+        self.is_removed: bool = False
         self._messages = messages
         self._path = path.resolve()  # a link stays a link
         self._one_line_each = mode == "resume"
+        is_new = not self._path.exists()
         self._locked = self._path.open("a+b")
         try:
             self._lock()
@@ -61,6 +65,7 @@ class ResumableJsonl(Sink):
         except BaseException:
             self._locked.close()
             raise
+        self._is_own = is_new or self._is_beside  # and of no use to the user while it is empty
         self.name: str = Path(self._file.name).name
         self._rewritten = self._path.with_name(f".{self.name}.rewritten")
         try:
@@ -107,7 +112,7 @@ class ResumableJsonl(Sink):
                 raise self._not_ours(number)
             good += len(line)
             if item is not None and _is_done(item):
-                self.done.add(item["id"])
+                self.done.add(canonical_id(item["id"]))
 
     def _repair(self, line: bytes, start: int, number: int, *, complete: bool) -> None:
         if complete:
@@ -146,11 +151,12 @@ class ResumableJsonl(Sink):
             self._close()
 
     def abandon(self, *, empty: bool) -> None:
-        """Keep the lines. A run with --resume can continue."""
+        """Keep the lines. A run with --resume can continue. A file that was made for lines and has none is removed."""
         try:
-            if self._is_beside and not os.fstat(self._file.fileno()).st_size:
+            if self._is_own and not os.fstat(self._file.fileno()).st_size:
                 Path(self._file.name).unlink(missing_ok=True)
-                if not empty:
+                self.is_removed = True
+                if self._is_beside and not empty:
                     self._messages.say(f"{self._path.name} is unchanged; none of the results could be kept")
             elif self._is_beside:
                 self._messages.say(f"{self._path.name} is unchanged; the results so far are in {self.name}")
@@ -162,7 +168,7 @@ class ResumableJsonl(Sink):
             self._close()
 
     def _failed(self, error: OSError) -> CommandError:
-        return CommandError(f"cannot write to {self._path.with_name(self.name)}: {error.strerror}")
+        return cannot_write(self._path.with_name(self.name), error)
 
     def _close(self) -> None:
         with suppress(OSError):  # closing writes what is buffered, which may fail again
@@ -176,10 +182,11 @@ class ResumableJsonl(Sink):
         for number, item in enumerate(self._items()):
             if item is None or not isinstance(item.get("id"), str):
                 continue
-            done, before = _is_done(item), kept.get(item["id"])
+            key, done = canonical_id(item["id"]), _is_done(item)
+            before = kept.get(key)
             dropped = dropped or before is not None
             if before is None or done >= before[0]:
-                kept[item["id"]] = (done, number)
+                kept[key] = (done, number)
         if dropped or self._is_beside:
             self._rewrite({number for _, number in kept.values()})
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.audit import utc_day
 from dd_sa_tokens.cli.io.formats import Format, Record
 from dd_sa_tokens.cli.io.printable import printable
@@ -44,7 +45,7 @@ class Tables(Format):
 
     def __init__(self, console: Console, order: Sequence[str] = ()) -> None:
         self._console = console
-        self._places = {row_id: place for place, row_id in enumerate(order)}
+        self._places = {canonical_id(row_id): place for place, row_id in enumerate(order)}
         self._records: list[Record] = []
 
     def record(self, record: Record) -> str:
@@ -54,7 +55,7 @@ class Tables(Format):
 
     def end(self) -> str:
         """Return the tables."""
-        records = sorted(self._records, key=lambda record: self._places.get(record["id"], 0))
+        records = sorted(self._records, key=lambda record: self._places.get(canonical_id(record["id"]), 0))
         return self._draw(records) if records else ""
 
     def _draw(self, records: Sequence[Record]) -> str:
