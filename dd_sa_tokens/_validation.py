@@ -68,9 +68,9 @@ def is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def is_seconds(value: Any, least: float = 0.0, most: float = LONGEST_TIME) -> bool:
-    """Return whether a value is a finite number of seconds from `least` to `most`; a `bool` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+def is_seconds(value: Any, least: float = 0.0) -> bool:
+    """Return whether a value is a number of seconds from `least` to `LONGEST_TIME`; a `bool` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= LONGEST_TIME
 
 
 def is_span(value: Any) -> bool:
@@ -78,22 +78,20 @@ def is_span(value: Any) -> bool:
     return isinstance(value, timedelta) and value >= timedelta()
 
 
-def check_number(
-    name: str, value: object, *, least: float = 0.0, above: bool = False, below: float = LONGEST_TIME
-) -> None:
+def check_number(name: str, value: object, *, above: bool = False, below: float = LONGEST_TIME) -> None:
     """Refuse an option that is no number in range.
 
     Raises:
-        ConfigurationError: The value is no number, is below `least` (or equal to it if `above`), or not under `below`.
+        ConfigurationError: The value is no number, is below 0 (or equal to it if `above`), or not under `below`.
     """
     fits = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and (value > least if above else value >= least)
+        and (value > 0 if above else value >= 0)
         and value < below
     )
     if not fits:
-        limits = f"{'above' if above else 'of at least'} {least:g} and below {below:g}"
+        limits = f"{'above' if above else 'of at least'} 0 and below {below:g}"
         msg = f"{name} must be a number {limits}, not {short_repr(value)}"
         raise ConfigurationError(msg)
 

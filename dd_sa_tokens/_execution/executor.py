@@ -274,7 +274,7 @@ class Executor:
         self._limiter.record_response(permit, response.rate_limit, response.status, pause=pause)
         return outcome
 
-    def _record_failure(self, request: Request[Any], options: Options, call: CallState, failure: Failure) -> Failure:
+    def _record_failure(self, request: Request[Any], options: Options, call: CallState, failure: Failure) -> None:
         """Decide, once, whether the attempt is repeated."""
         call.record(failure)
         call.delay = next_delay(failure, call, options.retry, idempotent=request.operation.idempotent, jitter=_jitter)
@@ -282,7 +282,6 @@ class Executor:
             call.waited += call.delay or 0.0
         elif call.delay is not None and not self._budget.take():
             call.delay = None
-        return failure
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile."""

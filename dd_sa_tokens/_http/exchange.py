@@ -49,8 +49,7 @@ class Exchange(Cancellation):
         Raises:
             ServerDisconnectedError: It was sent before.
         """
-        if self.was_sent:
-            raise aiohttp.ServerDisconnectedError
+        self.refuse_repetition()
         self.seen = self.was_sent = True
 
     def excuse(self, now: float, late: float) -> bool:

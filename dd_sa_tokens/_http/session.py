@@ -103,8 +103,7 @@ class _Connector(aiohttp.TCPConnector):
         """Record that this exchange is tracked from here on."""
         exchange = current_exchange.get()
         if exchange is not None:
-            if exchange.was_sent:
-                exchange.refuse_repetition()
+            exchange.refuse_repetition()
             exchange.seen, exchange.proxy = True, address_of(req.proxy)
         return super().connect(req, traces, timeout)
 

@@ -135,7 +135,6 @@ latest when its time is up. A cancelled call gives its place in the queue back.
 from .leased_window import share_limits
 from .limiter import RateLimiter
 from .permit import Permit
-from .queues import Refusal
 from .store import RateLimitStore
 
-__all__ = ["Permit", "RateLimitStore", "RateLimiter", "Refusal", "share_limits"]
+__all__ = ["Permit", "RateLimitStore", "RateLimiter", "share_limits"]

@@ -1,6 +1,5 @@
 """The rotation: a saga of create, store and revoke, each step of which is run to its end or undone."""
 
 from .saga import rotate
-from .store import Store
 
-__all__ = ["Store", "rotate"]
+__all__ = ["rotate"]
