@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future
 from typing import Any, cast
 
 from dd_sa_tokens._validation import underlying_function
@@ -47,13 +48,27 @@ async def stored_by(result: object) -> None:
     """Await what `store` returned.
 
     Raises:
-        NotStoredError: It is neither awaitable nor `None`, such as the future of an executor: so nothing was stored.
+        NotStoredError: It is neither awaitable nor `None`, such as the future of an executor; or what it gave when it
+            was awaited is work that has not been done, or `False`. So nothing was stored.
     """
     if inspect.isawaitable(result):
-        await result
+        given = await result
+        if not _is_left_to_do(given) and given is not False:
+            return
+        if inspect.iscoroutine(given):
+            given.close()  # or Python would warn that it was never awaited
+        what = f"gave {'False' if given is False else type(given).__name__} when it was awaited"
     elif result is not None:
-        msg = f"store returned {type(result).__name__}, which cannot be awaited, so the new token counts as not stored"
-        raise NotStoredError(msg)
+        what = f"returned {type(result).__name__}, which cannot be awaited"
+    else:
+        return
+    msg = f"store {what}, so the new token counts as not stored"
+    raise NotStoredError(msg)
+
+
+def _is_left_to_do(given: object) -> bool:
+    """Return whether a value stands for work that may not have been done, as where `store` forgets an `await`."""
+    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator | Future)
 
 
 def holds_secret(failure: BaseException, key: Secret) -> bool:
