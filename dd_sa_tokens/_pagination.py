@@ -7,6 +7,7 @@ total seen. An empty page, or one that repeats the first, ends the list. So T it
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -88,7 +89,13 @@ class _Progress:
 
 
 async def read_pages(
-    read: ReadPage[T], concurrency: int, *, size: int, trust_total: bool = False, first: Page[T] | None = None
+    read: ReadPage[T],
+    concurrency: int,
+    *,
+    size: int,
+    trust_total: bool = False,
+    first: Page[T] | None = None,
+    most: int = sys.maxsize,
 ) -> AsyncGenerator[tuple[Page[T], _Progress], None]:
     """Yield the pages in order, each with what is known of the list by then.
 
@@ -102,6 +109,7 @@ async def read_pages(
         size: Items asked for in a page.
         trust_total: Whether to end where the total says, for a caller that notices if something is missing.
         first: The first page, if it was read already.
+        most: Most pages that are read.
     """
     progress = _Progress(size, trust_total)
     under_way: deque[asyncio.Task[Page[T]]] = deque()
@@ -113,7 +121,7 @@ async def read_pages(
             yield page, progress
             if under_way and under_way[0].done():
                 await asyncio.sleep(0)  # several pages may have come at once
-            pages = progress.pages_known(number)
+            pages = min(progress.pages_known(number), most)
             while started < pages and len(under_way) < min(concurrency, 2 ** min(number + 1, 10)):
                 under_way.append(asyncio.ensure_future(read(started)))
                 started += 1

@@ -259,6 +259,17 @@ async def test_a_total_that_is_too_small_costs_only_requests() -> None:
     assert len(result.tokens) == 100
 
 
+async def test_auto_bounds_the_pages_that_it_reads() -> None:
+    """A list that grows with each page is read as far as the first total says, and one page further."""
+    account = Account(names(100_000), total=lambda number, _: 15 + 5 * number)
+
+    result = await account.collect("auto", [*names(30), *names(20, 50_000)])
+
+    assert sorted(account.pages) == [0, 1, 2, 3]
+    assert len(account.gets) == 30
+    assert len(result.tokens) == 50
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strategy", ["list", "auto"])
 @pytest.mark.parametrize("failing", [0, 1, 3])
