@@ -1,7 +1,7 @@
 """The pages of a list: read ahead of the consumer, no item twice, none missed while others move.
 
 The rule: pages are asked for while the last one was as long as asked for, or fewer items have come than the largest
-total seen. An empty page, or one that repeats the first, ends the list. So T items take at most T / size + 1 requests.
+total seen. A page without a new item ends the list. So T items take at most T / size + 1 requests.
 """
 
 from __future__ import annotations
@@ -56,35 +56,42 @@ class _Progress:
     rows: int = 0
     total: int | None = None
     moved: bool = False
-    _first_total: int | None = None
-    _first_ids: tuple[str, ...] = ()
+    _last_total: int | None = None
+    _first_length: int = 0
+    _seen: set[str] = attrs.field(factory=set[str])
+    _was_stale: bool = False
     _ended: bool = False
 
     def take(self, page: Page[T], number: int) -> None:
         """Take in page number `number`."""
-        ids = tuple(item.id for item in page.items)
+        length = len(page.items)
         if number == 0:
-            self._first_total, self._first_ids = page.total, ids
-        self.moved = self.moved or page.total != self._first_total
-        self.rows += len(ids)
+            self._last_total, self._first_length = page.total, length
+        # For a number past the end a server may repeat any page: that must not go on for ever. But if the total has
+        # just changed, a page's worth of new items may have moved those of one page to the next one.
+        known = len(self._seen)
+        self._seen.update(item.id for item in page.items)
+        is_stale, is_moving = len(self._seen) == known, page.total != self._last_total
+        repeats = is_stale and (self._was_stale or not is_moving)
+        self._was_stale, self._last_total = is_stale, page.total
+        self.moved = self.moved or is_moving
+        self.rows += length
         if page.total is not None:
             self.total = max(page.total, self.total or 0)
-        # A server that does not know page numbers gives the first page for each: that must not go on for ever.
-        repeats = number > 0 and ids == self._first_ids and page.total == self._first_total
         promised = page.total if self.trust_total else self.total
-        self._ended = not ids or repeats or (self.rows >= (promised or 0) and not self._may_go_on(len(ids)))
+        self._ended = not length or repeats or (self.rows >= (promised or 0) and not self._may_go_on(length))
 
     def _may_go_on(self, length: int) -> bool:
         """Return whether a page of this length may have a successor, although the total says no."""
         if self.total is None:  # without a total, nothing but the pages says how long a full one is
-            return length >= len(self._first_ids)
+            return length >= self._first_length
         return not self.trust_total and length >= self.size
 
     def pages_known(self, number: int) -> int:
         """Return how many pages there are for certain, once page number `number` was taken in: at least one more."""
         if self._ended:
             return 0
-        promised = 0 if self.total is None or not self._first_ids else -(-self.total // len(self._first_ids))
+        promised = 0 if self.total is None or not self._first_length else -(-self.total // self._first_length)
         return max(promised, number + 2)
 
 
