@@ -83,7 +83,7 @@ class _Progress:
 
     def _may_go_on(self, length: int) -> bool:
         """Return whether a page of this length may have a successor, although the total says no."""
-        if self.total is None:  # without a total, nothing but the pages says how long a full one is
+        if len(self._seen) > (self.total or 0):  # no total, or a wrong one: only the pages say how long a full one is
             return length >= self._first_length
         return not self.trust_total and length >= self.size
 

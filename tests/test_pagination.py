@@ -254,6 +254,15 @@ async def test_a_server_that_repeats_a_page_is_no_endless_list(beyond: str, tota
     assert len(numbers) <= 2 * (last + 3)
 
 
+@pytest.mark.parametrize("total", [0, 1, 4, None])
+async def test_a_total_that_the_pages_prove_wrong_says_nothing(total: int | None) -> None:
+    """More tokens than the total: then the first page says how long one is, also if the server puts fewer on it."""
+    account = Account(names(23), total=lambda *_: total)
+
+    assert await listed(account, size=100) == names(23)
+    assert sorted(account.pages) == [0, 1, 2, 3, 4]
+
+
 async def test_a_page_of_new_tokens_does_not_end_a_list() -> None:
     """As many new tokens as fit a page put the first page's tokens on the second one: the list goes on all the same."""
     account = Account(names(60))

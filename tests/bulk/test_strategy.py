@@ -249,13 +249,16 @@ async def test_auto_does_not_read_a_list_without_a_total() -> None:
     assert len(result.tokens) == 90
 
 
-async def test_a_total_that_is_too_small_costs_only_requests() -> None:
-    """Tokens that the list did not own up to are got one by one."""
-    account = Account(names(100), size=20, total=lambda *_: 41)
+@pytest.mark.parametrize(("total", "pages", "gets"), [(40, 2, 60), (41, 6, 0), (0, 6, 0)])
+async def test_a_total_that_is_too_small_costs_only_requests(total: int, pages: int, gets: int) -> None:
+    """Tokens that the list did not own up to are got one by one, or listed if the total is proved wrong: by more tokens
+    than it says.
+    """
+    account = Account(names(100), size=20, total=lambda *_: total)
 
     result = await account.collect("list", names(100))
 
-    assert (len(account.pages), len(account.gets)) == (3, 40)
+    assert (len(account.pages), len(account.gets)) == (pages, gets)
     assert len(result.tokens) == 100
 
 
