@@ -7,12 +7,12 @@ import gc
 import random
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
-from support.bulk import breaking, breaking_slowly, slowly
+from support.bulk import NoTruth, ReadOnce, breaking, breaking_slowly, slowly
 from support.calls import Connect
 from support.internals import answer_requests, in_flight, on_the_wire
 from support.lists import connected
@@ -42,30 +42,6 @@ from dd_sa_tokens.testing import FakeDatadog
 
 ABSENT = "00000000-0000-4000-8000-000000000000"
 MANY = 60_000
-
-
-class ReadOnce:
-    """A source that has a length and a membership test, and is empty when it is read again, such as a cursor."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = deque(items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._items
-
-    def __iter__(self) -> Iterator[Any]:
-        while self._items:
-            yield self._items.popleft()
-
-
-class NoTruth(list[Any]):
-    """A list without a truth value, such as a column of a data frame."""
-
-    def __bool__(self) -> bool:
-        raise ValueError
 
 
 def rows(count: int) -> list[dict[str, Any]]:
