@@ -25,7 +25,7 @@ from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
 from .fetcher import without_request
-from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
+from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable, read_once
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
 from .worker_pool import WorkerPool
@@ -52,7 +52,7 @@ async def collect(
     deadline = None if expired is None else Deadline(expired)
     error: BaseException | None = None
     if not is_rereadable(token_ids) and has_length(token_ids):
-        token_ids, error = read_once(cast("Iterable[str]", token_ids))
+        token_ids, error = await read_once(cast("Iterable[str]", token_ids))
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
@@ -76,17 +76,6 @@ async def collect(
         msg = f"{what} after {len(results)} IDs; partial holds their results"
         raise SourceError(msg, operation="get_tokens", partial=results) from error
     return results
-
-
-def read_once(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
-    """Read a source that may be read once only; return what it gave, and what it raised."""
-    items: list[str] = []
-    try:
-        for item in source:  # `list` would ask for the length, which may be wrong or raise
-            items.append(item)  # noqa: PERF402 - keeps what came before an exception
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the source may raise anything
-        return items, error
-    return items, None
 
 
 async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:

@@ -13,8 +13,8 @@ from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundErro
 from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
-from .engine import Unique, read_once
-from .ids import PAUSE, SLICE, Source
+from .engine import Unique
+from .ids import PAUSE, SLICE, Source, read_once
 
 Rows = AsyncGenerator[AccessToken | OtherRow, None]
 """The rows of the organization's list."""
@@ -89,11 +89,13 @@ async def _read_until_found(rows: Rows, missing: dict[str, str], found: dict[str
 async def _take_all(source: Source) -> tuple[list[str], BaseException | None]:
     """Read all IDs; return what the source gave, and what it raised."""
     if not isinstance(source, AsyncIterable):
-        return read_once(cast("Iterable[str]", source))
+        return await read_once(cast("Iterable[str]", source))
     items: list[str] = []
     try:
         async for item in cast("AsyncIterable[str]", source):
-            items.append(item)  # noqa: PERF401 - what came before an exception is kept
+            items.append(item)
+            if len(items) % SLICE == 0:
+                await asyncio.sleep(0)
     except Exception as error:  # noqa: BLE001 - the source may raise anything
         return items, error
     return items, None
