@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import cast
 
+from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens._protocol.organization import OtherRow
 from dd_sa_tokens._validation import canonical_id, check_id
 from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError
@@ -90,12 +91,15 @@ async def _take_all(source: Source) -> tuple[list[str], BaseException | None]:
     """Read all IDs; return what the source gave, and what it raised."""
     if not isinstance(source, AsyncIterable):
         return await read_once(cast("Iterable[str]", source))
+    caller = Cancellation.of_current_task()
     items: list[str] = []
     try:
         async for item in cast("AsyncIterable[str]", source):
             items.append(item)
             if len(items) % SLICE == 0:
                 await asyncio.sleep(0)
-    except Exception as error:  # noqa: BLE001 - the source may raise anything
-        return items, error
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return items, error  # the source may raise anything
     return items, None

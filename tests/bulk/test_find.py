@@ -7,7 +7,7 @@ import gc
 import random
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -339,9 +339,13 @@ async def test_a_page_that_fails_once_is_tried_again(server: RawServer, connect:
 
 @pytest.mark.parametrize("make", [breaking, breaking_slowly], ids=["sync", "async"])
 @pytest.mark.parametrize("count", [0, 1, 25])
-@pytest.mark.parametrize("error", [OSError("no more"), ValueError("bad row"), ZeroDivisionError()], ids=repr)
-async def test_a_source_that_raises(make: Callable[..., Any], count: int, error: Exception) -> None:
-    """What the source gave before is looked up, and the error that is raised carries it."""
+@pytest.mark.parametrize(
+    "error", [OSError("no more"), ValueError("bad row"), ZeroDivisionError(), asyncio.CancelledError()], ids=repr
+)
+async def test_a_source_that_raises(make: Callable[..., Any], count: int, error: BaseException) -> None:
+    """What the source gave before is looked up, and the error that is raised carries it. A cancellation of the source's
+    own is an error, too.
+    """
     async with FakeDatadog(tokens=30, accounts=2) as datadog, connected(datadog) as client:
         wanted = [token.id for token in datadog.tokens][10 : 10 + count]
         with pytest.raises(SourceError, match=f"{type(error).__name__} after {count} IDs") as caught:
@@ -417,6 +421,20 @@ async def test_a_find_that_is_cancelled_while_it_reads_its_source(server: RawSer
         await task
     assert closed.is_set()
     assert server.requests == []
+
+
+@pytest.mark.parametrize("wrap", [iter, slowly], ids=["sync", "async"])
+async def test_a_find_can_be_cancelled_between_two_ids(connect: Connect, wrap: Callable[[Any], Any]) -> None:
+    """A source that never waits does not keep a cancellation from ending the find."""
+
+    def source() -> Iterator[str]:
+        task.cancel()
+        while True:
+            yield "t0"
+
+    task = asyncio.create_task(connect().find_tokens(wrap(source())))
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
 
 
 @pytest.mark.usefixtures("nothing_left")
