@@ -43,8 +43,16 @@ def is_rereadable(source: object) -> bool:
 
 
 def has_length(source: object) -> bool:
-    """Return whether a source is sized, and so ends."""
-    return isinstance(source, Sized) and not isinstance(source, AsyncIterable)
+    """Return whether a source is sized and sync, and so ends."""
+    if not isinstance(source, Sized) or not isinstance(source, Iterable):
+        return False
+    if not isinstance(source, AsyncIterable):
+        return True
+    try:
+        len(source)
+    except Exception:  # noqa: BLE001 - of a progress bar around an async iterable only the class has a length
+        return False
+    return True
 
 
 async def read_once(source: Iterable[Any]) -> tuple[list[Any], BaseException | None]:
