@@ -82,11 +82,19 @@ def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[objec
         requests: The requests that it can make.
         ids: The IDs that will be fetched, if they may be read before.
     """
-    if name == "list" and (ids is None or len(ids) > 0):
+    length = None if ids is None else _length(ids)
+    if name == "list" and length != 0:
         return ListFirst(requests)
-    if name == "auto" and ids is not None and len(ids) >= FEWEST_LISTED:
+    if name == "auto" and ids is not None and length is not None and length >= FEWEST_LISTED:
         return ListIfCheaper(requests, ids)
     return GetEach(requests)
+
+
+def _length(ids: Collection[object]) -> int | None:
+    try:
+        return len(ids)
+    except Exception:  # noqa: BLE001 - the user's collection: if it cannot be read either, the fetch says so
+        return None
 
 
 class GetEach:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -234,6 +234,36 @@ async def test_a_collection_that_breaks_is_left_to_the_fetch() -> None:
     assert isinstance(caught.value.__cause__, LookupError)
     assert list(caught.value.partial.tokens) == names(10)
     assert account.pages == []
+
+
+class NoLength(Sequence[str]):
+    """A sequence whose length raises."""
+
+    def __init__(self, ids: list[str], *, broken: bool = False) -> None:
+        self._ids = ids
+        self._broken = broken
+
+    def __len__(self) -> int:
+        raise LookupError
+
+    def __getitem__(self, place: Any) -> Any:
+        if self._broken:
+            raise OSError
+        return self._ids[place]
+
+
+@pytest.mark.parametrize(("strategy", "pages"), [("get", []), ("auto", []), ("list", [0])])
+async def test_a_length_that_raises_is_not_needed(strategy: str, pages: list[int]) -> None:
+    """Such a sequence is fetched as an iterable without a length. If it cannot be read either, that is its error."""
+    account = Account(names(30), size=50)
+
+    result = await account.collect(strategy, NoLength(names(30)))
+
+    assert [item.token_id for item in result] == names(30)
+    assert account.pages == pages
+    with pytest.raises(SourceError) as caught:
+        await account.collect(strategy, NoLength(names(30), broken=True))
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_collection_that_breaks_late_is_left_to_the_fetch() -> None:
