@@ -305,7 +305,8 @@ class TokensClient:
             strategy: As for `get_tokens`.
             deadline: Seconds for the whole stream, from when its first item is asked for, the consumer's own time
                 included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled,
-                and `token_ids` is not asked again; an async generator is closed.
+                and `token_ids` is not asked again; an async generator is closed. Only a sequence, a set or a view of a
+                mapping is read to its end, for the tokens that the list held: they are still yielded.
             include_leak: As for `get_token`.
 
         Yields:

@@ -157,12 +157,26 @@ async def stream(
         async for item in results:
             yield item
     source_error = pool.source_error
+    if pool.is_expired and source_error is None and ids is not None and isinstance(source, Iterator):
+        async with aclosing(_known_rest(source, strategy.known)) as rest:
+            async for item in rest:
+                yield item
     if pool.is_expired:
         source_error = await _close(source) or source_error
     if source_error is not None:
         raise source_error
     if pool.open_reason is not None:
         raise pool.open_reason
+
+
+async def _known_rest(source: Iterator[Any], known: Mapping[str, AccessToken]) -> AsyncGenerator[TokenResult, None]:
+    """Yield the tokens that the list held for positions that no worker took. They need no request."""
+    for number, value in enumerate(source if known else (), 1):
+        token_id = as_text(value)
+        if isinstance(token_id, str) and (token := known.get(canonical_id(token_id))) is not None:
+            yield TokenResult(token_id, token)
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 class Unique:
