@@ -1,12 +1,13 @@
 """The pages of a list: read ahead of the consumer, no item twice, none missed while others move.
 
 The rule: pages are asked for while the last one was as long as asked for, or fewer items have come than the largest
-total seen. An empty page, or one that repeats the first, ends the list. So T items take at most T / size + 1 requests.
+total seen. A page without a new item ends the list. So T items take at most T / size + 1 requests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -55,40 +56,53 @@ class _Progress:
     rows: int = 0
     total: int | None = None
     moved: bool = False
-    _first_total: int | None = None
-    _first_ids: tuple[str, ...] = ()
+    _last_total: int | None = None
+    _first_length: int = 0
+    _seen: set[str] = attrs.field(factory=set[str])
+    _was_stale: bool = False
     _ended: bool = False
 
     def take(self, page: Page[T], number: int) -> None:
         """Record page number `number`."""
-        ids = tuple(item.id for item in page.items)
+        length = len(page.items)
         if number == 0:
-            self._first_total, self._first_ids = page.total, ids
-        self.moved = self.moved or page.total != self._first_total
-        self.rows += len(ids)
+            self._last_total, self._first_length = page.total, length
+        # For a number past the end a server may repeat any page: that must not go on for ever. But if the total has
+        # just changed, a page's worth of new items may have moved those of one page to the next one.
+        known = len(self._seen)
+        self._seen.update(item.id for item in page.items)
+        is_stale, is_moving = len(self._seen) == known, page.total != self._last_total
+        repeats = is_stale and (self._was_stale or not is_moving)
+        self._was_stale, self._last_total = is_stale, page.total
+        self.moved = self.moved or is_moving
+        self.rows += length
         if page.total is not None:
             self.total = max(page.total, self.total or 0)
-        # A server that does not know page numbers gives the first page for each: that must not go on for ever.
-        repeats = number > 0 and ids == self._first_ids and page.total == self._first_total
         promised = page.total if self.trust_total else self.total
-        self._ended = not ids or repeats or (self.rows >= (promised or 0) and not self._may_go_on(len(ids)))
+        self._ended = not length or repeats or (self.rows >= (promised or 0) and not self._may_go_on(length))
 
     def _may_go_on(self, length: int) -> bool:
         """Return whether a page of this length may be followed by another one although the total is reached."""
-        if self.total is None:  # without a total, nothing but the pages says how long a full one is
-            return length >= len(self._first_ids)
+        if len(self._seen) > (self.total or 0):  # no total, or a wrong one: only the pages say how long a full one is
+            return length >= self._first_length
         return not self.trust_total and length >= self.size
 
     def pages_known(self, number: int) -> int:
         """Return how many pages there are for certain, once page number `number` was recorded: at least one more."""
         if self._ended:
             return 0
-        promised = 0 if self.total is None or not self._first_ids else -(-self.total // len(self._first_ids))
+        promised = 0 if self.total is None or not self._first_length else -(-self.total // self._first_length)
         return max(promised, number + 2)
 
 
 async def read_pages(
-    read: ReadPage[T], concurrency: int, *, size: int, trust_total: bool = False, first: Page[T] | None = None
+    read: ReadPage[T],
+    concurrency: int,
+    *,
+    size: int,
+    trust_total: bool = False,
+    first: Page[T] | None = None,
+    most: int = sys.maxsize,
 ) -> AsyncGenerator[tuple[Page[T], _Progress], None]:
     """Yield the pages in order, each with what is known of the list by then.
 
@@ -102,6 +116,7 @@ async def read_pages(
         size: Items asked for in a page.
         trust_total: Whether to end where the total says, for a caller that notices if something is missing.
         first: The first page, if it was read already.
+        most: Most pages that are read.
     """
     progress = _Progress(size, trust_total)
     under_way: deque[asyncio.Task[Page[T]]] = deque()
@@ -113,7 +128,7 @@ async def read_pages(
             yield page, progress
             if under_way and under_way[0].done():
                 await asyncio.sleep(0)  # several pages may have come at once
-            pages = progress.pages_known(number)
+            pages = min(progress.pages_known(number), most)
             while started < pages and len(under_way) < min(concurrency, 2 ** min(number + 1, 10)):
                 under_way.append(asyncio.ensure_future(read(started)))
                 started += 1

@@ -107,6 +107,17 @@ def check_count(name: str, value: object) -> None:
         raise ConfigurationError(msg)
 
 
+def read_collection(values: object) -> list[object] | None:
+    """Return the values of a collection; `None` if it is none, such as a text, which is a single value.
+
+    The values are read once, and nothing else is asked of the collection: a cursor is empty when it is read again, and
+    an array has no truth value.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Collection):
+        return None
+    return list(iter(cast("Collection[object]", values)))
+
+
 def underlying_function(callback: Callable[..., object]) -> Any:
     """Return the function that a callable runs: inside a `partial`, or the `__call__` of an object."""
     function: Any = callback
@@ -153,13 +164,11 @@ def check_owner_ids(service_account_ids: object, operation: str) -> list[str]:
     Raises:
         InvalidArgumentError: It is no collection, a single `str`, or holds an invalid ID.
     """
-    if isinstance(service_account_ids, str | bytes) or not isinstance(service_account_ids, Collection):
+    values = read_collection(service_account_ids)
+    if values is None:
         msg = f"service_account_ids must be a collection of IDs, not {short_repr(service_account_ids)}"
         raise InvalidArgumentError(msg, operation=operation)
-    ids = [
-        check_id("service_account_id", as_id(value), operation)
-        for value in cast("Collection[object]", service_account_ids)
-    ]
+    ids = [check_id("service_account_id", as_id(value), operation) for value in values]
     return unique_ids(ids)
 
 
@@ -235,21 +244,22 @@ def check_name(name: object, **context: Any) -> None:
         raise InvalidArgumentError(msg, **context)
 
 
-def check_scopes(scopes: object, **context: Any) -> None:
-    """Refuse a value that cannot be a token's scopes: a token has at least one.
+def check_scopes(scopes: object, **context: Any) -> list[str]:
+    """Return a token's scopes: a token has at least one.
 
     Raises:
         InvalidArgumentError: It is no collection, a single `str`, empty, or has an item that is not a non-empty `str`.
     """
-    if isinstance(scopes, str | bytes) or not isinstance(scopes, Collection):
+    values = read_collection(scopes)
+    wrong = [value for value in values or () if not _is_scope(value)]
+    if values is None:
         msg = f"scopes must be a collection such as ['dashboards_read'], not {short_repr(scopes)}"
-    elif not scopes:
+    elif not values:
         msg = "scopes must not be empty: a token has at least one, such as 'dashboards_read'"
-    else:
-        wrong = [scope for scope in cast("Collection[object]", scopes) if not _is_scope(scope)]
-        if not wrong:
-            return
+    elif wrong:
         msg = f"scopes must hold non-empty strs such as 'dashboards_read', not {short_repr(wrong[0])}"
+    else:
+        return cast("list[str]", values)
     raise InvalidArgumentError(msg, **context)
 
 

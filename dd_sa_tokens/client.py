@@ -64,8 +64,7 @@ class TokensClient:
     It opens its connections when they are first needed, and holds them until `close()` or the end of `async with`.
     One client serves a whole program: `with_options` gives its parts other timeouts, retries and shares of the limits.
     Each call raises `ClientClosedError` once the client is closed. It raises `ConfigurationError` if the client is used
-    under another event loop than before, or if its `rate_limit_store` is not open; `find_tokens` gives that error to
-    the IDs.
+    under another event loop than before, or if its `rate_limit_store` is not open.
 
     Args:
         api_key: A Datadog API key. Default: `DD_API_KEY`, if no credential is given here.
@@ -320,7 +319,8 @@ class TokensClient:
             strategy: As for `get_tokens`.
             deadline: Seconds for the whole stream, from when its first item is asked for, the consumer's own time
                 included; `None` for as long as it takes. When they have passed, the requests in flight are cancelled,
-                and `token_ids` is not asked again; an async generator is closed.
+                and `token_ids` is not asked again; an async generator is closed. Only a sequence, a set or a view of a
+                mapping is read to its end, for the tokens that the list held: they are still yielded.
             include_leak: As for `get_token`.
 
         Yields:
@@ -607,7 +607,9 @@ class TokensClient:
             token_id: The old token's ID.
             store: Awaited with the `CreatedToken`. When it returns, the new secret must be stored, and all users of the
                 old one must have switched. If that fails, it must raise. A plain function must return `None`; any other
-                value that cannot be awaited counts as not stored.
+                value that cannot be awaited counts as not stored. So does `False`, and work that is left to do (an
+                awaitable, a generator, an async generator or a future), where awaiting gives that: `store` has
+                forgotten an `await`. Any other value that awaiting gives counts as stored.
             expires_at: When the new token stops working, timezone-aware and in the future. By default it lives as
                 long as the old one did, from now on, and without end only if the old one did.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,6 +214,53 @@ async def test_a_server_that_does_not_count_pages_is_no_endless_list(total: int 
     async with asyncio.timeout(HANG):
         assert [token.id async for token in list_all(read, WIDTH, size=SIZE)] == names(5)
     assert len(numbers) <= 2 * (1 + 2 + 4)  # it shows with the third page, when more are under way
+
+
+BEYOND: dict[str, Callable[[int, int], int]] = {
+    "the last page": min,
+    "the page before it": lambda number, last: min(number, last - 1),
+    "all pages again": lambda number, last: number % (last + 1),
+    "all pages backwards": lambda number, last: number if number <= last else -number % (last + 1),
+}
+COUNTS: dict[str, Callable[[int, int], int | None]] = {
+    "right": lambda _, true: true,
+    "absent": lambda *_: None,
+    "too large": lambda *_: 10**9,
+    "too small": lambda *_: 3,
+    "larger on the second page": lambda number, true: true - (number == 0),
+    "growing": lambda number, true: true + number,
+    "alternating": lambda number, true: true + number % 2,
+}
+
+
+@pytest.mark.parametrize("count", [10, 15, 18])
+@pytest.mark.parametrize("total", COUNTS)
+@pytest.mark.parametrize("beyond", BEYOND)
+async def test_a_server_that_repeats_a_page_is_no_endless_list(beyond: str, total: str, count: int) -> None:
+    """Page numbers past the end give a page that came before, with any total: the list ends, with all its tokens."""
+    account = Account(names(count), total=COUNTS[total])
+    last = (count - 1) // SIZE
+    numbers: list[int] = []
+
+    async def read(number: int) -> Page:
+        numbers.append(number)
+        if number <= last:
+            return await account.read(number)
+        repeated = await account.read(BEYOND[beyond](number, last))
+        return attrs.evolve(repeated, total=COUNTS[total](number, count))
+
+    async with asyncio.timeout(HANG):
+        assert [token.id async for token in list_all(read, 1, size=SIZE)] == names(count)
+    assert len(numbers) <= 2 * (last + 3)
+
+
+@pytest.mark.parametrize("total", [0, 1, 4, None])
+async def test_a_total_that_the_pages_prove_wrong_says_nothing(total: int | None) -> None:
+    """More tokens than the total: then the first page says how long one is, also if the server puts fewer on it."""
+    account = Account(names(23), total=lambda *_: total)
+
+    assert await listed(account, size=100) == names(23)
+    assert sorted(account.pages) == [0, 1, 2, 3, 4]
 
 
 async def test_a_page_of_new_tokens_does_not_end_a_list() -> None:

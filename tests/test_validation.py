@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 import pytest
+from support.bulk import NoTruth, ReadOnce
 
 from dd_sa_tokens import ConfigurationError, InvalidArgumentError
 from dd_sa_tokens._validation import (
@@ -14,6 +16,7 @@ from dd_sa_tokens._validation import (
     check_id,
     check_list_options,
     check_name,
+    check_owner_ids,
     check_scopes,
     check_strategy,
 )
@@ -87,10 +90,25 @@ def test_bad_scopes_are_refused(bad: object) -> None:
     assert caught.value.operation == "create_token"
 
 
-@pytest.mark.parametrize("good", [["a"], ("a", "b"), {"a"}, frozenset("a"), {"a": 1}.keys(), ["a", "a"]], ids=repr)
-def test_any_collection_of_scopes_is_accepted(good: Any) -> None:
-    """Lists, tuples, sets and views are all collections of scopes."""
-    check_scopes(good, **ABOUT)
+@pytest.mark.parametrize("make", [list, tuple, set, frozenset, dict.fromkeys, ReadOnce, NoTruth])
+def test_any_collection_of_scopes_is_accepted(make: Callable[[list[str]], Any]) -> None:
+    """Lists, sets, views, cursors and arrays are all collections of scopes. They are read once."""
+    assert sorted(check_scopes(make(["a", "b"]), **ABOUT)) == ["a", "b"]
+    assert check_scopes(["a", "a"], **ABOUT) == ["a", "a"]
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, ReadOnce, NoTruth])
+def test_no_scopes_of_any_kind_are_refused(make: Callable[[list[str]], Any]) -> None:
+    """Whether there are scopes is asked of the values, not of the truth of their collection."""
+    with pytest.raises(InvalidArgumentError, match="scopes must not be empty"):
+        check_scopes(make([]), **ABOUT)
+
+
+@pytest.mark.parametrize("make", [list, tuple, ReadOnce, NoTruth])
+def test_any_collection_of_owners_is_accepted(make: Callable[[list[str]], Any]) -> None:
+    """The same holds for the IDs of service accounts, of which there may be none."""
+    assert check_owner_ids(make(["a", "b", "a"]), "list") == ["a", "b"]
+    assert check_owner_ids(make([]), "list") == []
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
 from .fetcher import without_request
-from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable
+from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable, read_once
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
 from .worker_pool import WorkerPool
@@ -50,9 +50,7 @@ async def collect(
             fetched.
     """
     deadline = None if expired is None else Deadline(expired)
-    error: BaseException | None = None
-    if not is_rereadable(token_ids) and has_length(token_ids):
-        token_ids, error = read_once(cast("Iterable[str]", token_ids))
+    token_ids, error = await _list_if_sized(token_ids)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
@@ -78,15 +76,18 @@ async def collect(
     return results
 
 
-def read_once(source: Iterable[str]) -> tuple[list[str], BaseException | None]:
-    """Read a source that may be read once only; return what it gave, and what it raised."""
-    items: list[str] = []
-    try:
-        for item in source:  # `list` would ask for the length, which may be wrong or raise
-            items.append(item)  # noqa: PERF402 - keeps what came before an exception
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the source may raise anything
-        return items, error
-    return items, None
+async def _list_if_sized(source: Source) -> tuple[Source, BaseException | None]:
+    """Make a list of a source that ends but may be read once only, so that "auto" knows its IDs.
+
+    Returns:
+        The list, and what the source raised; the source itself where that is no way to read it.
+    """
+    if is_rereadable(source) or not has_length(source):
+        return source, None
+    items, error = await read_once(cast("Iterable[str]", source))
+    if error is not None and not items and isinstance(source, AsyncIterable):
+        return source, None  # only an async loop can read it, such as a progress bar around an async iterable
+    return items, error
 
 
 async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
@@ -156,12 +157,26 @@ async def stream(
         async for item in results:
             yield item
     source_error = pool.source_error
+    if pool.is_expired and source_error is None and ids is not None and isinstance(source, Iterator):
+        async with aclosing(_known_rest(source, strategy.known)) as rest:
+            async for item in rest:
+                yield item
     if pool.is_expired:
         source_error = await _close(source) or source_error
     if source_error is not None:
         raise source_error
     if pool.open_reason is not None:
         raise pool.open_reason
+
+
+async def _known_rest(source: Iterator[Any], known: Mapping[str, AccessToken]) -> AsyncGenerator[TokenResult, None]:
+    """Yield the tokens that the list held for positions that no worker took. They need no request."""
+    for number, value in enumerate(source if known else (), 1):
+        token_id = as_text(value)
+        if isinstance(token_id, str) and (token := known.get(canonical_id(token_id))) is not None:
+            yield TokenResult(token_id, token)
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 class Unique:

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import cast
 
+from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens._protocol.organization import OtherRow
 from dd_sa_tokens._validation import canonical_id, check_id
-from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError
+from dd_sa_tokens.errors import ConfigurationError, DatadogError, InvalidArgumentError, NotFoundError
 from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
-from .engine import Unique, read_once
-from .ids import PAUSE, SLICE, Source
+from .engine import Unique
+from .ids import PAUSE, SLICE, Source, read_once
 
 Rows = AsyncGenerator[AccessToken | OtherRow, None]
 """The rows of the organization's list."""
@@ -31,6 +32,7 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
 
     Raises:
         SourceError: The iterable raised; the error carries what was found.
+        ConfigurationError: The client cannot be used as it is.
     """
     items, source_error = await _take_all(token_ids)
     unique = Unique(items, _OPERATION)
@@ -40,6 +42,8 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
     try:
         if missing:
             await _read_until_found(list_rows(), missing, found)
+    except ConfigurationError:
+        raise  # the client is set up wrong, not an ID
     except DatadogError as error:
         reason = error.with_traceback(None)  # the list could not be read to its end: what was found stays
     for number, (key, token_id) in enumerate(missing.items(), 1):
@@ -89,11 +93,16 @@ async def _read_until_found(rows: Rows, missing: dict[str, str], found: dict[str
 async def _take_all(source: Source) -> tuple[list[str], BaseException | None]:
     """Read all IDs; return what the source gave, and what it raised."""
     if not isinstance(source, AsyncIterable):
-        return read_once(cast("Iterable[str]", source))
+        return await read_once(cast("Iterable[str]", source))
+    caller = Cancellation.of_current_task()
     items: list[str] = []
     try:
         async for item in cast("AsyncIterable[str]", source):
-            items.append(item)  # noqa: PERF401 - what came before an exception is kept
-    except Exception as error:  # noqa: BLE001 - the source may raise anything
-        return items, error
+            items.append(item)
+            if len(items) % SLICE == 0:
+                await asyncio.sleep(0)
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return items, error  # the source may raise anything
     return items, None

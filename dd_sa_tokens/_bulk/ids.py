@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Iterable, MappingView, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from uuid import UUID
 
+from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.results import TokenResult
 
@@ -41,8 +43,32 @@ def is_rereadable(source: object) -> bool:
 
 
 def has_length(source: object) -> bool:
-    """Return whether a source is sized, and so ends."""
-    return isinstance(source, Sized) and not isinstance(source, AsyncIterable)
+    """Return whether a source is sized and sync, and so ends."""
+    if not isinstance(source, Sized) or not isinstance(source, Iterable):
+        return False
+    if not isinstance(source, AsyncIterable):
+        return True
+    try:
+        len(source)
+    except Exception:  # noqa: BLE001 - of a progress bar around an async iterable only the class has a length
+        return False
+    return True
+
+
+async def read_once(source: Iterable[Any]) -> tuple[list[Any], BaseException | None]:
+    """Read a source that may be read once only; return what it gave, and what it raised."""
+    caller = Cancellation.of_current_task()
+    items: list[Any] = []
+    try:
+        for item in source:  # `list` would ask for the length, which may be wrong or raise
+            items.append(item)
+            if len(items) % SLICE == 0:
+                await asyncio.sleep(0)
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return items, error  # the source may raise anything
+    return items, None
 
 
 def as_text(value: Any, operation: str = "get_token") -> str | TokenResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -81,11 +82,19 @@ def make_strategy(name: Strategy, requests: TokenRequests, ids: Collection[objec
         requests: The requests that it can make.
         ids: The IDs that will be fetched, if they may be read before.
     """
-    if name == "list" and (ids is None or len(ids) > 0):
+    length = None if ids is None else _length(ids)
+    if name == "list" and length != 0:
         return ListFirst(requests)
-    if name == "auto" and ids is not None and len(ids) >= FEWEST_LISTED:
+    if name == "auto" and ids is not None and length is not None and length >= FEWEST_LISTED:
         return ListIfCheaper(requests, ids)
     return GetEach(requests)
+
+
+def _length(ids: Collection[object]) -> int | None:
+    try:
+        return len(ids)
+    except Exception:  # noqa: BLE001 - the user's collection: if it cannot be read either, the fetch says so
+        return None
 
 
 class GetEach:
@@ -111,15 +120,15 @@ class ListFirst:
     async def prepare(self) -> None:
         """Read the list, as far as it can be read."""
         try:
-            await self._read_list(None)
+            await self._read_list()
         except DatadogError as error:
             # What no page held is asked for by itself. If that fails, too, its error is the answer for its ID.
             _logger.info("the list of tokens could not be read, so they are fetched one by one: %s", error)
 
-    async def _read_list(self, first: Page[AccessToken] | None) -> None:
+    async def _read_list(self, first: Page[AccessToken] | None = None, most: int = sys.maxsize) -> None:
         # What the total leaves out is asked for by itself, so the total may be trusted.
         concurrency = self._requests.concurrency
-        pages = read_pages(self._read_page, concurrency, size=LARGEST_PAGE, trust_total=True, first=first)
+        pages = read_pages(self._read_page, concurrency, size=LARGEST_PAGE, trust_total=True, first=first, most=most)
         async with aclosing(pages):
             async for _ in pages:
                 pass
@@ -160,7 +169,7 @@ class ListIfCheaper(ListFirst):
                 return
             more_pages = -(-page.total // len(page.items)) - 1
             if more_pages > 0 and await self._count_missing(more_pages + 1) > more_pages:
-                await self._read_list(page)
+                await self._read_list(page, 1 + more_pages + 1)  # one more, if tokens are created meanwhile
         except DatadogError as error:
             _logger.info("the list of tokens was not used, so they are fetched one by one: %s", error)
 

@@ -6,7 +6,7 @@ Strict where a wrong value would mislead (a date that is no date), tolerant wher
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from sys import intern
@@ -264,13 +264,13 @@ def encode_token(
     *,
     token_id: str | None = None,
     name: str | None = None,
-    scopes: Iterable[str] | None = None,
+    scopes: Sequence[str] | None = None,
     expires_at: datetime | None = None,
 ) -> bytes:
     """Write the body of a create or an update. What is not given is left out, not sent as null."""
     attributes: dict[str, Any] = {} if name is None else {"name": name}
     if scopes is not None:
-        attributes["scopes"] = list(scopes)
+        attributes["scopes"] = scopes
     if expires_at is not None:
         attributes["expires_at"] = _iso(expires_at.astimezone(UTC))
     data = {"attributes": attributes} | ({} if token_id is None else {"id": token_id}) | {"type": TOKEN_TYPE}

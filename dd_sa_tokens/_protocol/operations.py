@@ -174,8 +174,8 @@ def create_token(
     """
     path = _collection(_CREATE_TOKEN, service_account_id)
     check_name(name, operation="create_token", service_account_id=service_account_id)
-    check_scopes(scopes, operation="create_token", service_account_id=service_account_id)
-    body = encode_token(name=name, scopes=scopes, expires_at=expires_at)
+    given = check_scopes(scopes, operation="create_token", service_account_id=service_account_id)
+    body = encode_token(name=name, scopes=given, expires_at=expires_at)
     look = f"look for a token created at {{since}} or later and named {short_repr(name)}"
     return Request(
         _CREATE_TOKEN, path, service_account_id, body=body, how_to_verify=f"{look} (list_tokens, sort='-created_at')"
@@ -201,9 +201,8 @@ def update_token(
         raise InvalidArgumentError(msg, **context)
     if name is not None:
         check_name(name, **context)
-    if scopes is not None:
-        check_scopes(scopes, **context)
-    body = encode_token(token_id=token_id, name=name, scopes=scopes)
+    given = None if scopes is None else check_scopes(scopes, **context)
+    body = encode_token(token_id=token_id, name=name, scopes=given)
     how_to_verify = "get_token shows whether it was done: by a modified_at of {since} or later"
     return Request(_UPDATE_TOKEN, path, service_account_id, token_id, body, how_to_verify)
 

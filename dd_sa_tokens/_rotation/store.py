@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+import re
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future
 from typing import Any, cast
+from urllib.parse import quote
 
 from dd_sa_tokens._validation import underlying_function
 from dd_sa_tokens.errors import InvalidArgumentError
@@ -13,6 +17,8 @@ from dd_sa_tokens.models import CreatedToken, Secret
 
 Store = Callable[[CreatedToken], Awaitable[object] | None]
 """Stores a new token: an async function, or a plain one that has stored when it returns `None`."""
+
+_PERCENT = re.compile("%..")
 
 
 class NotStoredError(Exception):
@@ -47,17 +53,32 @@ async def stored_by(result: object) -> None:
     """Await what `store` returned.
 
     Raises:
-        NotStoredError: It is neither awaitable nor `None`, such as the future of an executor: so nothing was stored.
+        NotStoredError: It is neither awaitable nor `None`, such as the future of an executor; or what it gave when it
+            was awaited is work that has not been done, or `False`. So nothing was stored.
     """
     if inspect.isawaitable(result):
-        await result
+        given = await result
+        if not _is_left_to_do(given) and given is not False:
+            return
+        if inspect.iscoroutine(given):
+            given.close()  # or Python would warn that it was never awaited
+        what = f"gave {'False' if given is False else type(given).__name__} when it was awaited"
     elif result is not None:
-        msg = f"store returned {type(result).__name__}, which cannot be awaited, so the new token counts as not stored"
-        raise NotStoredError(msg)
+        what = f"returned {type(result).__name__}, which cannot be awaited"
+    else:
+        return
+    msg = f"store {what}, so the new token counts as not stored"
+    raise NotStoredError(msg)
+
+
+def _is_left_to_do(given: object) -> bool:
+    """Return whether a value stands for work that may not have been done, as where `store` forgets an `await`."""
+    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator | Future)
 
 
 def holds_secret(failure: BaseException, key: Secret) -> bool:
-    """Return whether the caller's exception, or one behind or inside it, holds the secret."""
+    """Return whether the caller's exception, or one behind or inside it, holds the secret, also if it is encoded."""
+    forms = _forms(key.reveal())
     left: list[BaseException | None] = [failure]
     seen: set[int] = set()
     while left:
@@ -69,9 +90,24 @@ def holds_secret(failure: BaseException, key: Secret) -> bool:
             text = f"{error} {error!r} {error.args} {vars(error)}"
         except Exception:  # noqa: BLE001 - what cannot be shown may hold anything
             return True
-        if key.reveal() in text:
+        if any(form in text for form in forms):
             return True
         left += [error.__cause__, error.__context__]
         if isinstance(error, BaseExceptionGroup):
             left += cast("BaseExceptionGroup[BaseException]", error).exceptions
     return False
+
+
+def _forms(secret: str) -> set[str]:
+    """Return what shows a secret in a text: the secret, percent-encoded or in base64, also as a part of other data.
+
+    Base64 encodes three bytes at a time, so it has three forms, by where in the data the secret begins. The characters
+    at both ends depend on the neighbours and on the padding, so they are left out.
+    """
+    data = secret.encode(errors="surrogatepass")
+    percent = quote(data, safe="")
+    forms = {secret, percent, _PERCENT.sub(lambda match: match[0].lower(), percent)}
+    for before, mixed in enumerate((0, 2, 3)):
+        encoded = b64encode(bytes(before) + data)[mixed : (before + len(data)) * 8 // 6].decode()
+        forms |= {encoded, encoded.replace("+", "-").replace("/", "_")}
+    return forms

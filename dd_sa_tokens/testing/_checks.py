@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 from dd_sa_tokens._validation import LONGEST_TIME as MAX_SECONDS
-from dd_sa_tokens._validation import canonical_id, check, is_seconds, is_whole
+from dd_sa_tokens._validation import canonical_id, check, is_seconds, is_whole, read_collection
 from dd_sa_tokens.models import AccessToken
 
 __all__ = [
@@ -43,17 +43,15 @@ def check_tokens(tokens: Any) -> list[AccessToken]:
     return given
 
 
-def check_names(name: str, values: object, known: Iterable[str]) -> None:
-    """Refuse names that are unknown.
+def check_names(name: str, values: object, known: Collection[str]) -> frozenset[str]:
+    """Return given names.
 
     Raises:
         InvalidArgumentError: The argument is no collection of names, or one of them is unknown.
     """
     what = f"a collection of {', '.join(known)}"
-    check(name, _is_collection(values), what, values)
-    for value in cast("Collection[object]", values):
-        check(name, value in {*known}, what, value)
-
-
-def _is_collection(value: object) -> bool:
-    return isinstance(value, Collection) and not isinstance(value, str | bytes)
+    given = read_collection(values)
+    check(name, given is not None, what, values)
+    for value in given or ():
+        check(name, isinstance(value, str) and value in known, what, value)
+    return frozenset(cast("list[str]", given))

@@ -24,6 +24,10 @@ _ROUNDINGS = get_args(Rounding)
 _MAX_PORT = 65535
 
 
+def _read_permissions(permissions: Collection[str]) -> frozenset[str]:
+    return check_names("permissions", permissions, PERMISSIONS)
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The arguments of `FakeDatadog` but for the tokens.
@@ -34,7 +38,7 @@ class Settings:
 
     accounts: int
     users: int
-    permissions: Collection[str]
+    permissions: frozenset[str] = attrs.field(converter=_read_permissions)
     rate_limit: tuple[int, float] | None
     rate_limit_used: int
     latency: float
@@ -47,7 +51,6 @@ class Settings:
         a_limit, a_count = "None, or requests (at least 1) and seconds (at least 0.001)", "a whole number of at least 0"
         check("accounts", is_whole(self.accounts, 1), "a whole number of at least 1", self.accounts)
         check("users", is_whole(self.users), a_count, self.users)
-        check_names("permissions", self.permissions, PERMISSIONS)
         check("rate_limit", is_rate_limit(self.rate_limit), a_limit, self.rate_limit)
         check("rate_limit_used", is_whole(self.rate_limit_used), a_count, self.rate_limit_used)
         check("latency", is_seconds(self.latency), "seconds, at least 0", self.latency)
@@ -104,7 +107,7 @@ def make_organization(tokens: int | Iterable[AccessToken], settings: Settings) -
     for token in _mixed(held, sample_personal_tokens(people, personal)):
         accounts.add(token)
     users = Users(sample_users(people, account_ids, user_rng), sample_roles(user_rng), uuid(user_rng))
-    return keys, Organization(accounts, users, people, frozenset(settings.permissions))
+    return keys, Organization(accounts, users, people, settings.permissions)
 
 
 def _generators(seed: int) -> tuple[random.Random, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,7 +31,7 @@ from dd_sa_tokens import (
     TokenResult,
     TokensClient,
 )
-from dd_sa_tokens._bulk import TokenRequests, collect, make_strategy
+from dd_sa_tokens._bulk import TokenRequests, collect, make_strategy, stream
 from dd_sa_tokens._protocol.documents import Page
 
 IDS = names(10)
@@ -346,6 +347,49 @@ async def test_a_stream_answers_what_it_took_and_then_raises(make: Callable[...,
     assert len({id(error), *(id(item.error) for item in results[5:])}) == 3
     assert len(transport.sent) == 7
     assert others() == set()
+
+
+async def drain_listed(source: Any, requests: TokenRequests, seconds: float) -> tuple[list[TokenResult], bool]:
+    """Stream with the strategy "list"; return the results, and whether the deadline passed."""
+    results: list[TokenResult] = []
+    error = DeadlineExceededError(deadline=seconds)
+    try:
+        async with aclosing(stream(source, lambda ids: make_strategy("list", requests, ids), 2, error)) as items:
+            async for item in items:
+                results.append(item)  # noqa: PERF401 - the results before an error are wanted
+    except DeadlineExceededError:
+        return results, True
+    return results, False
+
+
+@virtual
+async def test_a_stream_gives_the_tokens_of_pages_that_came() -> None:
+    """The deadline passes while the list is read: the tokens of the pages that came are yielded, at each position."""
+    requests = listed(names(8), {0: 0.1, 1: 9.0, 2: 0.1, 3: 9.0})
+    results, expired = await drain_listed(["x", *names(9), "t4", 5], requests, 0.5)
+    assert now() - 1000.0 == pytest.approx(0.5)
+    assert expired
+    assert [item.unwrap().id for item in results] == ["t0", "t1", "t4", "t5", "t4"]
+    assert others() == set()
+
+
+@virtual
+async def test_a_stream_gives_the_tokens_of_the_list_when_the_gets_are_cut_short() -> None:
+    """The IDs in flight get the deadline's error. What the list held comes nevertheless, wherever its ID stands."""
+    requests = listed(names(8), dict.fromkeys(range(4), 0.1))
+    results, expired = await drain_listed(["x", "y", "z", *names(8)], requests, 0.9)
+    assert now() - 1000.0 == pytest.approx(0.9)
+    assert expired
+    assert [item.token_id for item in results if not item.ok] == ["x", "y"]
+    assert [item.token_id for item in results if item.ok] == names(8)
+
+
+@pytest.mark.parametrize("make", [itertools.cycle, slowly])
+@virtual
+async def test_a_stream_does_not_ask_a_source_again_that_may_not_end(make: Callable[..., Any]) -> None:
+    """An iterator may never end, so after the deadline it is not read for tokens that the list held."""
+    requests = listed(names(8), {0: 0.1, 1: 9.0, 2: 0.1, 3: 9.0})
+    assert await drain_listed(make(names(8)), requests, 0.5) == ([], True)
 
 
 @virtual

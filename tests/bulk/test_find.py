@@ -7,12 +7,12 @@ import gc
 import random
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from support.bulk import breaking, breaking_slowly, slowly
+from support.bulk import NoTruth, ReadOnce, breaking, breaking_slowly, slowly
 from support.calls import Connect
 from support.internals import answer_requests, in_flight, on_the_wire
 from support.lists import connected
@@ -42,30 +42,6 @@ from dd_sa_tokens.testing import FakeDatadog
 
 ABSENT = "00000000-0000-4000-8000-000000000000"
 MANY = 60_000
-
-
-class ReadOnce:
-    """A source that has a length and a membership test, and is empty when it is read again, such as a cursor."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = deque(items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._items
-
-    def __iter__(self) -> Iterator[Any]:
-        while self._items:
-            yield self._items.popleft()
-
-
-class NoTruth(list[Any]):
-    """A list without a truth value, such as a column of a data frame."""
-
-    def __bool__(self) -> bool:
-        raise ValueError
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -363,9 +339,13 @@ async def test_a_page_that_fails_once_is_tried_again(server: RawServer, connect:
 
 @pytest.mark.parametrize("make", [breaking, breaking_slowly], ids=["sync", "async"])
 @pytest.mark.parametrize("count", [0, 1, 25])
-@pytest.mark.parametrize("error", [OSError("no more"), ValueError("bad row"), ZeroDivisionError()], ids=repr)
-async def test_a_source_that_raises(make: Callable[..., Any], count: int, error: Exception) -> None:
-    """What the source gave before is looked up, and the error that is raised carries it."""
+@pytest.mark.parametrize(
+    "error", [OSError("no more"), ValueError("bad row"), ZeroDivisionError(), asyncio.CancelledError()], ids=repr
+)
+async def test_a_source_that_raises(make: Callable[..., Any], count: int, error: BaseException) -> None:
+    """What the source gave before is looked up, and the error that is raised carries it. A cancellation of the source's
+    own is an error, too.
+    """
     async with FakeDatadog(tokens=30, accounts=2) as datadog, connected(datadog) as client:
         wanted = [token.id for token in datadog.tokens][10 : 10 + count]
         with pytest.raises(SourceError, match=f"{type(error).__name__} after {count} IDs") as caught:
@@ -441,6 +421,20 @@ async def test_a_find_that_is_cancelled_while_it_reads_its_source(server: RawSer
         await task
     assert closed.is_set()
     assert server.requests == []
+
+
+@pytest.mark.parametrize("wrap", [iter, slowly], ids=["sync", "async"])
+async def test_a_find_can_be_cancelled_between_two_ids(connect: Connect, wrap: Callable[[Any], Any]) -> None:
+    """A source that never waits does not keep a cancellation from ending the find."""
+
+    def source() -> Iterator[str]:
+        task.cancel()
+        while True:
+            yield "t0"
+
+    task = asyncio.create_task(connect().find_tokens(wrap(source())))
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
 
 
 @pytest.mark.usefixtures("nothing_left")

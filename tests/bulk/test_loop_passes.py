@@ -18,7 +18,7 @@ from support.lists import connected
 from support.pages import Account
 
 from dd_sa_tokens import AccessToken, NotFoundError, TokenResult
-from dd_sa_tokens._bulk import collect, stream
+from dd_sa_tokens._bulk import collect, find, stream
 from dd_sa_tokens._pagination import read_pages
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -127,6 +127,44 @@ async def test_very_many_positions_of_a_stream(work: Work) -> None:
         async for item in items:
             found.append(item)  # noqa: PERF401 - a comprehension would read no differently
     assert len(found) == POSITIONS
+    assert work.most <= MOST_AT_ONCE
+
+
+class ReadOnce:
+    """A source that has a length, and gives what an iterator gives."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return POSITIONS
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+
+async def never_waiting(items: Iterator[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+async def no_rows() -> AsyncIterator[Any]:
+    for row in ():
+        yield row
+
+
+async def test_a_sized_source_is_read_a_few_ids_at_a_time(work: Work) -> None:
+    """A source that is read into a list first, such as a cursor, lets the event loop run meanwhile."""
+    result = await collect(ReadOnce(counted(work, lambda _: "t1")), plain(Service(delay=0)), 50)
+    assert len(result) == POSITIONS
+    assert work.most <= MOST_AT_ONCE
+
+
+@pytest.mark.parametrize("make", [iter, ReadOnce, never_waiting])
+async def test_a_find_reads_a_few_ids_at_a_time(work: Work, make: Callable[[Iterator[Any]], Any]) -> None:
+    """The same holds for the source of a find, of any kind."""
+    result = await find(make(counted(work, lambda number: f"t{number}")), no_rows)
+    assert len(result) == POSITIONS
     assert work.most <= MOST_AT_ONCE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -148,6 +148,49 @@ async def slowly(ids: list[str]) -> AsyncIterator[str]:
         yield token_id
 
 
+class Bar:
+    """A source with all ways of iteration, such as a progress bar, of which some may raise."""
+
+    def __init__(self, ids: list[str], *, sized: bool = True, sync: bool = True) -> None:
+        self._ids = ids
+        self._sized = sized
+        self._sync = sync
+
+    def __len__(self) -> int:
+        if not self._sized:
+            raise TypeError
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        if not self._sync:
+            raise TypeError
+        yield from self._ids
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return slowly(self._ids)
+
+
+async def test_auto_reads_the_list_for_a_progress_bar() -> None:
+    """A source that is sized and sync is a collection, though it could be read by an async loop, too."""
+    account = Account(names(30), size=50)
+
+    result = await account.collect("auto", Bar(names(30)))
+
+    assert (account.pages, account.gets) == ([0], [])
+    assert [item.token_id for item in result] == names(30)
+
+
+@pytest.mark.parametrize("sized", [True, False])
+async def test_a_progress_bar_around_an_async_iterable(sized: bool) -> None:
+    """A source that gives nothing to a sync loop is read by an async one, though it has a length, or its class has."""
+    account = Account(names(30), size=50)
+
+    result = await account.collect("auto", Bar(names(30), sized=sized, sync=False))
+
+    assert (account.pages, account.gets) == ([], names(30))
+    assert [item.token_id for item in result] == names(30)
+
+
 class Unsized:
     """An iterable without a size."""
 
@@ -191,6 +234,36 @@ async def test_a_collection_that_breaks_is_left_to_the_fetch() -> None:
     assert isinstance(caught.value.__cause__, LookupError)
     assert list(caught.value.partial.tokens) == names(10)
     assert account.pages == []
+
+
+class NoLength(Sequence[str]):
+    """A sequence whose length raises."""
+
+    def __init__(self, ids: list[str], *, broken: bool = False) -> None:
+        self._ids = ids
+        self._broken = broken
+
+    def __len__(self) -> int:
+        raise LookupError
+
+    def __getitem__(self, place: Any) -> Any:
+        if self._broken:
+            raise OSError
+        return self._ids[place]
+
+
+@pytest.mark.parametrize(("strategy", "pages"), [("get", []), ("auto", []), ("list", [0])])
+async def test_a_length_that_raises_is_not_needed(strategy: str, pages: list[int]) -> None:
+    """Such a sequence is fetched as an iterable without a length. If it cannot be read either, that is its error."""
+    account = Account(names(30), size=50)
+
+    result = await account.collect(strategy, NoLength(names(30)))
+
+    assert [item.token_id for item in result] == names(30)
+    assert account.pages == pages
+    with pytest.raises(SourceError) as caught:
+        await account.collect(strategy, NoLength(names(30), broken=True))
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_collection_that_breaks_late_is_left_to_the_fetch() -> None:
@@ -249,14 +322,28 @@ async def test_auto_does_not_read_a_list_without_a_total() -> None:
     assert len(result.tokens) == 90
 
 
-async def test_a_total_that_is_too_small_costs_only_requests() -> None:
-    """Tokens that the list did not own up to are got one by one."""
-    account = Account(names(100), size=20, total=lambda *_: 41)
+@pytest.mark.parametrize(("total", "pages", "gets"), [(40, 2, 60), (41, 6, 0), (0, 6, 0)])
+async def test_a_total_that_is_too_small_costs_only_requests(total: int, pages: int, gets: int) -> None:
+    """Tokens that the list did not own up to are got one by one, or listed if the total is proved wrong: by more tokens
+    than it says.
+    """
+    account = Account(names(100), size=20, total=lambda *_: total)
 
     result = await account.collect("list", names(100))
 
-    assert (len(account.pages), len(account.gets)) == (3, 40)
+    assert (len(account.pages), len(account.gets)) == (pages, gets)
     assert len(result.tokens) == 100
+
+
+async def test_auto_bounds_the_pages_that_it_reads() -> None:
+    """A list that grows with each page is read as far as the first total says, and one page further."""
+    account = Account(names(100_000), total=lambda number, _: 15 + 5 * number)
+
+    result = await account.collect("auto", [*names(30), *names(20, 50_000)])
+
+    assert sorted(account.pages) == [0, 1, 2, 3]
+    assert len(account.gets) == 30
+    assert len(result.tokens) == 50
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.bulk import NoTruth, ReadOnce
 from support.calls import FAST, ONCE, Connect
 from support.internals import in_flight, on_the_wire, replace_retry_sleep
 from support.keys import ACCOUNT, KEYS
@@ -70,6 +71,17 @@ def methods(server: RawServer) -> list[str]:
 
 
 # Create
+
+
+@pytest.mark.parametrize("make", [ReadOnce, NoTruth, set])
+async def test_all_scopes_are_sent(make: Callable[[list[str]], Any]) -> None:
+    """A token is created, and updated, with the scopes of a cursor or an array, which are read once."""
+    scopes = ["dashboards_read", "logs_read_data"]
+    async with FakeDatadog(tokens=1) as datadog, datadog.client() as client:
+        account, token_id = datadog.service_account_id, datadog.token_ids[0]
+        created = await client.create_token(account, name="new", scopes=make(scopes))
+        updated = await client.update_token(account, token_id, scopes=make(scopes))
+    assert set(created.token.scopes) == set(updated.scopes) == set(scopes)
 
 
 @pytest.mark.parametrize("borrowed", [False, True])

@@ -161,6 +161,17 @@ def test_no_call_works_under_a_second_loop(once: TokensClient, call: Call) -> No
     asyncio.run(use())
 
 
+def test_find_tokens_under_a_second_loop(once: TokensClient) -> None:
+    """`find_tokens`, too, says what is wrong instead of giving it to each ID."""
+
+    async def use() -> None:
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await once.find_tokens(["t1", "t2"])
+        await once.close()
+
+    asyncio.run(use())
+
+
 @EACH_CALL
 def test_a_client_that_was_closed_says_so_under_any_loop(call: Call) -> None:
     """Closed under the first loop, a client says under a second one that it is closed, not that the loop is wrong."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.cancelling import until
@@ -24,8 +26,10 @@ from dd_sa_tokens import (
     CreatedToken,
     DatadogError,
     RotationError,
+    Secret,
     TokensClient,
 )
+from dd_sa_tokens._rotation.store import holds_secret
 
 pytestmark = pytest.mark.usefixtures("loop_errors")
 
@@ -84,6 +88,12 @@ HIDING: dict[str, Callable[[str], Exception]] = {
     "bytes": lambda secret: SomeError(b"value=" + secret.encode()),
     "args": QuietError,
     "mute": MuteError,
+    "base64": lambda secret: SomeError({"data": {"key": b64encode(secret.encode()).decode()}}),
+    "base64, without padding": lambda secret: SomeError(b64encode(secret.encode()).rstrip(b"=")),
+    "base64, for URLs": lambda secret: SomeError(urlsafe_b64encode(secret.encode())),
+    "base64, after one byte": lambda secret: SomeError(b64encode(b":" + secret.encode() + b"\n")),
+    "base64, after two bytes": lambda secret: SomeError(urlsafe_b64encode(b"u:" + secret.encode() + b"\n")),
+    "percent-encoded": lambda secret: SomeError(f"PUT /keys?value={quote(secret, safe='')}"),
     "attribute": with_attribute,
     "note": with_note,
     "cause": partial(behind, cause=True),
@@ -125,6 +135,33 @@ async def test_what_store_raises_does_not_carry_the_secret_along(
     assert f"store raised {named} (not shown: it holds the secret)" in str(error)
     assert error.new_works is undo_fails
     check_no_secret(error, log, client, datadog)
+
+
+ODD = "ddsat_~?>~?>/+ %ü🚀" * 3
+HALF = "ddsat_\ud800" * 3
+
+
+@pytest.mark.parametrize("before", ["", "u", "u:", "user:"])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode], ids=["standard", "for URLs"])
+def test_a_secret_in_base64_is_found_anywhere(encode: Callable[[bytes], bytes], before: str) -> None:
+    """A secret with characters that both forms of base64 encode differently, in the middle of other data."""
+    for after in ("", "\n", "!!", "}}}"):
+        encoded = encode(f"{before}{ODD}{after}".encode()).decode()
+        assert holds_secret(ValueError(encoded), Secret(ODD))
+        assert holds_secret(ValueError(f"<{encoded.rstrip('=')}>"), Secret(ODD))
+    assert not holds_secret(ValueError(encode(f"{before}{ODD.upper()}".encode()).decode()), Secret(ODD))
+
+
+@pytest.mark.parametrize("change", [str, str.lower, lambda text: text + "&a=b"])
+def test_a_percent_encoded_secret_is_found(change: Callable[[str], str]) -> None:
+    """Hexadecimal digits may be written in both cases."""
+    assert holds_secret(ValueError(change(quote(ODD, safe=""))), Secret(ODD))
+
+
+def test_a_secret_without_a_utf8_form_is_found() -> None:
+    """JSON may hold half a character: no error comes of looking for it."""
+    assert holds_secret(ValueError(HALF), Secret(HALF))
+    assert not holds_secret(ValueError("no"), Secret(HALF))
 
 
 @pytest.mark.parametrize("how", ["text", "cause", "deep group"])

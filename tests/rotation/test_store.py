@@ -1,9 +1,10 @@
-"""What counts as stored: only an awaitable that was awaited, or `None` from a plain function."""
+"""What counts as stored: an awaitable that left nothing to do when it was awaited, or `None` from a plain function."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -144,9 +145,9 @@ async def test_a_decorated_generator_that_is_driven_stores(client: TokensClient,
     vault.check_replaced()
 
 
-@pytest.mark.parametrize("given", [None, False, 0, [], "stored"], ids=repr)
-async def test_what_an_awaitable_gives_is_not_looked_at(client: TokensClient, vault: Vault, given: Any) -> None:
-    """An async `store` has stored when it returns without an error, whatever it returns."""
+@pytest.mark.parametrize("given", [None, True, 0, [], "stored", object()], ids=lambda given: type(given).__name__)
+async def test_what_an_awaitable_gives_counts_as_stored(client: TokensClient, vault: Vault, given: Any) -> None:
+    """An async `store` has stored when it returns a value that says nothing else, such as a response."""
 
     async def store(created: CreatedToken) -> Any:
         await vault.store(created)
@@ -154,3 +155,59 @@ async def test_what_an_awaitable_gives_is_not_looked_at(client: TokensClient, va
 
     await vault.rotate(client, store=store)
     vault.check_replaced()
+
+
+class Awaitable:
+    """Stores when it is awaited, as a statement of a database library."""
+
+    def __init__(self, created: CreatedToken) -> None:
+        self._created = created
+
+    def __await__(self) -> Iterator[None]:
+        yield
+        KEPT.append(self._created)
+
+
+async def keep(created: CreatedToken) -> None:
+    KEPT.append(created)
+
+
+LEFT_TO_DO: dict[str, Callable[[CreatedToken], Any]] = {
+    "a coroutine": keep,
+    "an awaitable": Awaitable,
+    "a future of an executor": in_executor,
+    "a generator": generator,
+    "an async generator": async_generator,
+    "False": lambda _: False,
+}
+
+
+def of_async_function(make: Callable[[CreatedToken], Any]) -> Callable[[CreatedToken], Any]:
+    async def store(created: CreatedToken) -> Any:
+        return make(created)
+
+    return store
+
+
+def of_thread(make: Callable[[CreatedToken], Any]) -> Callable[[CreatedToken], Any]:
+    return lambda created: asyncio.to_thread(lambda: make(created))
+
+
+def of_future(make: Callable[[CreatedToken], Any]) -> Callable[[CreatedToken], Any]:
+    def store(created: CreatedToken) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(make(created))
+        return future
+
+    return store
+
+
+@pytest.mark.parametrize("wrap", [of_async_function, of_thread, of_future])
+@pytest.mark.parametrize("what", LEFT_TO_DO)
+async def test_a_forgotten_await_counts_as_not_stored(client: TokensClient, vault: Vault, what: str, wrap: Any) -> None:
+    """Awaiting `store` gives work that is left to do, or `False`: the new token is revoked, and the old one stays."""
+    error = await vault.fail(client, store=wrap(LEFT_TO_DO[what]))
+    assert "when it was awaited, so the new token counts as not stored" in str(error)
+    assert "Now the new token is revoked, and the old one works" in str(error)
+    gc.collect()  # a coroutine that was never awaited would warn
+    vault.check_unchanged()

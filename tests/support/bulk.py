@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -75,6 +76,30 @@ async def slowly(token_ids: Iterable[Any], delay: int = 1) -> AsyncIterator[Any]
     for token_id in token_ids:
         await turns(delay)
         yield token_id
+
+
+class ReadOnce:
+    """A source that has a length and a membership test, and is empty when it is read again, such as a cursor."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = deque(items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._items:
+            yield self._items.popleft()
+
+
+class NoTruth(list[Any]):
+    """A list without a truth value, such as a column of a data frame."""
+
+    def __bool__(self) -> bool:
+        raise ValueError
 
 
 def breaking(token_ids: Iterable[str], error: BaseException) -> Iterator[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
+from support.bulk import NoTruth, ReadOnce
 from support.plain_client import get
 
-from dd_sa_tokens import AccessToken, InvalidArgumentError
+from dd_sa_tokens import AccessToken, ForbiddenError, InvalidArgumentError
 from dd_sa_tokens.testing import FakeDatadog
 
 
@@ -28,7 +30,7 @@ from dd_sa_tokens.testing import FakeDatadog
         ("rate_limit_used", [-1, 1.5, "1", None, True]),
         ("accounts", [0, -1, 1.5, "1", None, True]),
         ("users", [-1, 1.5, "1", None, True]),
-        ("permissions", ["user_access_read", ["admin"], [1], None, 5, b"x"]),
+        ("permissions", ["user_access_read", ["admin"], [1], [[]], None, 5, b"x"]),
         ("port", [-1, 65536, 1.5, "80", None, True]),
     ],
 )
@@ -37,6 +39,15 @@ def test_bad_arguments(name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(InvalidArgumentError, match=rf"\b{name} must be"):
             FakeDatadog(**{name: value})
+
+
+@pytest.mark.parametrize("make", [ReadOnce, NoTruth, set])
+async def test_permissions_come_from_any_collection(make: Callable[[list[str]], Any]) -> None:
+    """Permissions in a cursor or an array are read once, and hold."""
+    async with FakeDatadog(tokens=1, permissions=make(["user_access_read"])) as datadog, datadog.client() as client:
+        assert len([account async for account in client.list_service_accounts()]) == 1
+        with pytest.raises(ForbiddenError):
+            await client.get_token(datadog.service_account_id, datadog.token_ids[0])
 
 
 @pytest.mark.parametrize(
