@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .clients import Implementation, Job, Tally
 from .fast_server import Server
-from .loop_lag import LoopLag, measured_lag
+from .loop_lag import LoopLag, WatchedLoop, measured_lag
 from .machine import Loop, installed
 from .payloads import token_ids
 from .report import Column, Row
@@ -63,7 +63,8 @@ def watched_fetch(client: Implementation | None, server: Server, count: int) -> 
         assert tally.fetched == count
         return lag
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=WatchedLoop) as runner:
+        return runner.run(run())
 
 
 async def _warm_up(client: Implementation, opened: object, job: Job) -> None:
