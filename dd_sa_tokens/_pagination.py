@@ -49,6 +49,7 @@ class _Progress:
         rows: Items that have come.
         total: The largest total seen; `None` while no page has one.
         moved: Whether items may have moved from page to page meanwhile.
+        is_repeat: Whether the last page repeats another one after all had come: that is no sign of a move.
     """
 
     size: int
@@ -56,6 +57,7 @@ class _Progress:
     rows: int = 0
     total: int | None = None
     moved: bool = False
+    is_repeat: bool = False
     _last_total: int | None = None
     _first_length: int = 0
     _seen: set[str] = attrs.field(factory=set[str])
@@ -75,6 +77,7 @@ class _Progress:
         repeats = is_stale and (self._was_stale or not is_moving)
         self._was_stale, self._last_total = is_stale, page.total
         self.moved = self.moved or is_moving
+        self.is_repeat = repeats and self.rows >= (self.total or 0)
         self.rows += length
         if page.total is not None:
             self.total = max(page.total, self.total or 0)
@@ -164,6 +167,8 @@ async def list_all(
                 more_than_one = began is not None
                 began = datetime.fromtimestamp(page.date, UTC) if began is None else began
                 moved = moved or progress.moved
+                if progress.is_repeat:
+                    continue
                 for item in page.items:
                     if item.id in known:
                         moved = True

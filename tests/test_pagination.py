@@ -254,6 +254,15 @@ async def test_a_server_that_repeats_a_page_is_no_endless_list(beyond: str, tota
     assert len(numbers) <= 2 * (last + 3)
 
 
+@pytest.mark.parametrize("count", [5, 10, 15])
+async def test_a_repeated_page_past_the_end_is_no_second_reading(count: int) -> None:
+    """A list of full pages that stands still is read once, also where the server gives its last page past the end."""
+    account = Account(names(count))
+    last = (count - 1) // SIZE
+    assert [token.id async for token in list_all(lambda n: account.read(min(n, last)), 1, size=SIZE)] == names(count)
+    assert len(account.pages) == last + 2
+
+
 @pytest.mark.parametrize("total", [0, 1, 4, None])
 async def test_a_total_that_the_pages_prove_wrong_says_nothing(total: int | None) -> None:
     """More tokens than the total: then the first page says how long one is, also if the server puts fewer on it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import re
@@ -19,6 +20,7 @@ Store = Callable[[CreatedToken], Awaitable[object] | None]
 """Stores a new token: an async function, or a plain one that has stored when it returns `None`."""
 
 _PERCENT = re.compile("%..")
+_LINE_END = re.compile(r"\s+|(?:\\r)?\\n")  # as it is, or as a repr shows it
 
 
 class NotStoredError(Exception):
@@ -73,7 +75,11 @@ async def stored_by(result: object) -> None:
 
 def _is_left_to_do(given: object) -> bool:
     """Return whether a value stands for work that may not have been done, as where `store` forgets an `await`."""
-    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator | Future)
+    if isinstance(given, asyncio.Future | Future):
+        future = cast("Future[object]", given)
+        has_no_result = not future.done() or future.cancelled() or future.exception() is not None
+        return has_no_result or _is_left_to_do(future.result())
+    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator)
 
 
 def holds_secret(failure: BaseException, key: Secret) -> bool:
@@ -90,7 +96,8 @@ def holds_secret(failure: BaseException, key: Secret) -> bool:
             text = f"{error} {error!r} {error.args} {vars(error)}"
         except Exception:  # noqa: BLE001 - what cannot be shown may hold anything
             return True
-        if any(form in text for form in forms):
+        joined = _LINE_END.sub("", text)  # base64 comes in lines, too
+        if any(form in text or form in joined for form in forms):
             return True
         left += [error.__cause__, error.__context__]
         if isinstance(error, BaseExceptionGroup):

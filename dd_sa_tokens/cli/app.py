@@ -67,8 +67,17 @@ def _run_app() -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # of what typer prints; commands handle their own errors
+        if _is_about_usage(error):
+            return ExitCode.USAGE
         raise cannot_write(STANDARD_OUTPUT, error) from None
     return ExitCode.OK
+
+
+def _is_about_usage(error: BaseException | None) -> bool:
+    """Return whether an error came while typer printed a usage error, to standard error."""
+    while error is not None and getattr(error, "exit_code", None) != ExitCode.USAGE:
+        error = error.__context__
+    return error is not None
 
 
 def guarded(work: Callable[[], int], messages: Messages, verbosity: int = 0) -> int:

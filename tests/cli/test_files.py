@@ -378,6 +378,13 @@ async def test_the_demo_with_a_full_output_or_error(datadog, unbuffered):
     assert done.err.splitlines()[-1] == FULL_MESSAGE
 
 
+@pytest.mark.parametrize("words", ["get --nope", "get SA --ids-from /dev/null", "list"])
+async def test_a_usage_error_with_a_full_error(datadog, words):
+    """A usage error keeps its status where standard error cannot take its text."""
+    done = await run(datadog, "-c", f"{EXECUTABLE} {words} 2>/dev/full", program=("bash",))
+    assert (done.code, done.out, done.err) == (2, "", "")
+
+
 def test_open_file_of_a_directory(tmp_path):
     """A directory is refused when it is opened."""
     with pytest.raises(OSError, match="directory"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -90,6 +90,8 @@ HIDING: dict[str, Callable[[str], Exception]] = {
     "mute": MuteError,
     "base64": lambda secret: SomeError({"data": {"key": b64encode(secret.encode()).decode()}}),
     "base64, without padding": lambda secret: SomeError(b64encode(secret.encode()).rstrip(b"=")),
+    "base64, in lines": lambda secret: SomeError(encodebytes(b"more than a line: " * 3 + secret.encode()).decode()),
+    "base64, in the repr of lines": lambda secret: SomeError(encodebytes(b"long: " * 9 + secret.encode())),
     "base64, for URLs": lambda secret: SomeError(urlsafe_b64encode(secret.encode())),
     "base64, after one byte": lambda secret: SomeError(b64encode(b":" + secret.encode() + b"\n")),
     "base64, after two bytes": lambda secret: SomeError(urlsafe_b64encode(b"u:" + secret.encode() + b"\n")),

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -157,6 +157,25 @@ async def test_what_an_awaitable_gives_counts_as_stored(client: TokensClient, va
     vault.check_replaced()
 
 
+async def test_a_task_that_is_done_is_not_left_to_do(client: TokensClient, vault: Vault) -> None:
+    """An async `store` may return the task that it awaited; one that failed, or was cancelled, has not stored."""
+
+    async def store(created: CreatedToken) -> Any:
+        task = asyncio.create_task(vault.store(created))
+        await task
+        return task
+
+    async def fail(_: CreatedToken) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(OSError())
+        return future
+
+    error = await vault.fail(client, store=fail)
+    assert "gave Future when it was awaited" in str(error)
+    await vault.rotate(client, store=store)
+    vault.check_replaced()
+
+
 class Awaitable:
     """Stores when it is awaited, as a statement of a database library."""
 
@@ -175,7 +194,7 @@ async def keep(created: CreatedToken) -> None:
 LEFT_TO_DO: dict[str, Callable[[CreatedToken], Any]] = {
     "a coroutine": keep,
     "an awaitable": Awaitable,
-    "a future of an executor": in_executor,
+    "a future of an executor": lambda _: Future(),
     "a generator": generator,
     "an async generator": async_generator,
     "False": lambda _: False,
