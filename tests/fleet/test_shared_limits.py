@@ -294,6 +294,23 @@ async def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
 
 
 @virtual
+async def test_a_429_ends_the_use_of_leased_permits(connection: redis.Redis) -> None:
+    """When others have spent the window, one 429 is enough: what was leased of it is not sent any more."""
+    fleet = Fleet(CountingServer(1000))
+    limiter = sharing(virtual_store(connection))
+    await fleet.fetch(limiter, 5)
+    assert unspent(limiter) > 1
+    while fleet.server.spend()[1] != 429:
+        pass
+    rejected = fleet.server.rejected
+    assert await fleet.send(limiter) == 429
+    more = [asyncio.ensure_future(fleet.send(limiter)) for _ in range(5)]
+    await asyncio.sleep(5.0)
+    assert fleet.server.rejected == rejected + 1
+    await asyncio.gather(*more)
+
+
+@virtual
 async def test_a_pause_holds_permits_that_were_leased() -> None:
     """What a store grants during a pause is used after it. Any object with the two methods is a store."""
 
