@@ -25,7 +25,7 @@ from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .deadline import Deadline
 from .fetcher import without_request
-from .ids import PAUSE, SLICE, Source, as_text, has_length, is_rereadable, read_once
+from .ids import PAUSE, SLICE, Source, as_text, is_rereadable, list_if_sized
 from .single_flight import copy_for_duplicate
 from .strategy import FetchStrategy
 from .worker_pool import WorkerPool
@@ -50,7 +50,7 @@ async def collect(
             fetched.
     """
     deadline = None if expired is None else Deadline(expired)
-    token_ids, error = await _list_if_sized(token_ids)
+    token_ids, error = await list_if_sized(token_ids)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
@@ -74,20 +74,6 @@ async def collect(
         msg = f"{what} after {len(results)} IDs; partial holds their results"
         raise SourceError(msg, operation="get_tokens", partial=results) from error
     return results
-
-
-async def _list_if_sized(source: Source) -> tuple[Source, BaseException | None]:
-    """Make a list of a source that ends but may be read once only, so that "auto" knows its IDs.
-
-    Returns:
-        The list, and what the source raised; the source itself where that is no way to read it.
-    """
-    if is_rereadable(source) or not has_length(source):
-        return source, None
-    items, error = await read_once(cast("Iterable[str]", source))
-    if error is not None and not items and isinstance(source, AsyncIterable):
-        return source, None  # only an async loop can read it, such as a progress bar around an async iterable
-    return items, error
 
 
 async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:

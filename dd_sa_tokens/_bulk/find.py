@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import cast
 
-from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens._protocol.organization import OtherRow
 from dd_sa_tokens._validation import canonical_id, check_id
 from dd_sa_tokens.errors import ConfigurationError, DatadogError, InvalidArgumentError, NotFoundError
@@ -15,7 +14,7 @@ from dd_sa_tokens.models import AccessToken
 from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
 
 from .engine import Unique
-from .ids import PAUSE, SLICE, Source, read_once
+from .ids import PAUSE, SLICE, Source, list_if_sized, read_once
 
 Rows = AsyncGenerator[AccessToken | OtherRow, None]
 """The rows of the organization's list."""
@@ -34,7 +33,9 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
         SourceError: The iterable raised; the error carries what was found.
         ConfigurationError: The client cannot be used as it is.
     """
-    items, source_error = await _take_all(token_ids)
+    source, source_error = await list_if_sized(token_ids)
+    items, later_error = await read_once(source, is_async=isinstance(source, AsyncIterable))
+    source_error = source_error or later_error
     unique = Unique(items, _OPERATION)
     found: dict[str, TokenResult] = {}
     missing = await _check_all(unique, found)
@@ -88,21 +89,3 @@ async def _read_until_found(rows: Rows, missing: dict[str, str], found: dict[str
                 found[key] = TokenResult(token_id, error=error)
             if not missing:
                 return
-
-
-async def _take_all(source: Source) -> tuple[list[str], BaseException | None]:
-    """Read all IDs; return what the source gave, and what it raised."""
-    if not isinstance(source, AsyncIterable):
-        return await read_once(cast("Iterable[str]", source))
-    caller = Cancellation.of_current_task()
-    items: list[str] = []
-    try:
-        async for item in cast("AsyncIterable[str]", source):
-            items.append(item)
-            if len(items) % SLICE == 0:
-                await asyncio.sleep(0)
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return items, error  # the source may raise anything
-    return items, None

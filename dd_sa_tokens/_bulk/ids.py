@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Iterable, MappingView, Sequence, Sized
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from dd_sa_tokens._cancellation import Cancellation
@@ -42,7 +42,7 @@ def is_rereadable(source: object) -> bool:
     return isinstance(source, Sequence | AbstractSet | MappingView)
 
 
-def has_length(source: object) -> bool:
+def _has_length(source: object) -> bool:
     """Return whether a source is sized and sync, and so ends."""
     if not isinstance(source, Sized) or not isinstance(source, Iterable):
         return False
@@ -55,20 +55,45 @@ def has_length(source: object) -> bool:
     return True
 
 
-async def read_once(source: Iterable[Any]) -> tuple[list[Any], BaseException | None]:
-    """Read a source that may be read once only; return what it gave, and what it raised."""
+async def read_once(source: Source, *, is_async: bool) -> tuple[list[Any], BaseException | None]:
+    """Read a source that may be read once only; return what it gave, and what it raised.
+
+    Args:
+        source: The source.
+        is_async: Whether to read it asynchronously; some sources can be read in both ways.
+    """
     caller = Cancellation.of_current_task()
     items: list[Any] = []
     try:
-        for item in source:  # `list` would ask for the length, which may be wrong or raise
-            items.append(item)
-            if len(items) % SLICE == 0:
-                await asyncio.sleep(0)
+        if is_async:
+            async for item in cast("AsyncIterable[Any]", source):
+                items.append(item)
+                if len(items) % SLICE == 0:
+                    await asyncio.sleep(0)
+        else:
+            for item in cast("Iterable[Any]", source):  # `list` would ask for the length, which may be wrong or raise
+                items.append(item)
+                if len(items) % SLICE == 0:
+                    await asyncio.sleep(0)
     except (Exception, asyncio.CancelledError) as error:
         if isinstance(error, asyncio.CancelledError) and caller.is_external():
             raise
         return items, error  # the source may raise anything
     return items, None
+
+
+async def list_if_sized(source: Source) -> tuple[Source, BaseException | None]:
+    """Make a list of a source that ends but may be read once only, so that its IDs can be known before.
+
+    Returns:
+        The list, and what the source raised; the source itself where that is no way to read it.
+    """
+    if is_rereadable(source) or not _has_length(source):
+        return source, None
+    items, error = await read_once(source, is_async=False)
+    if error is not None and not items and isinstance(source, AsyncIterable):
+        return source, None  # only an async loop can read it, such as a progress bar around an async iterable
+    return items, error
 
 
 def as_text(value: Any, operation: str = "get_token") -> str | TokenResult:

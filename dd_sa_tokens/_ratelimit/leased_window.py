@@ -262,13 +262,13 @@ class LeasedWindow:
 
     def _watch_idleness(self) -> None:
         """Set a timer that reports to the store, and gives unspent permits back, when no caller takes them."""
-        if self._idle is None and self._leases.has_news and not self._closed:
+        if self._idle is None and self._leases.has_report and not self._closed:
             delay = max(self._leases.idle_for(self._now()), 0.0)
             self._idle = asyncio.get_running_loop().call_later(delay, self._on_idle)
 
     def _on_idle(self) -> None:
         self._idle = None
-        if self._leases.has_news and self._leases.idle_for(self._now()) <= 0:
+        if self._leases.has_report and self._leases.idle_for(self._now()) <= 0:
             self._leases.give_back()
             self._ask()
         else:
@@ -286,7 +286,7 @@ class LeasedWindow:
         """Report to the store, and give the unspent permits back: the client is closed."""
         if self._task is not None:
             await asyncio.wait([self._task])  # a lease that is in flight would be lost
-        if self._leases.has_news and not self._leases.by_headers:
+        if self._leases.has_report and not self._leases.by_headers:
             self._leases.give_back()
             await self._try_lease(attrs.evolve(self._request(), needed=0, wanted=0))
 

@@ -154,12 +154,12 @@ class Leases:
         return sum(count for count, _ in useful), min((share for _, share in useful), default=least)
 
     @property
-    def has_news(self) -> bool:
-        """Whether the store does not know of all that was used, or not used, of what it has leased."""
+    def has_report(self) -> bool:
+        """Whether permits are unspent, or requests have ended that the store does not know of."""
         return self.unspent > 0 or self._finished > 0
 
     def idle_for(self, now: float) -> float:
-        """Return for how many seconds more the news are kept; 0 or less if the store is to be told."""
+        """Return for how many seconds more an idle client waits with its report; 0 or less if it reports now."""
         return self._last_take + (_IDLE_WHILE_FAR if self.is_far else _IDLE) - now
 
     def give_back(self) -> None:

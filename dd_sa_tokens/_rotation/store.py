@@ -59,7 +59,7 @@ async def stored_by(result: object) -> None:
             was awaited is work that has not been done, or `False`. So nothing was stored.
     """
     if inspect.isawaitable(result):
-        given = await result
+        given = _result_of(await result)
         if not _is_left_to_do(given) and given is not False:
             return
         if inspect.iscoroutine(given):
@@ -73,13 +73,19 @@ async def stored_by(result: object) -> None:
     raise NotStoredError(msg)
 
 
+def _result_of(given: object) -> object:
+    """Return the result of a future or task that has succeeded; any other value as it is."""
+    if not isinstance(given, asyncio.Future | Future):
+        return given
+    future = cast("Future[object]", given)
+    if not future.done() or future.cancelled() or future.exception() is not None:
+        return future
+    return _result_of(future.result())
+
+
 def _is_left_to_do(given: object) -> bool:
     """Return whether a value stands for work that may not have been done, as where `store` forgets an `await`."""
-    if isinstance(given, asyncio.Future | Future):
-        future = cast("Future[object]", given)
-        has_no_result = not future.done() or future.cancelled() or future.exception() is not None
-        return has_no_result or _is_left_to_do(future.result())
-    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator)
+    return inspect.isawaitable(given) or isinstance(given, Generator | AsyncGenerator | Future)
 
 
 def holds_secret(failure: BaseException, key: Secret) -> bool:

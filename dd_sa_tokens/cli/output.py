@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from .exit_codes import CommandError
-from .io.console import Messages, PipedConsole, StandardOutputTwin, is_terminal
+from .io.console import Messages, PipedConsole, StandardOutputBuffer, is_terminal
 from .io.files import Sink, is_stream, open_file
 from .io.formats import ACCOUNT_COLUMNS, TOKEN_COLUMNS, Format, Record, RecordFormat, make_format
 from .io.jsonl import JsonlMode, ResumableJsonl
@@ -232,7 +232,7 @@ def _format_for(destination: Destination, sink: Sink, layout: Layout, order: Seq
 def table_console(path: Path | None) -> PipedConsole:
     """Return a console that draws tables in memory, with the width and the colours of their destination."""
     if path is None:
-        return PipedConsole(file=StandardOutputTwin())
+        return PipedConsole(file=StandardOutputBuffer())
     return PipedConsole(file=StringIO(), width=_FILE_WIDTH, color_system=None)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.bulk import NoTruth, ReadOnce, breaking, breaking_slowly, slowly
+from support.bulk import NoTruth, ProgressBar, ReadOnce, breaking, breaking_slowly, slowly
 from support.calls import Connect
 from support.internals import answer_requests, in_flight, on_the_wire
 from support.lists import connected
@@ -117,6 +117,8 @@ async def test_ids_are_found_in_any_case(server: RawServer, connect: Connect) ->
         slowly,
         ReadOnce,
         NoTruth,
+        ProgressBar,
+        lambda items: ProgressBar(items, sync=False),
     ],
     ids=lambda make: make.__name__,
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.bulk import ProgressBar, slowly
 from support.pages import (
     KINDS,
     WIDTH,
@@ -143,38 +144,11 @@ async def test_auto_looks_at_the_list_for_any_sized_collection(make: Callable[[l
     assert set(result.tokens) == set(names(30))
 
 
-async def slowly(ids: list[str]) -> AsyncIterator[str]:
-    for token_id in ids:
-        yield token_id
-
-
-class Bar:
-    """A source with all ways of iteration, such as a progress bar, of which some may raise."""
-
-    def __init__(self, ids: list[str], *, sized: bool = True, sync: bool = True) -> None:
-        self._ids = ids
-        self._sized = sized
-        self._sync = sync
-
-    def __len__(self) -> int:
-        if not self._sized:
-            raise TypeError
-        return len(self._ids)
-
-    def __iter__(self) -> Iterator[str]:
-        if not self._sync:
-            raise TypeError
-        yield from self._ids
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return slowly(self._ids)
-
-
 async def test_auto_reads_the_list_for_a_progress_bar() -> None:
     """A source that is sized and sync is a collection, though it could be read by an async loop, too."""
     account = Account(names(30), size=50)
 
-    result = await account.collect("auto", Bar(names(30)))
+    result = await account.collect("auto", ProgressBar(names(30)))
 
     assert (account.pages, account.gets) == ([0], [])
     assert [item.token_id for item in result] == names(30)
@@ -185,7 +159,7 @@ async def test_a_progress_bar_around_an_async_iterable(sized: bool) -> None:
     """A source that gives nothing to a sync loop is read by an async one, though it has a length, or its class has."""
     account = Account(names(30), size=50)
 
-    result = await account.collect("auto", Bar(names(30), sized=sized, sync=False))
+    result = await account.collect("auto", ProgressBar(names(30), sized=sized, sync=False))
 
     assert (account.pages, account.gets) == ([], names(30))
     assert [item.token_id for item in result] == names(30)

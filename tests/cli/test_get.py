@@ -178,7 +178,7 @@ async def test_exit_code_0_although_an_id_is_given_twice(datadog):
 
 @pytest.mark.parametrize("org", [False, True])
 async def test_ids_in_upper_case_are_the_same_ids(datadog, tmp_path, org):
-    """A file has one line for each ID, whatever its case, and a resumed run fetches none of them again."""
+    """A file has one line for each ID, in upper or lower case, and a resumed run fetches none of them again."""
     file, ids = tmp_path / "x.jsonl", tmp_path / "ids"
     ids.write_text("\n".join(text for token_id in datadog.token_ids for text in (token_id.upper(), token_id)))
     where = "--org" if org else datadog.service_account_id

@@ -128,7 +128,7 @@ async def test_a_view_has_no_more_in_flight_than_its_concurrency(given: int, mos
     view = client.with_options(concurrency=given)
     calls = [view.get_tokens(ACCOUNT, [f"{call}-{n}" for n in range(9)], strategy="get") for call in "ab"]
     results = await asyncio.gather(*calls, *(view.get_token(ACCOUNT, str(n)) for n in range(9)))
-    assert len(results[0].tokens) == len(results[1].tokens) == 9  # type: ignore[union-attr]
+    assert len(results[0].tokens) == len(results[1].tokens) == 9  # type: ignore[union-attr] # the bulk results come first
     assert transport.most_in_flight == most
 
 
@@ -241,13 +241,13 @@ async def test_an_option_out_of_range_is_refused_by_name(name: str, value: Any) 
 )
 async def test_the_repr_says_where_to_with_what_and_whether_it_is_open(keys: dict[str, str], kind: str) -> None:
     """Host, kind of credentials, state, and what a view changes: no key, and no path, which may be a secret."""
-    client = TokensClient(**keys, site=Site.EU1)  # type: ignore[arg-type]
+    client = TokensClient(**keys, site=Site.EU1)  # type: ignore[arg-type] # all keys are str
     view = client.with_options(timeout=5).with_options(concurrency=2)
     assert repr(client) == f"<TokensClient api.datadoghq.eu, {kind}, open>"
     assert repr(view) == f"<TokensClient api.datadoghq.eu, {kind}, open, view, timeout=5, concurrency=2>"
     await client.close()
     assert repr(client.with_options()) == f"<TokensClient api.datadoghq.eu, {kind}, closed, view>"
-    proxied = TokensClient(**keys, base_url="https://proxy.example.com:8443/s3cret")  # type: ignore[arg-type]
+    proxied = TokensClient(**keys, base_url="https://proxy.example.com:8443/s3cret")  # type: ignore[arg-type] # all keys are str
     assert repr(proxied) == f"<TokensClient proxy.example.com:8443, {kind}, open>"
 
 
@@ -255,5 +255,5 @@ def test_a_client_whose_options_were_refused_has_a_repr() -> None:
     """A traceback that shows local variables shows the client, too, before it is made."""
     client = TokensClient.__new__(TokensClient)
     with pytest.raises(ConfigurationError):
-        client.__init__(**KEYS, timeout=0)  # type: ignore[misc]
+        client.__init__(**KEYS, timeout=0)  # type: ignore[misc] # as a subclass might
     assert repr(client) == "<TokensClient>"

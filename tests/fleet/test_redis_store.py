@@ -67,9 +67,9 @@ def test_an_option_that_redis_refuses_is_no_url(option: str) -> None:
 def test_a_client_takes_only_a_store() -> None:
     """A URL in place of a store is refused when the client is made."""
     with pytest.raises(ConfigurationError, match="rate_limit_store must be a store such as"):
-        TokensClient(**KEYS, rate_limit_store=NOWHERE)  # type: ignore[arg-type]
+        TokensClient(**KEYS, rate_limit_store=NOWHERE)  # type: ignore[arg-type] # on purpose
     with pytest.raises(ConfigurationError, match="not the class RedisStore"):
-        TokensClient(**KEYS, rate_limit_store=RedisStore)  # type: ignore[arg-type]
+        TokensClient(**KEYS, rate_limit_store=RedisStore)  # type: ignore[arg-type] # on purpose
 
 
 async def test_a_store_must_be_open() -> None:

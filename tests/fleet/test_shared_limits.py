@@ -161,7 +161,7 @@ async def test_calls_with_pauses_between_them_do_not_wait(connection: redis.Redi
 
 @pytest.mark.parametrize("end", ["idle", "closed", "dead"])
 @virtual
-async def test_who_has_ended_its_requests_holds_nobody_back(connection: redis.Redis, end: str) -> None:
+async def test_a_client_that_has_ended_its_requests_holds_no_other_back(connection: redis.Redis, end: str) -> None:
     """Clients that do nothing more cost those after them 2 s at most, also where others spend the limit."""
     fleet = Fleet(CountingServer(1000, 100.0))
     store = virtual_store(connection)
@@ -183,7 +183,7 @@ async def test_who_has_ended_its_requests_holds_nobody_back(connection: redis.Re
 @pytest.mark.parametrize("fault", ["raises", "is cancelled", "is junk"])
 @virtual
 async def test_a_store_of_the_users_fails_no_call(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever another store's `lease` does, its clients go on, and the log says what it did."""
+    """If the `lease` of another store fails or gives junk, its clients go on, and the log says why."""
 
     class FaultyStore:
         def check(self) -> None:

@@ -89,7 +89,7 @@ async def test_the_new_key_works_and_the_old_one_does_not(
 
 @pytest.mark.parametrize("kind", ["plain", "future", "object", "none"])
 async def test_what_can_store(datadog: ScriptedDatadog, client: TokensClient, vault: Vault, kind: str) -> None:
-    """A plain function stores the secret by returning `None`; an awaitable is awaited, whatever it gives."""
+    """A plain function stores the secret by returning `None`; an awaitable is awaited."""
     seen: list[CreatedToken] = []
 
     class Store:

@@ -191,10 +191,18 @@ async def keep(created: CreatedToken) -> None:
     KEPT.append(created)
 
 
+def done_future(result: Any) -> Future[Any]:
+    future = Future[Any]()
+    future.set_result(result)
+    return future
+
+
 LEFT_TO_DO: dict[str, Callable[[CreatedToken], Any]] = {
     "a coroutine": keep,
     "an awaitable": Awaitable,
     "a future of an executor": lambda _: Future(),
+    "a future with a coroutine": lambda created: done_future(keep(created)),
+    "a future with False": lambda _: done_future(False),
     "a generator": generator,
     "an async generator": async_generator,
     "False": lambda _: False,

@@ -78,6 +78,28 @@ async def slowly(token_ids: Iterable[Any], delay: int = 1) -> AsyncIterator[Any]
         yield token_id
 
 
+class ProgressBar:
+    """A source with all ways of iteration, such as a progress bar, of which some may raise."""
+
+    def __init__(self, ids: list[Any], *, sized: bool = True, sync: bool = True) -> None:
+        self._ids = ids
+        self._sized = sized
+        self._sync = sync
+
+    def __len__(self) -> int:
+        if not self._sized:
+            raise TypeError
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._sync:
+            raise TypeError
+        yield from self._ids
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return slowly(self._ids)
+
+
 class ReadOnce:
     """A source that has a length and a membership test, and is empty when it is read again, such as a cursor."""
 

@@ -81,11 +81,11 @@ def replace_transport(client: TokensClient, transport: Any) -> None:
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[None]:
     """Let clients that are made meanwhile take the time from a clock."""
-    made, client_module.Clock = client_module.Clock, lambda: clock  # type: ignore[assignment, misc]
+    made, client_module.Clock = client_module.Clock, lambda: clock  # type: ignore[assignment, misc] # a class
     try:
         yield
     finally:
-        client_module.Clock = made  # type: ignore[misc]
+        client_module.Clock = made  # type: ignore[misc] # a class
 
 
 def bound_of(view: TokensClient) -> int:

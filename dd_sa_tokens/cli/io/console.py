@@ -43,7 +43,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-class StandardOutputTwin(StringIO):
+class StandardOutputBuffer(StringIO):
     """A file in memory that a console takes for standard output, so that it draws what standard output can show.
 
     What is drawn is written later, by a `Sink`, which reports a full disk.
