@@ -607,9 +607,9 @@ class TokensClient:
             token_id: The old token's ID.
             store: Awaited with the `CreatedToken`. When it returns, the new secret must be stored, and all users of the
                 old one must have switched. If that fails, it must raise. A plain function must return `None`; any other
-                value that cannot be awaited counts as not stored. So does `False`, and work that is left to do (an
-                awaitable, a generator, an async generator or a future), where awaiting gives that: `store` has
-                forgotten an `await`. Any other value that awaiting gives counts as stored.
+                value that cannot be awaited counts as not stored. If awaiting gives `False`, or work that is left to do
+                (an awaitable, a generator, an async generator, or a future that has not succeeded), `store` has
+                forgotten an `await`: that counts as not stored, too. Any other value counts as stored.
             expires_at: When the new token stops working, timezone-aware and in the future. By default it lives as
                 long as the old one did, from now on, and without end only if the old one did.
 
