@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,6 +22,18 @@ from support.servers import RawServer, StartServer
 from dd_sa_tokens import TokensClient
 
 pytest_plugins = ["dd_sa_tokens.testing.plugin"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_children() -> None:
+    """Let signals end the processes that tests start, also under nohup and in the background of a script.
+
+    There SIGHUP or SIGINT is ignored. A child inherits that, and the command line respects it. A handler that does
+    nothing ignores the signal here as well, and no child inherits it.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
