@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from support.command_line import ROOT, environment
+from support.forking_executable import forking_executable
 
 from dd_sa_tokens.cli.exit_codes import ExitCode
 from dd_sa_tokens.cli.options import Options
@@ -13,15 +14,16 @@ from dd_sa_tokens.cli.options import Options
 TEXT = (ROOT / "dd_sa_tokens/cli/README.md").read_text(encoding="utf-8")
 
 
-def test_every_shell_block_runs() -> None:
+def test_every_shell_block_runs(tmp_path: Path) -> None:
     """The shell blocks run as they stand, in one shell and in their order, without an error."""
     blocks = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 8
-    programs = Path(sys.executable).parent
     env = environment()
-    env["PATH"] = f"{programs}:{env['PATH']}"
+    env["PATH"] = f"{tmp_path}:{Path(sys.executable).parent}:{env['PATH']}"
     script = "trap 'kill $FAKE 2> /dev/null || true' EXIT\n" + "\n".join(blocks)
-    done = subprocess.run(["bash", "-ec", script], env=env, capture_output=True, text=True, timeout=300, check=False)
+    words = ["bash", "-ec", script]
+    with forking_executable(tmp_path):
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "is revoked" in done.stderr  # the rotation
