@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,6 +22,26 @@ from support.servers import RawServer, StartServer
 from dd_sa_tokens import TokensClient
 
 pytest_plugins = ["dd_sa_tokens.testing.plugin"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without the garbage collector, which finds little there and takes a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """Keep the garbage collector away from the collected tests: looking at them takes a tenth of the run's CPU time."""
+    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,14 +81,13 @@ def mocked(aioresponses_for_aiohttp: None) -> Iterator[aioresponses]:
 async def loop_errors() -> AsyncIterator[list[dict[str, Any]]]:
     """Collect the errors that the event loop reports (an exception that no code retrieved, for example): none may come.
 
-    The garbage collector looks at nothing that was there before the test: a full collection would take 0.3 s.
+    The garbage collector looks at nothing that was there before the test.
     """
     errors: list[dict[str, Any]] = []
     gc.freeze()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     yield errors
     gc.collect()
-    gc.unfreeze()
     await turns(3)
     assert errors == []
 

@@ -263,7 +263,7 @@ def test_setting_up_is_two_commands() -> None:
 
     assert "\n" not in demo + tests
     assert demo.endswith(" && .venv/bin/dd-sa-tokens demo")
-    assert tests.endswith(" && .venv/bin/python -m pytest -n 3 --dist worksteal")
+    assert tests.endswith(" && .venv/bin/python -m pytest -n 4 --dist worksteal")
 
 
 def test_the_benchmarks_commands_run(tmp_path: Path) -> None:
