@@ -148,6 +148,8 @@ def test_a_request_without_an_answer(end: str, after: int) -> None:
     assert left(window, 4.0) == 9
     getattr(window, end)(permit)
     assert left(window, 4.0) == after
+    assert window.exhausted_for(4.0, after - 1) == 0  # it was taken off once at most
+    assert window.exhausted_for(4.0, after) > 0
     assert window.in_flight == 0
 
 
