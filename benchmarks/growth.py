@@ -15,7 +15,7 @@ from dd_sa_tokens import RateLimit, TokensClient
 
 from .clients import ours
 from .fetching import CONCURRENCY
-from .internals import Limiter, Response, make_response, replace_transport
+from .internals import Response, make_limiter, make_response, replace_transport
 from .payloads import RATE_LIMIT_HEADERS, SERVICE_ACCOUNT_ID, Target, reset, token_body, token_id
 from .report import Column, Report, Row, pivot
 from .timing import Sample, Stopwatch, interleave, median
@@ -30,11 +30,9 @@ class _Transport:
 
     concurrency = CONCURRENCY
 
-    def open(self) -> None:
-        """Do nothing."""
+    def open(self) -> None: ...
 
-    async def close(self) -> None:
-        """Do nothing."""
+    async def close(self) -> None: ...
 
     async def send(self, request: Any, _timeout: float) -> Response:
         """Return the token that was asked for."""
@@ -70,17 +68,17 @@ async def collect(count: int, watch: Stopwatch) -> None:
 
 async def queue(count: int, watch: Stopwatch, max_wait: float | None = None) -> None:
     """Let calls pass a rate limiter at which all of them wait at first."""
-    limiter = Limiter(CONCURRENCY)
+    limiter = make_limiter(CONCURRENCY)
     rate_limit = RateLimit(100_000_000, 60.0, 99_000_000, 30.0, "name")
     passed = 0
 
     async def one() -> None:
         nonlocal passed
-        permit = await limiter.acquire(max_wait)
+        permit = await limiter.acquire("get_token", max_wait)
         passed += 1
         limiter.record_response(permit, rate_limit, 200)
 
-    first = await limiter.acquire()
+    first = await limiter.acquire("get_token")
     tasks = [asyncio.ensure_future(one()) for _ in range(count)]
     await asyncio.sleep(0)  # all of them wait now
     with watch:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import attrs
 
-from .internals import FixedWindow, Limiter, RateLimitStore, Response, make_response
+from .internals import Clock, FixedWindow, RateLimitStore, Response, make_limiter, make_response
 from .virtual_loop import run_virtual, wall_clock
 
 OURS = "dd_sa_tokens, by headers"
@@ -96,11 +97,9 @@ class Client:
         """Send requests until all have succeeded."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.start)
-        limiter = Limiter(
-            self.concurrency, reserve=self.reserve, clock=loop.time, wall_clock=wall_clock, store=self.store
-        )
+        limiter = make_limiter(self.concurrency, Clock(loop.time, wall_clock), self.store)
         remaining = iter(range(self.count))
-        send = self._with(limiter) if self.limiter in {OURS, WITH_STORE} else self._without
+        send = partial(self._with, limiter) if self.limiter in {OURS, WITH_STORE} else self._without
 
         async def work() -> None:
             for _ in remaining:
@@ -111,38 +110,33 @@ class Client:
         assert limiter.in_flight == 0
         self.done = loop.time()
 
-    def _with(self, limiter: Limiter) -> Callable[[], Awaitable[bool]]:
-        async def send() -> bool:
-            permit = await limiter.acquire()
-            response = await self.server.respond()
-            limiter.record_response(permit, response.rate_limit, response.status)
-            self.rejected += response.status == 429
-            return response.status == 200
-
-        return send
+    async def _with(self, limiter: Any) -> bool:
+        permit = await limiter.acquire("get_token", reserve=self.reserve)
+        response = await self._send()
+        limiter.record_response(permit, response.rate_limit, response.status)
+        return response.status == 200
 
     async def _without(self) -> bool:
         """Wait for the reset after a 429: this request alone, or all requests."""
         loop = asyncio.get_running_loop()
         if self.limiter == ALL_WAIT and loop.time() < self._paused_until:
             await asyncio.sleep(self._paused_until - loop.time())
-        response = await self.server.respond()
+        response = await self._send()
         if response.status == 429:
-            self.rejected += 1
             reset = float(response.headers["X-RateLimit-Reset"])
             self._paused_until = loop.time() + reset
             if self.limiter == EACH_WAITS:
                 await asyncio.sleep(reset)
         return response.status == 200
 
+    async def _send(self) -> Response:
+        response = await self.server.respond()
+        self.rejected += response.status == 429
+        return response
+
 
 def run_all(clients: list[Client], start: float = 0.0) -> None:
-    """Run clients beside one another.
-
-    Args:
-        clients: The clients.
-        start: Seconds between the beginning of a window and theirs.
-    """
+    """Run clients beside one another, from `start` seconds after the beginning of a window."""
 
     async def main() -> None:
         await asyncio.sleep(start)
