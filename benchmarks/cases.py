@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from .clients import AUTO, BY_GET, Implementation, Job, Tally
+from .clients import AUTO, BY_GET, Implementation, Job
 from .fake_server import Account, ServerLog, start_fake, stop_fake
 from .payloads import PAGE_SIZE, Target
 from .processes import Child, start
@@ -100,11 +100,7 @@ class Outcome:
     rejected: int
     lost: int
     fewest: int | None
-    above: float | None = attrs.field(init=False)
-
-    @above.default
-    def _subtract(self) -> float | None:
-        return None if self.took is None else self.took - self.minimum
+    above: float | None
 
 
 def run_case(case: Case) -> Outcome:
@@ -136,13 +132,16 @@ def run_case(case: Case) -> Outcome:
         outcomes = [child.pipe.recv() for child in children]
     log: ServerLog = stop_fake(server)
     fetched = sum(count for count, _ in outcomes)
+    took = max(end for _, end in outcomes) - begin if fetched else None
+    minimum = _minimum(case, begin + offset)
     return Outcome(
-        took=max(end for _, end in outcomes) - begin if fetched else None,
-        minimum=_minimum(case, begin + offset),
+        took=took,
+        minimum=minimum,
         requests=log.requests,
         rejected=log.rejected,
         lost=expected - fetched,
         fewest=min(log.admitted[1:-1], default=None),
+        above=None if took is None else took - minimum,
     )
 
 
@@ -167,14 +166,13 @@ def _minimum(case: Case, begin: float) -> float:
 
 def _fetch(pipe: Connection, target: Target, shares: list[tuple[Client, list[str]]], url: str | None) -> None:
     """Get ready, wait for the time to begin, fetch; send how many tokens came, and when the last one did."""
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each retry
-    logging.getLogger("dd_sa_tokens").setLevel(logging.ERROR)
+    for name in ("urllib3", "dd_sa_tokens"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of each retry
     if any("datadog_api_client" in client.implementation.needs for client, _ in shares):
         # Its import takes seconds, which are not the rate limit's.
         import datadog_api_client.v2.api.service_accounts_api  # noqa: F401 - imported for later
     pipe.send(None)
     begin = pipe.recv()
-    tally = Tally(may_lose=True)
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -184,13 +182,15 @@ def _fetch(pipe: Connection, target: Target, shares: list[tuple[Client, list[str
 
                 shared = {"rate_limit_store": await stack.enter_async_context(RedisStore(url, organization="fleet"))}
 
-            async def fetch(client: Client, token_ids: list[str]) -> None:
+            async def fetch(client: Client, token_ids: list[str]) -> int:
                 opening = client.implementation.open(target, client.concurrency, **(shared if client.store else {}))
                 opened = await stack.enter_async_context(opening)
+                job = Job(target, client.concurrency, token_ids, may_lose=True)
                 await asyncio.sleep(max(begin + client.start - time.time(), 0.0))
-                await client.implementation.fetch(opened, Job(target, client.concurrency, token_ids, tally.deliver))
+                await client.implementation.fetch(opened, job)
+                return job.fetched
 
-            await asyncio.gather(*(fetch(client, token_ids) for client, token_ids in shares))
-            pipe.send((tally.fetched, time.time()))
+            fetched = await asyncio.gather(*(fetch(client, token_ids) for client, token_ids in shares))
+            pipe.send((sum(fetched), time.time()))
 
     asyncio.run(run())

@@ -24,44 +24,32 @@ from .tuned import loads, tuned, tuned_session
 
 INITIAL_BACKOFF = 0.05  # seconds; of dd_sa_tokens
 
-Deliver = Callable[[str, object], None]
 
+@attrs.define
+class Job:
+    """What a client is to fetch, and how much of it came.
 
-class Tally:
-    """Counts the IDs that were fetched.
-
-    Args:
+    Attributes:
+        target: The server.
+        concurrency: Most requests in flight.
+        token_ids: The IDs; those that read the list get all of the account's, in order.
         may_lose: Whether an exception counts as a lost ID; otherwise it is raised.
+        fetched: How many IDs were fetched.
     """
 
-    def __init__(self, *, may_lose: bool = False) -> None:
-        self._may_lose = may_lose
-        self.fetched = 0
+    target: Target
+    concurrency: int
+    token_ids: Any
+    may_lose: bool = False
+    fetched: int = 0
 
     def deliver(self, asked: str, received: object) -> None:
         """Take a response, which must be about the ID that was asked for, or an exception."""
         if not isinstance(received, Exception):
             assert asked == received
             self.fetched += 1
-        elif not self._may_lose:
+        elif not self.may_lose:
             raise received
-
-
-@attrs.frozen
-class Job:
-    """What a client is to fetch.
-
-    Attributes:
-        target: The server.
-        concurrency: Most requests in flight.
-        token_ids: The IDs; those that read the list get all of the account's, in order.
-        deliver: Takes what came.
-    """
-
-    target: Target
-    concurrency: int
-    token_ids: Any
-    deliver: Deliver
 
     async def gather(self, get: Callable[[str], Awaitable[object]]) -> None:
         """Get each ID, with gather and a semaphore."""

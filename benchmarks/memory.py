@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .clients import BY_GET, GATHERED, STREAM, TEXTBOOK, Implementation, Job, Tally
+from .clients import BY_GET, GATHERED, STREAM, TEXTBOOK, Implementation, Job
 from .fast_server import fast_server
 from .fetching import CLIENT, CONCURRENCY
 from .payloads import Target, token_id, token_ids
@@ -31,11 +31,10 @@ async def _generated(count: int) -> AsyncIterator[str]:
 
 async def _fetch(client: Implementation, target: Target, count: int) -> Any:
     """Fetch, and return the result where the client keeps one."""
-    tally = Tally()
-    ids = _generated(count) if client in {STREAM, BY_GET} else token_ids(count)
+    job = Job(target, CONCURRENCY, _generated(count) if client in {STREAM, BY_GET} else token_ids(count))
     async with client.open(target, CONCURRENCY) as opened:
-        result = await client.fetch(opened, Job(target, CONCURRENCY, ids, tally.deliver))
-    assert tally.fetched == count
+        result = await client.fetch(opened, job)
+    assert job.fetched == count
     return result
 
 
