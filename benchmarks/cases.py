@@ -25,44 +25,26 @@ LATENCY = 0.02  # seconds
 
 @attrs.frozen
 class Client:
-    """A client that takes part in a case.
+    """A client that takes part in a case."""
 
-    Attributes:
-        count: IDs that it fetches.
-        concurrency: Most requests in flight.
-        start: Seconds after the first client when it begins.
-        implementation: What it fetches with.
-        store: Whether it shares one count of the rate limit, in Redis.
-    """
-
-    count: int
+    count: int  # IDs that it fetches
     concurrency: int = 50
-    start: float = 0.0
+    start: float = 0.0  # seconds after the first client when it begins
     implementation: Implementation = BY_GET
-    store: bool = False
+    store: bool = False  # whether it shares one count of the rate limit, in Redis
 
 
 @attrs.frozen
 class Case:
-    """A server and the clients that share its rate limit.
-
-    Attributes:
-        name: What is tried.
-        clients: The clients.
-        limit: Requests allowed in a period.
-        period: The length of a period in seconds.
-        fake: Other arguments of `ObservedDatadog`.
-        processes: How many processes the clients are spread over; at most one for each client.
-        disturbed: Whether the last process is killed after a window, and Redis is killed and restarted a window later.
-    """
+    """A server and the clients that share its rate limit."""
 
     name: str
     clients: list[Client]
-    limit: int = 100
-    period: float = 3.0
-    fake: dict[str, Any] = attrs.Factory(dict[str, Any])
-    processes: int = 8
-    disturbed: bool = False
+    limit: int = 100  # requests in a period
+    period: float = 3.0  # seconds
+    fake: dict[str, Any] = attrs.Factory(dict[str, Any])  # other arguments of `ObservedDatadog`
+    processes: int = 8  # over which the clients are spread; at most one for each client
+    disturbed: bool = False  # whether the last process is killed after a window, and Redis restarted a window later
 
     @property
     def count(self) -> int:
@@ -82,25 +64,15 @@ class Case:
 
 @attrs.frozen
 class Outcome:
-    """What a case gave.
+    """What a case gave."""
 
-    Attributes:
-        took: Seconds from the start to the last token; `None` if none came.
-        minimum: The theoretical minimum of `took`: the rate limit does not admit the last request sooner.
-        requests: Requests that the server received.
-        rejected: 429 responses that it sent.
-        lost: IDs without a token at the end.
-        fewest: Requests admitted in the emptiest window between the first and the last; `None` if there was none.
-        above: Seconds above the minimum; below 0 only if IDs were lost, or a process was killed.
-    """
-
-    took: float | None
-    minimum: float
-    requests: int
-    rejected: int
-    lost: int
-    fewest: int | None
-    above: float | None
+    took: float | None  # seconds from the start to the last token; `None` if none came
+    minimum: float  # the theoretical minimum of `took`: the rate limit does not admit the last request sooner
+    requests: int  # that the server received
+    rejected: int  # 429 responses that it sent
+    lost: int  # IDs without a token at the end
+    fewest: int | None  # requests admitted in the emptiest window between the first and the last, if there was one
+    above: float | None  # seconds above the minimum; below 0 only if IDs were lost, or a process was killed
 
 
 def run_case(case: Case) -> Outcome:

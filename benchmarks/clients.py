@@ -27,20 +27,12 @@ INITIAL_BACKOFF = 0.05  # seconds; of dd_sa_tokens
 
 @attrs.define
 class Job:
-    """What a client is to fetch, and how much of it came.
-
-    Attributes:
-        target: The server.
-        concurrency: Most requests in flight.
-        token_ids: The IDs; those that read the list get all of the account's, in order.
-        may_lose: Whether an exception counts as a lost ID; otherwise it is raised.
-        fetched: How many IDs were fetched.
-    """
+    """What a client is to fetch, and how much of it came."""
 
     target: Target
     concurrency: int
-    token_ids: Any
-    may_lose: bool = False
+    token_ids: Any  # those that read the list get all of the account's, in order
+    may_lose: bool = False  # whether an exception counts as a lost ID; otherwise it is raised
     fetched: int = 0
 
     def deliver(self, asked: str, received: object) -> None:
@@ -239,23 +231,15 @@ async def with_httpx(client: Any, job: Job) -> None:
 
 @attrs.frozen
 class Implementation:
-    """A client and the way in which it is used.
+    """A client and the way in which it is used."""
 
-    Attributes:
-        name: Its name in tables; the part before the comma is the client.
-        open: Opens a client, for a target and a concurrency; ours takes the arguments of `TokensClient`, too.
-        fetch: Fetches with it, and returns what it keeps.
-        needs: Modules that must be installed.
-        divisor: It fetches this fraction of the IDs, so that slow clients do not take all day.
-        reads_list: Whether it reads the account's list instead of single tokens.
-    """
-
-    name: str
+    name: str  # in tables; the part before the comma is the client
     open: Callable[..., AbstractAsyncContextManager[Any]]
-    fetch: Callable[[Any, Job], Awaitable[Any]]
-    needs: tuple[str, ...] = ()
-    divisor: int = 1
-    reads_list: bool = False
+    """Opens a client, for a target and a concurrency; ours takes the arguments of `TokensClient`, too."""
+    fetch: Callable[[Any, Job], Awaitable[Any]]  # returns what the client keeps
+    needs: tuple[str, ...] = ()  # modules that must be installed
+    divisor: int = 1  # it fetches this fraction of the IDs, so that slow clients do not take all day
+    reads_list: bool = False  # the account's, instead of single tokens
 
 
 _OFFICIAL = ("datadog_api_client",)

@@ -32,23 +32,15 @@ _ATTRIBUTES: dict[str, Any] = {
 
 @attrs.frozen
 class Decoder:
-    """A way to decode.
-
-    Attributes:
-        name: Its name in tables.
-        one: Decodes the response with one token.
-        page: Decodes a page.
-        read: Returns the ID, and the dates of creation and expiry, of what `one` returns.
-        dates: The dates that it gives.
-        context: What must be open meanwhile.
-    """
+    """A way to decode."""
 
     name: str
-    one: Callable[[bytes], Any]
+    one: Callable[[bytes], Any]  # decodes the response with one token
     page: Callable[[bytes], Any]
     read: Callable[[Any], Any] = attrgetter("data.id", "data.attributes.created_at", "data.attributes.expires_at")
-    dates: tuple[object, object] = (_CREATED_AT, _EXPIRES_AT)
-    context: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Returns the ID, and the dates of creation and expiry, of what `one` returns."""
+    dates: tuple[object, object] = (_CREATED_AT, _EXPIRES_AT)  # that it gives
+    context: Callable[[], AbstractContextManager[None]] = nullcontext  # what must be open meanwhile
 
     def check(self) -> None:
         """Check that it decodes what the others do."""

@@ -18,16 +18,12 @@ _INTERVAL = 0.001  # seconds
 
 @attrs.define
 class LoopLag:
-    """How late the task ran.
+    """How late the task ran."""
 
-    Attributes:
-        lags: Seconds of delay for each millisecond of the measurement, in order.
-        longest_hold: The most CPU time, in seconds, between two looks of the loop at its sockets and timers, without
-            the pauses of Python's garbage collector. Other processes on the machine do not lengthen it.
-    """
-
-    lags: list[float] = attrs.Factory(list[float])
+    lags: list[float] = attrs.Factory(list[float])  # seconds of delay for each millisecond, in order
     longest_hold: float = 0.0
+    """The most CPU time, in seconds, between two looks of the loop at its sockets and timers, without the pauses of
+    Python's garbage collector. Other processes on the machine do not lengthen it."""
     _looked: float = -1.0  # CPU time when the loop had looked, without the collector's; below 0 at first
     _collecting: float = 0.0  # CPU time of the garbage collector so far
     _collection_start: float = 0.0

@@ -72,21 +72,13 @@ def pivot(rows: list[Row], index: Column, across: str, values: list[Column]) -> 
 
 @attrs.frozen
 class Report:
-    """What a part measured.
+    """What a part measured."""
 
-    Attributes:
-        part: Its name, as on the command line.
-        conditions: How it was measured, in sentences.
-        tables: The figures.
-        data: Further rows, for the charts and a closer look.
-        quick: Whether little was measured, only to show that it runs.
-    """
-
-    part: str
-    conditions: list[str]
+    part: str  # its name, as on the command line
+    conditions: list[str]  # how it was measured, in sentences
     tables: list[Table]
-    data: list[Row] = attrs.Factory(list[Row])
-    quick: bool = False
+    data: list[Row] = attrs.Factory(list[Row])  # further rows, for the charts and a closer look
+    quick: bool = False  # whether little was measured, only to show that it runs
     date: str = attrs.Factory(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     machine: dict[str, Any] = attrs.Factory(describe)
     versions: dict[str, str] = attrs.Factory(package_versions)

@@ -26,25 +26,16 @@ LIMITERS = (EACH_WAITS, ALL_WAIT, OURS)
 
 @attrs.define
 class Server:
-    """A server with a rate limit, at the other end of a slow line.
-
-    Attributes:
-        window: The rate limit.
-        offset: Seconds by which the server's clock is ahead of the clients'.
-        latency: Mean seconds of a round trip; each half of it varies by half.
-        requests: Requests received, by window.
-        accepted: Requests that were not rejected, by window.
-        first: When the first request of a window came, in seconds since the epoch on the server's clock.
-        rejected: 429 responses sent.
-    """
+    """A server with a rate limit, at the other end of a slow line."""
 
     window: FixedWindow
-    offset: float = 0.0
-    latency: float = 0.02
+    offset: float = 0.0  # seconds by which the server's clock is ahead of the clients'
+    latency: float = 0.02  # mean seconds of a round trip; each half of it varies by half
     random: random.Random = attrs.Factory(lambda: random.Random(0))
-    requests: Counter[int] = attrs.Factory(Counter[int])
-    accepted: Counter[int] = attrs.Factory(Counter[int])
+    requests: Counter[int] = attrs.Factory(Counter[int])  # received, by window
+    accepted: Counter[int] = attrs.Factory(Counter[int])  # not rejected, by window
     first: dict[int, float] = attrs.Factory(dict[int, float])
+    """When the first request of a window came, in seconds since the epoch on the server's clock."""
     rejected: int = 0
 
     @property
@@ -68,29 +59,17 @@ class Server:
 
 @attrs.define
 class Client:
-    """A client that needs a number of responses, through one rate limiter.
-
-    Attributes:
-        server: The server that it asks.
-        count: Requests that must succeed.
-        concurrency: Most requests in flight.
-        start: Seconds before it begins.
-        reserve: Share of each window that it leaves to others.
-        limiter: One of `LIMITERS`, or `WITH_STORE`. The others than ours are what clients commonly do.
-        store: The store, with `WITH_STORE`.
-        rejected: 429 responses received.
-        done: When it had all responses, on the loop's clock.
-    """
+    """A client that needs a number of responses, through one rate limiter."""
 
     server: Server
-    count: int
+    count: int  # requests that must succeed
     concurrency: int = 50
-    start: float = 0.0
-    reserve: float = 0.0
-    limiter: str = OURS
-    store: RateLimitStore | None = None
-    rejected: int = 0
-    done: float = 0.0
+    start: float = 0.0  # seconds before it begins
+    reserve: float = 0.0  # share of each window that it leaves to others
+    limiter: str = OURS  # or `WITH_STORE`, or what clients commonly do: the others of `LIMITERS`
+    store: RateLimitStore | None = None  # with `WITH_STORE`
+    rejected: int = 0  # 429 responses received
+    done: float = 0.0  # when it had all responses, on the loop's clock
     _paused_until: float = 0.0
 
     async def run(self) -> None:
