@@ -132,30 +132,22 @@ async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> Any:
     return tokens
 
 
-def official_configuration(target: Target) -> Any:
-    """Return the official client's configuration, with its retries on."""
-    from datadog_api_client import Configuration
-
-    keys = {"apiKeyAuth": target.keys["api_key"], "appKeyAuth": target.keys["app_key"]}
-    return Configuration(host=target.url, api_key=keys, enable_retry=True)
-
-
-def official_api(target: Target) -> Any:
-    """Return the official client's synchronous API."""
-    from datadog_api_client import ApiClient
+def official_api(target: Target, kind: str) -> Any:
+    """Return the official client's API over a client of a kind, synchronous or not, with its retries on."""
+    import datadog_api_client
     from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
-    return ServiceAccountsApi(ApiClient(official_configuration(target)))
+    keys = {"apiKeyAuth": target.keys["api_key"], "appKeyAuth": target.keys["app_key"]}
+    configuration = datadog_api_client.Configuration(host=target.url, api_key=keys, enable_retry=True)
+    return ServiceAccountsApi(getattr(datadog_api_client, kind)(configuration))
 
 
 @asynccontextmanager
 async def official_async_api(target: Target, _concurrency: int) -> AsyncIterator[Any]:
     """Yield the official client's asynchronous API; it opens at most 25 connections."""
-    from datadog_api_client import AsyncApiClient
-    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
-
-    async with AsyncApiClient(official_configuration(target)) as client:
-        yield ServiceAccountsApi(client)
+    api = official_api(target, "AsyncApiClient")
+    async with api.api_client:
+        yield api
 
 
 @asynccontextmanager
@@ -165,7 +157,7 @@ async def official_pool(target: Target, concurrency: int) -> AsyncIterator[Calla
 
     def one(token_id: str) -> object:
         if not hasattr(own, "api"):
-            own.api = official_api(target)
+            own.api = official_api(target, "ApiClient")
         try:
             return own.api.get_service_account_access_token(target.service_account_id, token_id).data.id
         except Exception as error:  # noqa: BLE001 - delivered instead of the token
@@ -257,7 +249,11 @@ DICTS = Implementation("aiohttp, list as dicts", session, listed_as_dicts, reads
 ASYNC = Implementation("official client, async", official_async_api, official_async, _OFFICIAL_ASYNC, 4)
 THREADS = Implementation("official client, threads", official_pool, official_threads, _OFFICIAL, 4)
 SYNC = Implementation(
-    "official client, one at a time", lambda target, _: nullcontext(official_api(target)), official_sync, _OFFICIAL, 4
+    "official client, one at a time",
+    lambda target, _: nullcontext(official_api(target, "ApiClient")),
+    official_sync,
+    _OFFICIAL,
+    4,
 )
 OFFICIAL_LIST = Implementation(
     "official client, async list", official_async_api, official_listed, _OFFICIAL_ASYNC, reads_list=True

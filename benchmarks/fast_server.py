@@ -34,8 +34,7 @@ class Server:
 def fast_server(account_size: int = 0) -> Iterator[Server]:
     """Run the server on the last core and this process on the others, where there are two.
 
-    Args:
-        account_size: Tokens in the account's list. A get finds every ID.
+    The account's list has `account_size` tokens. A get finds every ID.
     """
     with reserved_core() as core:
         child = start(_serve, account_size, core=core)

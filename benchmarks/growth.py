@@ -87,8 +87,7 @@ async def queue(count: int, watch: Stopwatch, max_wait: float | None = None) -> 
     assert passed == count
 
 
-Run = Callable[[int, Stopwatch], Coroutine[Any, Any, None]]
-CASES: dict[str, tuple[tuple[int, ...], Run]] = {
+CASES = {
     "stream_tokens": (IDS, stream),
     "get_tokens": (IDS[:-1], collect),
     "waiting for the rate limiter": (WAITERS, queue),
@@ -96,7 +95,7 @@ CASES: dict[str, tuple[tuple[int, ...], Run]] = {
 }
 
 
-def _sample(run: Run, count: int) -> Sample:
+def _sample(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], count: int) -> Sample:
     """Run often enough to measure, and return the mean."""
     samples: list[Sample] = []
     for _ in range(min(max(_LEAST_ITEMS // count, 1), 50)):

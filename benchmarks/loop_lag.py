@@ -18,9 +18,9 @@ _INTERVAL = 0.001  # seconds
 
 @attrs.define
 class LoopLag:
-    """How late the task ran."""
+    """How late the task ran, in seconds: the median, the delay that one in a hundred exceeds, and the longest."""
 
-    lags: list[float] = attrs.Factory(list[float])  # seconds of delay for each millisecond, in order
+    lags: list[float] = attrs.Factory(list[float])  # the delay for each millisecond, in order
     longest_hold: float = 0.0
     """The most CPU time, in seconds, between two looks of the loop at its sockets and timers, without the pauses of
     Python's garbage collector. Other processes on the machine do not lengthen it."""
@@ -30,17 +30,14 @@ class LoopLag:
 
     @property
     def p50(self) -> float:
-        """The median delay, in seconds."""
         return statistics.median(self.lags)
 
     @property
     def p99(self) -> float:
-        """The delay, in seconds, that one in a hundred exceeds."""
         return statistics.quantiles(self.lags, n=100)[98]
 
     @property
     def worst(self) -> float:
-        """The longest delay, in seconds."""
         return max(self.lags)
 
     def on_collection(self, phase: str, _info: Mapping[str, int]) -> None:

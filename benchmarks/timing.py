@@ -28,11 +28,7 @@ class Sample:
 
 
 class Stopwatch:
-    """Times what happens in its context, after a garbage collection.
-
-    Args:
-        server_pid: The process of the server, whose CPU time is taken as well.
-    """
+    """Times what happens in its context, after a garbage collection; by CPU time, a server's process as well."""
 
     def __init__(self, server_pid: int | None = None) -> None:
         self._server_pid = server_pid
