@@ -47,7 +47,7 @@ _PLAIN = "{x:,.10g}"  # numbers on an axis
 
 def draw(report: Report, folder: Path) -> None:
     """Draw the chart of a part beside its JSON, under a line that says what to see, if matplotlib is installed."""
-    if not installed(["matplotlib"], lambda name: [name]):
+    if not installed("charts", ["matplotlib"]):
         return
     import matplotlib as mpl
     from matplotlib import pyplot as plt

@@ -132,7 +132,7 @@ async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> Any:
     return tokens
 
 
-def official_api(target: Target, kind: str) -> Any:
+def official_api(target: Target, kind: str = "ApiClient") -> Any:
     """Return the official client's API over a client of a kind, synchronous or not, with its retries on."""
     import datadog_api_client
     from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
@@ -157,7 +157,7 @@ async def official_pool(target: Target, concurrency: int) -> AsyncIterator[Calla
 
     def one(token_id: str) -> object:
         if not hasattr(own, "api"):
-            own.api = official_api(target, "ApiClient")
+            own.api = official_api(target)
         try:
             return own.api.get_service_account_access_token(target.service_account_id, token_id).data.id
         except Exception as error:  # noqa: BLE001 - delivered instead of the token
@@ -249,11 +249,7 @@ DICTS = Implementation("aiohttp, list as dicts", session, listed_as_dicts, reads
 ASYNC = Implementation("official client, async", official_async_api, official_async, _OFFICIAL_ASYNC, 4)
 THREADS = Implementation("official client, threads", official_pool, official_threads, _OFFICIAL, 4)
 SYNC = Implementation(
-    "official client, one at a time",
-    lambda target, _: nullcontext(official_api(target, "ApiClient")),
-    official_sync,
-    _OFFICIAL,
-    4,
+    "official client, one at a time", lambda target, _: nullcontext(official_api(target)), official_sync, _OFFICIAL, 4
 )
 OFFICIAL_LIST = Implementation(
     "official client, async list", official_async_api, official_listed, _OFFICIAL_ASYNC, reads_list=True

@@ -145,7 +145,7 @@ def _sample(decode: Callable[[bytes], Any], body: bytes, context: Any, seconds: 
 def run(*, quick: bool) -> Report:
     """Check and time all decoders."""
     rounds, seconds = (1, 0.001) if quick else (25, 0.02)
-    decoders = [DECODERS[name][0]() for name in installed(DECODERS, lambda name: DECODERS[name][1])]
+    decoders = [make() for name, (make, needs) in DECODERS.items() if installed(name, needs)]
     for one in decoders:
         one.check()
     cases = {

@@ -17,12 +17,11 @@ from .timing import Sample, Stopwatch, median, ratios
 CONCURRENCY = 50
 CLIENT = Column("client", "client")
 PER_SECOND = Column("per_second", "tokens/s", ",.0f")
-CPU = Column("cpu_us", "CPU per token", ",.1f", " µs")
 
 
 def choose(*clients: Implementation) -> list[Implementation]:
     """Return the clients that are installed."""
-    return installed(clients, lambda one: one.needs)
+    return [one for one in clients if installed(one.name, one.needs)]
 
 
 def timed_fetch(

@@ -12,15 +12,13 @@ from .clients import BY_GET, GATHERED, STREAM, TEXTBOOK, Implementation, Job
 from .fast_server import fast_server
 from .fetching import CLIENT, CONCURRENCY
 from .payloads import Target, token_id, token_ids
-from .processes import MIB, peak, reset_peak, resident, start
+from .processes import MIB, memory, reset_peak, start
 from .report import Column, Report, Row, Table
 
 _WARM_UP_RUNS, _WARM_UP_IDS = 20, 100  # enough to fill all caches, with little at a time
 COUNTS = {
     STREAM: (1_000, 10_000, 100_000, 1_000_000),
-    GATHERED: (1_000, 10_000, 100_000),
-    TEXTBOOK: (1_000, 10_000, 100_000),
-    BY_GET: (1_000, 10_000, 100_000),
+    **dict.fromkeys((GATHERED, TEXTBOOK, BY_GET), (1_000, 10_000, 100_000)),
 }
 
 
@@ -44,11 +42,11 @@ def _measure(pipe: Connection, client: Implementation, target: Target, count: in
         asyncio.run(_fetch(client, target, _WARM_UP_IDS))
     gc.collect()
     reset_peak()
-    before = resident()
+    before = memory()
     result = asyncio.run(_fetch(client, target, count))
-    most = peak()
+    most = memory(peak=True)
     gc.collect()
-    kept = None if result is None else (resident() - before) / count
+    kept = None if result is None else (memory() - before) / count
     pipe.send({"client": client.name, "ids": count, "peak_mib": (most - before) / MIB, "kept": kept})
 
 

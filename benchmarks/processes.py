@@ -70,23 +70,15 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def resident() -> int:
-    """Return the bytes of resident memory of this process; its peak where the system has no /proc."""
-    return _memory("VmRSS")
-
-
 def reset_peak() -> None:
-    """Let `peak` begin anew, where the system can do that."""
+    """Let the peak of `memory` begin anew, where the system can do that."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak() -> int:
-    """Return the most bytes of resident memory that this process has had."""
-    return _memory("VmHWM")
-
-
-def _memory(field: str) -> int:
+def memory(*, peak: bool = False) -> int:
+    """Return the bytes of resident memory of this process; its peak on request, and where the system has no /proc."""
+    field = "VmHWM:" if peak else "VmRSS:"
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -20,7 +20,7 @@ from dd_sa_tokens import RetryPolicy
 from .clients import STREAM, ours
 from .fake_server import Account, ServerLog, fingerprint, start_fake, stop_fake
 from .fetching import CONCURRENCY
-from .processes import MIB, reserved_core, resident, start
+from .processes import MIB, memory, reserved_core, start
 from .report import Column, Report, Row, Table
 
 LIMIT = 1_000  # requests per second
@@ -74,7 +74,7 @@ async def _stream(account: Account) -> Fetched:
     ids = list(remaining)
     random.Random(5).shuffle(ids)
     results, errors, done = Counter[str](), Counter[str](), 0
-    memory: list[Row] = []
+    growth: list[Row] = []
     begin = time.monotonic()
     retry = RetryPolicy(initial_backoff=0.05, max_backoff=1.0)
     target = account.target
@@ -90,9 +90,9 @@ async def _stream(account: Account) -> Fetched:
             if done % (len(ids) // _STEPS) == 0:
                 gc.collect()
                 blocks = sys.getallocatedblocks()
-                memory.append({"client": STREAM.name, "ids": done, "mib": resident() / MIB, "blocks": blocks})
+                growth.append({"client": STREAM.name, "ids": done, "mib": memory() / MIB, "blocks": blocks})
         stats = attrs.asdict(client.stats)
-    return Fetched(results, errors, time.monotonic() - begin, stats, memory)
+    return Fetched(results, errors, time.monotonic() - begin, stats, growth)
 
 
 def _account_for(count: int, log: ServerLog, fetched: Fetched) -> Iterator[tuple[str, float]]:
