@@ -44,7 +44,7 @@ class Case:
     period: float = 3.0  # seconds
     fake: dict[str, Any] = attrs.Factory(dict[str, Any])  # other arguments of `ObservedDatadog`
     processes: int = 8  # over which the clients are spread; at most one for each client
-    disturbed: bool = False  # whether the last process is killed after a window, and Redis restarted a window later
+    disturbed: bool = False  # whether `_disturb` kills the last process and Redis
 
     @property
     def count(self) -> int:

@@ -48,8 +48,7 @@ def start_fake(options: dict[str, Any], core: int | None = None) -> Child:
 def stop_fake(server: Child) -> ServerLog:
     """Stop the server, and return what it saw."""
     server.pipe.send(None)
-    log: ServerLog = server.pipe.recv()
-    return log
+    return server.pipe.recv()
 
 
 def _serve(pipe: Connection, options: dict[str, Any]) -> None:

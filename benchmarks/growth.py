@@ -120,6 +120,5 @@ def run(*, quick: bool) -> Report:
         for (name, count), samples in interleave(cases, rounds).items()
     ]
     table = pivot(rows, Column("case", "µs for each of so many"), "count", [Column("us_each", "", ",.1f")])
-    return Report(
-        "growth", [f"Medians of {rounds} rounds. No sockets; concurrency {CONCURRENCY}, asyncio."], [table], rows
-    )
+    conditions = [f"Medians of {rounds} rounds. No sockets; concurrency {CONCURRENCY}, asyncio."]
+    return Report("growth", conditions, [table], rows)

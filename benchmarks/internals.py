@@ -6,8 +6,8 @@ No other file of the benchmarks imports a private name, so a change of one chang
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aiohttp import web
@@ -43,14 +43,11 @@ def json_module() -> str:
     return "orjson" if documents._loads.__module__.partition(".")[0] == "orjson" else "json"
 
 
-@contextmanager
-def without_orjson() -> Iterator[None]:
+def without_orjson() -> AbstractContextManager[Any]:
     """Let the package decode with the standard library's JSON, as if orjson were not installed."""
-    found, documents._loads = documents._loads, documents._loads_strictly
-    try:
-        yield
-    finally:
-        documents._loads = found
+    from unittest import mock
+
+    return mock.patch.object(documents, "_loads", documents._loads_strictly)
 
 
 def replace_transport(client: TokensClient, transport: Any) -> None:

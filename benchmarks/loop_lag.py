@@ -18,11 +18,11 @@ _INTERVAL = 0.001  # seconds
 
 @attrs.define
 class LoopLag:
-    """How late the task ran, in seconds: the median, the delay that one in a hundred exceeds, and the longest."""
+    """How late the task ran. All times are in seconds."""
 
     lags: list[float] = attrs.Factory(list[float])  # the delay for each millisecond, in order
     longest_hold: float = 0.0
-    """The most CPU time, in seconds, between two looks of the loop at its sockets and timers, without the pauses of
+    """The most CPU time between two looks of the loop at its sockets and timers, without the pauses of
     Python's garbage collector. Other processes on the machine do not lengthen it."""
     _looked: float = -1.0  # CPU time when the loop had looked, without the collector's; below 0 at first
     _collecting: float = 0.0  # CPU time of the garbage collector so far
@@ -34,6 +34,7 @@ class LoopLag:
 
     @property
     def p99(self) -> float:
+        """The delay that one in a hundred exceeds."""
         return statistics.quantiles(self.lags, n=100)[98]
 
     @property

@@ -29,7 +29,7 @@ def find_redis_server() -> str | None:
 
 
 class RedisServer:
-    """A Redis server that keeps nothing on disk, at a `url`, which names the Unix socket with the path `socket`.
+    """A Redis server that keeps nothing on disk. `socket` is the path of its Unix socket, `url` its address.
 
     Args:
         binary: The path of redis-server.

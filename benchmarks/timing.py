@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Sample:
-    """Seconds for each item: by the clock, and of CPU time of this process and of the server's; 0 if there is none."""
+    """Seconds for each item: by the clock, and of CPU time of this process and of the server's."""
 
     wall: float
     cpu: float
-    server: float = 0.0
+    server: float = 0.0  # 0 where there is no server, or no /proc
 
 
 class Stopwatch:
-    """Times what happens in its context, after a garbage collection; by CPU time, a server's process as well."""
+    """Times what happens in its context, after a garbage collection. `server_pid` is the process of the server."""
 
     def __init__(self, server_pid: int | None = None) -> None:
         self._server_pid = server_pid
