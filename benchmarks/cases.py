@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from .clients import AUTO, BY_GET, Implementation, Job, Tally
+from .clients import AUTO, BY_GET, Implementation, Job
 from .fake_server import Account, ServerLog, start_fake, stop_fake
 from .payloads import PAGE_SIZE, Target
 from .processes import Child, start
@@ -25,44 +25,26 @@ LATENCY = 0.02  # seconds
 
 @attrs.frozen
 class Client:
-    """A client that takes part in a case.
+    """A client that takes part in a case."""
 
-    Attributes:
-        count: IDs that it fetches.
-        concurrency: Most requests in flight.
-        start: Seconds after the first client when it begins.
-        implementation: What it fetches with.
-        store: Whether it shares one count of the rate limit, in Redis.
-    """
-
-    count: int
+    count: int  # IDs that it fetches
     concurrency: int = 50
-    start: float = 0.0
+    start: float = 0.0  # seconds after the first client when it begins
     implementation: Implementation = BY_GET
-    store: bool = False
+    store: bool = False  # whether it shares one count of the rate limit, in Redis
 
 
 @attrs.frozen
 class Case:
-    """A server and the clients that share its rate limit.
-
-    Attributes:
-        name: What is tried.
-        clients: The clients.
-        limit: Requests allowed in a period.
-        period: The length of a period in seconds.
-        fake: Other arguments of `ObservedDatadog`.
-        processes: How many processes the clients are spread over; at most one for each client.
-        disturbed: Whether the last process is killed after a window, and Redis is killed and restarted a window later.
-    """
+    """A server and the clients that share its rate limit."""
 
     name: str
     clients: list[Client]
-    limit: int = 100
-    period: float = 3.0
-    fake: dict[str, Any] = attrs.Factory(dict[str, Any])
-    processes: int = 8
-    disturbed: bool = False
+    limit: int = 100  # requests in a period
+    period: float = 3.0  # seconds
+    fake: dict[str, Any] = attrs.Factory(dict[str, Any])  # other arguments of `ObservedDatadog`
+    processes: int = 8  # over which the clients are spread; at most one for each client
+    disturbed: bool = False  # whether `_disturb` kills the last process and Redis
 
     @property
     def count(self) -> int:
@@ -82,29 +64,15 @@ class Case:
 
 @attrs.frozen
 class Outcome:
-    """What a case gave.
+    """What a case gave."""
 
-    Attributes:
-        took: Seconds from the start to the last token; `None` if none came.
-        minimum: The theoretical minimum of `took`: the rate limit does not admit the last request sooner.
-        requests: Requests that the server received.
-        rejected: 429 responses that it sent.
-        lost: IDs without a token at the end.
-        fewest: Requests admitted in the emptiest window between the first and the last; `None` if there was none.
-        above: Seconds above the minimum; below 0 only if IDs were lost, or a process was killed.
-    """
-
-    took: float | None
-    minimum: float
-    requests: int
-    rejected: int
-    lost: int
-    fewest: int | None
-    above: float | None = attrs.field(init=False)
-
-    @above.default
-    def _subtract(self) -> float | None:
-        return None if self.took is None else self.took - self.minimum
+    took: float | None  # seconds from the start to the last token; `None` if none came
+    minimum: float  # the theoretical minimum of `took`: the rate limit does not admit the last request sooner
+    requests: int  # that the server received
+    rejected: int  # 429 responses that it sent
+    lost: int  # IDs without a token at the end
+    fewest: int | None  # requests admitted in the emptiest window between the first and the last, if there was one
+    above: float | None  # seconds above the minimum; below 0 only if IDs were lost, or a process was killed
 
 
 def run_case(case: Case) -> Outcome:
@@ -136,13 +104,16 @@ def run_case(case: Case) -> Outcome:
         outcomes = [child.pipe.recv() for child in children]
     log: ServerLog = stop_fake(server)
     fetched = sum(count for count, _ in outcomes)
+    took = max(end for _, end in outcomes) - begin if fetched else None
+    minimum = _minimum(case, begin + offset)
     return Outcome(
-        took=max(end for _, end in outcomes) - begin if fetched else None,
-        minimum=_minimum(case, begin + offset),
+        took=took,
+        minimum=minimum,
         requests=log.requests,
         rejected=log.rejected,
         lost=expected - fetched,
         fewest=min(log.admitted[1:-1], default=None),
+        above=None if took is None else took - minimum,
     )
 
 
@@ -167,14 +138,13 @@ def _minimum(case: Case, begin: float) -> float:
 
 def _fetch(pipe: Connection, target: Target, shares: list[tuple[Client, list[str]]], url: str | None) -> None:
     """Get ready, wait for the time to begin, fetch; send how many tokens came, and when the last one did."""
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each retry
-    logging.getLogger("dd_sa_tokens").setLevel(logging.ERROR)
+    for name in ("urllib3", "dd_sa_tokens"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of each retry
     if any("datadog_api_client" in client.implementation.needs for client, _ in shares):
         # Its import takes seconds, which are not the rate limit's.
         import datadog_api_client.v2.api.service_accounts_api  # noqa: F401 - imported for later
     pipe.send(None)
     begin = pipe.recv()
-    tally = Tally(may_lose=True)
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -184,13 +154,15 @@ def _fetch(pipe: Connection, target: Target, shares: list[tuple[Client, list[str
 
                 shared = {"rate_limit_store": await stack.enter_async_context(RedisStore(url, organization="fleet"))}
 
-            async def fetch(client: Client, token_ids: list[str]) -> None:
+            async def fetch(client: Client, token_ids: list[str]) -> int:
                 opening = client.implementation.open(target, client.concurrency, **(shared if client.store else {}))
                 opened = await stack.enter_async_context(opening)
+                job = Job(target, client.concurrency, token_ids, may_lose=True)
                 await asyncio.sleep(max(begin + client.start - time.time(), 0.0))
-                await client.implementation.fetch(opened, Job(target, client.concurrency, token_ids, tally.deliver))
+                await client.implementation.fetch(opened, job)
+                return job.fetched
 
-            await asyncio.gather(*(fetch(client, token_ids) for client, token_ids in shares))
-            pipe.send((tally.fetched, time.time()))
+            fetched = await asyncio.gather(*(fetch(client, token_ids) for client, token_ids in shares))
+            pipe.send((sum(fetched), time.time()))
 
     asyncio.run(run())

@@ -24,44 +24,24 @@ from .tuned import loads, tuned, tuned_session
 
 INITIAL_BACKOFF = 0.05  # seconds; of dd_sa_tokens
 
-Deliver = Callable[[str, object], None]
 
+@attrs.define
+class Job:
+    """What a client is to fetch, and how much of it came."""
 
-class Tally:
-    """Counts the IDs that were fetched.
-
-    Args:
-        may_lose: Whether an exception counts as a lost ID; otherwise it is raised.
-    """
-
-    def __init__(self, *, may_lose: bool = False) -> None:
-        self._may_lose = may_lose
-        self.fetched = 0
+    target: Target
+    concurrency: int
+    token_ids: Any  # those that read the list get all of the account's, in order
+    may_lose: bool = False  # whether an exception counts as a lost ID; otherwise it is raised
+    fetched: int = 0
 
     def deliver(self, asked: str, received: object) -> None:
         """Take a response, which must be about the ID that was asked for, or an exception."""
         if not isinstance(received, Exception):
             assert asked == received
             self.fetched += 1
-        elif not self._may_lose:
+        elif not self.may_lose:
             raise received
-
-
-@attrs.frozen
-class Job:
-    """What a client is to fetch.
-
-    Attributes:
-        target: The server.
-        concurrency: Most requests in flight.
-        token_ids: The IDs; those that read the list get all of the account's, in order.
-        deliver: Takes what came.
-    """
-
-    target: Target
-    concurrency: int
-    token_ids: Any
-    deliver: Deliver
 
     async def gather(self, get: Callable[[str], Awaitable[object]]) -> None:
         """Get each ID, with gather and a semaphore."""
@@ -152,30 +132,22 @@ async def listed_as_dicts(session: aiohttp.ClientSession, job: Job) -> Any:
     return tokens
 
 
-def official_configuration(target: Target) -> Any:
-    """Return the official client's configuration, with its retries on."""
-    from datadog_api_client import Configuration
-
-    keys = {"apiKeyAuth": target.keys["api_key"], "appKeyAuth": target.keys["app_key"]}
-    return Configuration(host=target.url, api_key=keys, enable_retry=True)
-
-
-def official_api(target: Target) -> Any:
-    """Return the official client's synchronous API."""
-    from datadog_api_client import ApiClient
+def official_api(target: Target, kind: str = "ApiClient") -> Any:
+    """Return the official client's API over a client of a kind, synchronous or not, with its retries on."""
+    import datadog_api_client
     from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
 
-    return ServiceAccountsApi(ApiClient(official_configuration(target)))
+    keys = {"apiKeyAuth": target.keys["api_key"], "appKeyAuth": target.keys["app_key"]}
+    configuration = datadog_api_client.Configuration(host=target.url, api_key=keys, enable_retry=True)
+    return ServiceAccountsApi(getattr(datadog_api_client, kind)(configuration))
 
 
 @asynccontextmanager
 async def official_async_api(target: Target, _concurrency: int) -> AsyncIterator[Any]:
     """Yield the official client's asynchronous API; it opens at most 25 connections."""
-    from datadog_api_client import AsyncApiClient
-    from datadog_api_client.v2.api.service_accounts_api import ServiceAccountsApi
-
-    async with AsyncApiClient(official_configuration(target)) as client:
-        yield ServiceAccountsApi(client)
+    api = official_api(target, "AsyncApiClient")
+    async with api.api_client:
+        yield api
 
 
 @asynccontextmanager
@@ -251,23 +223,15 @@ async def with_httpx(client: Any, job: Job) -> None:
 
 @attrs.frozen
 class Implementation:
-    """A client and the way in which it is used.
+    """A client and the way in which it is used."""
 
-    Attributes:
-        name: Its name in tables; the part before the comma is the client.
-        open: Opens a client, for a target and a concurrency; ours takes the arguments of `TokensClient`, too.
-        fetch: Fetches with it, and returns what it keeps.
-        needs: Modules that must be installed.
-        divisor: It fetches this fraction of the IDs, so that slow clients do not take all day.
-        reads_list: Whether it reads the account's list instead of single tokens.
-    """
-
-    name: str
+    name: str  # in tables; the part before the comma is the client
     open: Callable[..., AbstractAsyncContextManager[Any]]
-    fetch: Callable[[Any, Job], Awaitable[Any]]
-    needs: tuple[str, ...] = ()
-    divisor: int = 1
-    reads_list: bool = False
+    """Opens a client, for a target and a concurrency; ours takes the arguments of `TokensClient`, too."""
+    fetch: Callable[[Any, Job], Awaitable[Any]]  # returns what the client keeps
+    needs: tuple[str, ...] = ()  # modules that must be installed
+    divisor: int = 1  # it fetches this fraction of the IDs, so that slow clients do not take all day
+    reads_list: bool = False  # the account's, instead of single tokens
 
 
 _OFFICIAL = ("datadog_api_client",)

@@ -23,37 +23,24 @@ PAGE = page_body(0, PAGE_SIZE)
 
 _TEXTS = ("2026-05-28T14:36:47.296135Z", "2027-05-28T14:36:47Z")
 _CREATED_AT, _EXPIRES_AT = map(datetime.fromisoformat, _TEXTS)
-_DATE = datetime | None
 _ATTRIBUTES: dict[str, Any] = {
-    "name": str | None,
-    "public_portion": str | None,
-    "created_at": _DATE,
-    "modified_at": _DATE,
-    "last_used_at": _DATE,
-    "expires_at": _DATE,
+    **dict.fromkeys(("name", "public_portion"), str | None),
+    **dict.fromkeys(("created_at", "modified_at", "last_used_at", "expires_at"), datetime | None),
     "scopes": tuple[str, ...],
 }
 
 
 @attrs.frozen
 class Decoder:
-    """A way to decode.
-
-    Attributes:
-        name: Its name in tables.
-        one: Decodes the response with one token.
-        page: Decodes a page.
-        read: Returns the ID, and the dates of creation and expiry, of what `one` returns.
-        dates: The dates that it gives.
-        context: What must be open meanwhile.
-    """
+    """A way to decode."""
 
     name: str
-    one: Callable[[bytes], Any]
+    one: Callable[[bytes], Any]  # decodes the response with one token
     page: Callable[[bytes], Any]
     read: Callable[[Any], Any] = attrgetter("data.id", "data.attributes.created_at", "data.attributes.expires_at")
-    dates: tuple[object, object] = (_CREATED_AT, _EXPIRES_AT)
-    context: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Returns the ID, and the dates of creation and expiry, of what `one` returns."""
+    dates: tuple[object, object] = (_CREATED_AT, _EXPIRES_AT)  # that it gives
+    context: Callable[[], AbstractContextManager[None]] = nullcontext  # what must be open meanwhile
 
     def check(self) -> None:
         """Check that it decodes what the others do."""
@@ -77,20 +64,15 @@ def ours(context: Callable[[], AbstractContextManager[None]] = nullcontext) -> D
     """The package's own decoder."""
     with context():
         name = f"dd_sa_tokens, {internals.json_module()}"
-    return Decoder(
-        name,
-        internals.decode_token,
-        internals.decode_page,
-        read=attrgetter("id", "created_at", "expires_at"),
-        context=context,
-    )
+    read = attrgetter("id", "created_at", "expires_at")
+    return Decoder(name, internals.decode_token, internals.decode_page, read, context=context)
 
 
-def _nested(make: Callable[[str, dict[str, Any]], Any], optional: Callable[[str, dict[str, Any]], Any]) -> Any:
-    """Return the classes of a response with one token and of a page."""
+def _nested(make: Callable[..., Any]) -> Any:
+    """Return the classes of a response with one token and of a page; `make` takes a name, fields, and `optional`."""
     owner = make("Owner", {"data": make("Reference", {"id": str, "type": str})})
     relationships = make("Relationships", {"owned_by": owner})
-    attributes = optional("Attributes", _ATTRIBUTES)
+    attributes = make("Attributes", _ATTRIBUTES, optional=True)
     resource = make("Resource", {"id": str, "type": str, "attributes": attributes, "relationships": relationships})
     return make("Envelope", {"data": resource}), make("Listing", {"data": GenericAlias(list, resource)})
 
@@ -99,12 +81,12 @@ def cattrs_default() -> Decoder:
     """Nested attrs classes and the converter that cattrs makes for orjson, with nothing registered."""
     from cattrs.preconf.orjson import make_converter
 
-    def record(name: str, fields: dict[str, Any], **default: Any) -> Any:
-        return attrs.make_class(
-            name, {key: attrs.field(type=kind, **default) for key, kind in fields.items()}, frozen=True
-        )
+    def record(name: str, fields: dict[str, Any], *, optional: bool = False) -> Any:
+        default = None if optional else attrs.NOTHING
+        members = {key: attrs.field(type=kind, default=default) for key, kind in fields.items()}
+        return attrs.make_class(name, members, frozen=True)
 
-    one, page = _nested(record, partial(record, default=None))
+    one, page = _nested(record)
     loads = make_converter().loads
     return Decoder("cattrs default, orjson", lambda body: loads(body, one), lambda body: loads(body, page))
 
@@ -113,13 +95,11 @@ def with_msgspec() -> Decoder:
     """Nested structs of msgspec, which reads JSON straight into them."""
     import msgspec
 
-    def record(name: str, fields: dict[str, Any]) -> Any:
-        return msgspec.defstruct(name, list(fields.items()), frozen=True)
+    def record(name: str, fields: dict[str, Any], *, optional: bool = False) -> Any:
+        default = None if optional else msgspec.NODEFAULT
+        return msgspec.defstruct(name, [(key, kind, default) for key, kind in fields.items()], frozen=True)
 
-    def optional(name: str, fields: dict[str, Any]) -> Any:
-        return msgspec.defstruct(name, [(key, kind, None) for key, kind in fields.items()], frozen=True)
-
-    one, page = _nested(record, optional)
+    one, page = _nested(record)
     return Decoder("msgspec", msgspec.json.Decoder(one).decode, msgspec.json.Decoder(page).decode)
 
 
@@ -131,12 +111,10 @@ def official() -> Decoder:
 
     deserialize = ApiClient(Configuration()).deserialize
 
-    def decode(response_type: Any, body: bytes) -> Any:
-        return deserialize(body.decode(), (response_type,), check_type=True)
+    def decoder(response_type: Any) -> Callable[[bytes], Any]:
+        return lambda body: deserialize(body.decode(), (response_type,), check_type=True)
 
-    return Decoder(
-        "official client", partial(decode, ServiceAccessTokenResponse), partial(decode, ListServiceAccessTokensResponse)
-    )
+    return Decoder("official client", decoder(ServiceAccessTokenResponse), decoder(ListServiceAccessTokensResponse))
 
 
 DECODERS: dict[str, tuple[Callable[[], Decoder], tuple[str, ...]]] = {
@@ -167,7 +145,7 @@ def _sample(decode: Callable[[bytes], Any], body: bytes, context: Any, seconds: 
 def run(*, quick: bool) -> Report:
     """Check and time all decoders."""
     rounds, seconds = (1, 0.001) if quick else (25, 0.02)
-    decoders = [DECODERS[name][0]() for name in installed(DECODERS, lambda name: DECODERS[name][1])]
+    decoders = [make() for name, (make, needs) in DECODERS.items() if installed(name, needs)]
     for one in decoders:
         one.check()
     cases = {

@@ -14,7 +14,7 @@ from dd_sa_tokens import AccessToken
 
 from .internals import ObservedDatadog
 from .payloads import Target
-from .processes import Child, start, stay_on
+from .processes import Child, start
 
 
 @attrs.frozen
@@ -27,14 +27,7 @@ class Account:
 
 @attrs.frozen
 class ServerLog:
-    """What a fake Datadog server saw.
-
-    Attributes:
-        requests: Requests received.
-        rejected: 429 responses sent.
-        admitted: Requests admitted in each window, in order.
-        faults: Faults injected, by name.
-    """
+    """What a fake server saw: requests received, 429s sent, requests admitted by window, faults injected by name."""
 
     requests: int
     rejected: int
@@ -49,19 +42,16 @@ def fingerprint(token: AccessToken) -> int:
 
 def start_fake(options: dict[str, Any], core: int | None = None) -> Child:
     """Start an `ObservedDatadog` with these arguments; the child's first value is an `Account`."""
-    return start(_serve, options, core)
+    return start(_serve, options, core=core)
 
 
 def stop_fake(server: Child) -> ServerLog:
     """Stop the server, and return what it saw."""
     server.pipe.send(None)
-    log: ServerLog = server.pipe.recv()
-    return log
+    return server.pipe.recv()
 
 
-def _serve(pipe: Connection, options: dict[str, Any], core: int | None) -> None:
-    stay_on(core)
-
+def _serve(pipe: Connection, options: dict[str, Any]) -> None:
     async def run() -> None:
         async with ObservedDatadog(**options) as datadog:
             keys = {"api_key": datadog.api_key, "app_key": datadog.app_key}

@@ -14,7 +14,7 @@ import attrs
 
 from .machine import event_loops
 from .payloads import CONTENT_TYPE, RATE_LIMIT_HEADERS, Target, page_body, reset, token_body
-from .processes import reserved_core, start, stay_on
+from .processes import reserved_core, start
 
 _HEADERS = {"Content-Type": CONTENT_TYPE} | RATE_LIMIT_HEADERS
 _HEAD = "HTTP/1.1 200 OK\r\n" + "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items())
@@ -23,13 +23,7 @@ _PAGE_NUMBER = re.compile(r"page(?:\[|%5B)number(?:\]|%5D)=(\d+)")
 
 @attrs.frozen
 class Server:
-    """A server that runs.
-
-    Attributes:
-        target: What to ask it for.
-        description: What it is, and where it runs.
-        pid: Its process.
-    """
+    """A server that runs: what to ask it for, what it is and where it runs, and its process ID."""
 
     target: Target
     description: str
@@ -40,11 +34,10 @@ class Server:
 def fast_server(account_size: int = 0) -> Iterator[Server]:
     """Run the server on the last core and this process on the others, where there are two.
 
-    Args:
-        account_size: Tokens in the account's list. A get finds every ID.
+    The account's list has `account_size` tokens. A get finds every ID.
     """
     with reserved_core() as core:
-        child = start(_serve, core, account_size)
+        child = start(_serve, account_size, core=core)
         place = "shares its core with the client" if core is None else "has a core of its own"
         description = f"a minimal server, one process, {place}"
         try:
@@ -77,9 +70,8 @@ class _Responder(asyncio.Protocol):
             self._transport.write(head.encode() + body)
 
 
-def _serve(pipe: Connection, core: int | None, account_size: int) -> None:
+def _serve(pipe: Connection, account_size: int) -> None:
     """Serve until a message comes."""
-    stay_on(core)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()

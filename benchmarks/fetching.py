@@ -6,7 +6,7 @@ import asyncio
 import statistics
 from collections.abc import Iterator
 
-from .clients import Implementation, Job, Tally
+from .clients import Implementation, Job
 from .fast_server import Server
 from .loop_lag import LoopLag, WatchedLoop, measured_lag
 from .machine import Loop, installed
@@ -17,12 +17,11 @@ from .timing import Sample, Stopwatch, median, ratios
 CONCURRENCY = 50
 CLIENT = Column("client", "client")
 PER_SECOND = Column("per_second", "tokens/s", ",.0f")
-CPU = Column("cpu_us", "CPU per token", ",.1f", " µs")
 
 
 def choose(*clients: Implementation) -> list[Implementation]:
     """Return the clients that are installed."""
-    return installed(clients, lambda one: one.needs)
+    return [one for one in clients if installed(one.name, one.needs)]
 
 
 def timed_fetch(
@@ -31,14 +30,13 @@ def timed_fetch(
     """Fetch tokens over connections that are open already, and check that each is the one that was asked for."""
 
     async def run() -> Sample:
-        watch, tally = Stopwatch(server.pid), Tally()
-        job = Job(server.target, concurrency, token_ids(count), tally.deliver)
+        watch, job = Stopwatch(server.pid), Job(server.target, concurrency, token_ids(count))
         async with client.open(server.target, concurrency) as opened:
             await _warm_up(client, opened, job)
             with watch:
                 kept = await client.fetch(opened, job)
         del kept  # only now, since to free it takes time, too
-        assert tally.fetched == count
+        assert job.fetched == count
         return watch.sample(count)
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -53,14 +51,13 @@ def watched_fetch(client: Implementation | None, server: Server, count: int) -> 
             async with measured_lag() as lag:
                 await asyncio.sleep(1)
             return lag
-        tally = Tally()
-        job = Job(server.target, CONCURRENCY, token_ids(count), tally.deliver)
+        job = Job(server.target, CONCURRENCY, token_ids(count))
         async with client.open(server.target, CONCURRENCY) as opened:
             await _warm_up(client, opened, job)
             async with measured_lag() as lag:
                 kept = await client.fetch(opened, job)
         del kept
-        assert tally.fetched == count
+        assert job.fetched == count
         return lag
 
     with asyncio.Runner(loop_factory=WatchedLoop) as runner:
@@ -70,8 +67,7 @@ def watched_fetch(client: Implementation | None, server: Server, count: int) -> 
 async def _warm_up(client: Implementation, opened: object, job: Job) -> None:
     """Open the connections; the few of a client that reads the list do not matter."""
     if not client.reads_list:
-        ids = token_ids(2 * job.concurrency)
-        await client.fetch(opened, Job(job.target, job.concurrency, ids, Tally().deliver))
+        await client.fetch(opened, Job(job.target, job.concurrency, token_ids(2 * job.concurrency)))
 
 
 def speed_rows(samples: dict[str, list[Sample]]) -> Iterator[Row]:

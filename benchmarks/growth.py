@@ -15,7 +15,7 @@ from dd_sa_tokens import RateLimit, TokensClient
 
 from .clients import ours
 from .fetching import CONCURRENCY
-from .internals import Limiter, Response, make_response, replace_transport
+from .internals import Response, make_limiter, make_response, replace_transport
 from .payloads import RATE_LIMIT_HEADERS, SERVICE_ACCOUNT_ID, Target, reset, token_body, token_id
 from .report import Column, Report, Row, pivot
 from .timing import Sample, Stopwatch, interleave, median
@@ -30,11 +30,9 @@ class _Transport:
 
     concurrency = CONCURRENCY
 
-    def open(self) -> None:
-        """Do nothing."""
+    def open(self) -> None: ...
 
-    async def close(self) -> None:
-        """Do nothing."""
+    async def close(self) -> None: ...
 
     async def send(self, request: Any, _timeout: float) -> Response:
         """Return the token that was asked for."""
@@ -70,17 +68,17 @@ async def collect(count: int, watch: Stopwatch) -> None:
 
 async def queue(count: int, watch: Stopwatch, max_wait: float | None = None) -> None:
     """Let calls pass a rate limiter at which all of them wait at first."""
-    limiter = Limiter(CONCURRENCY)
+    limiter = make_limiter(CONCURRENCY)
     rate_limit = RateLimit(100_000_000, 60.0, 99_000_000, 30.0, "name")
     passed = 0
 
     async def one() -> None:
         nonlocal passed
-        permit = await limiter.acquire(max_wait)
+        permit = await limiter.acquire("get_token", max_wait)
         passed += 1
         limiter.record_response(permit, rate_limit, 200)
 
-    first = await limiter.acquire()
+    first = await limiter.acquire("get_token")
     tasks = [asyncio.ensure_future(one()) for _ in range(count)]
     await asyncio.sleep(0)  # all of them wait now
     with watch:
@@ -89,8 +87,7 @@ async def queue(count: int, watch: Stopwatch, max_wait: float | None = None) -> 
     assert passed == count
 
 
-Run = Callable[[int, Stopwatch], Coroutine[Any, Any, None]]
-CASES: dict[str, tuple[tuple[int, ...], Run]] = {
+CASES = {
     "stream_tokens": (IDS, stream),
     "get_tokens": (IDS[:-1], collect),
     "waiting for the rate limiter": (WAITERS, queue),
@@ -98,7 +95,7 @@ CASES: dict[str, tuple[tuple[int, ...], Run]] = {
 }
 
 
-def _sample(run: Run, count: int) -> Sample:
+def _sample(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], count: int) -> Sample:
     """Run often enough to measure, and return the mean."""
     samples: list[Sample] = []
     for _ in range(min(max(_LEAST_ITEMS // count, 1), 50)):
@@ -123,6 +120,5 @@ def run(*, quick: bool) -> Report:
         for (name, count), samples in interleave(cases, rounds).items()
     ]
     table = pivot(rows, Column("case", "µs for each of so many"), "count", [Column("us_each", "", ",.1f")])
-    return Report(
-        "growth", [f"Medians of {rounds} rounds. No sockets; concurrency {CONCURRENCY}, asyncio."], [table], rows
-    )
+    conditions = [f"Medians of {rounds} rounds. No sockets; concurrency {CONCURRENCY}, asyncio."]
+    return Report("growth", conditions, [table], rows)

@@ -5,30 +5,27 @@ No other file of the benchmarks imports a private name, so a change of one chang
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aiohttp import web
 
-from dd_sa_tokens import AccessToken, RateLimit, TokensClient
+from dd_sa_tokens import AccessToken, TokensClient
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._protocol import documents
 from dd_sa_tokens._protocol.codec import decode_token, decode_tokens
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._protocol.headers import parse_rate_limit
 from dd_sa_tokens._protocol.responses import Response
-from dd_sa_tokens._ratelimit import Permit, RateLimiter, RateLimitStore, share_limits
+from dd_sa_tokens._ratelimit import RateLimiter, RateLimitStore, share_limits
 from dd_sa_tokens.testing import FakeDatadog, FixedWindow
 
 __all__ = (
-    "FixedWindow", "Limiter", "ObservedDatadog", "Permit", "RateLimitStore", "Response", "decode_page", "decode_token",
-    "json_module", "make_response", "replace_transport", "without_orjson",
+    "Clock", "FixedWindow", "ObservedDatadog", "RateLimitStore", "Response", "decode_page", "decode_token",
+    "json_module", "make_limiter", "make_response", "replace_transport", "without_orjson",
 )  # fmt: skip
-
-_OPERATION = "get_token"
 
 
 def decode_page(body: bytes) -> Page[AccessToken]:
@@ -46,14 +43,11 @@ def json_module() -> str:
     return "orjson" if documents._loads.__module__.partition(".")[0] == "orjson" else "json"
 
 
-@contextmanager
-def without_orjson() -> Iterator[None]:
+def without_orjson() -> AbstractContextManager[Any]:
     """Let the package decode with the standard library's JSON, as if orjson were not installed."""
-    found, documents._loads = documents._loads, documents._loads_strictly
-    try:
-        yield
-    finally:
-        documents._loads = found
+    from unittest import mock
+
+    return mock.patch.object(documents, "_loads", documents._loads_strictly)
 
 
 def replace_transport(client: TokensClient, transport: Any) -> None:
@@ -61,51 +55,20 @@ def replace_transport(client: TokensClient, transport: Any) -> None:
     client._executor._transport = transport
 
 
-class Limiter:
-    """The package's own rate limiter, used for one operation."""
-
-    def __init__(
-        self,
-        concurrency: int,
-        *,
-        reserve: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-        store: RateLimitStore | None = None,
-    ) -> None:
-        shared = share_limits(store, "https://api.test")
-        self._limiter = RateLimiter(concurrency, clock=Clock(clock, wall_clock), shared=shared)
-        self._reserve = reserve
-
-    @property
-    def in_flight(self) -> int:
-        """The number of permits that are out."""
-        return self._limiter.in_flight
-
-    async def acquire(self, max_wait: float | None = None) -> Permit:
-        """Wait for a permit."""
-        permit = await self._limiter.acquire(_OPERATION, max_wait, reserve=self._reserve)
-        assert isinstance(permit, Permit)
-        return permit
-
-    def record_response(self, permit: Permit, rate_limit: RateLimit | None, status: int) -> None:
-        """Record a response."""
-        self._limiter.record_response(permit, rate_limit, status)
+def make_limiter(concurrency: int, clock: Clock = Clock(), store: RateLimitStore | None = None) -> RateLimiter:
+    """Make the package's own rate limiter; with a store, one that shares the limit."""
+    return RateLimiter(concurrency, clock=clock, shared=share_limits(store, "https://api.test"))
 
 
 class _CountingWindow(FixedWindow):
-    """Counts the requests that it admits, and can leave the reset out. The first request begins the first window."""
+    """Counts the requests that it admits, and can leave the reset out."""
 
     def __init__(self, window: FixedWindow, used: int, *, has_reset: bool) -> None:
-        super().__init__(window.limit, window.period, window.rounding, name=window.name)
+        super().__init__(window.limit, window.period, window.rounding, used, window.name)
         self.admitted: Counter[float] = Counter()
-        self._used_before = used
         self._has_reset = has_reset
 
     def spend(self, now: float) -> tuple[bool, dict[str, str]]:
-        if not self.admitted:
-            self.advance(now)
-            self._used = self._used_before
         admitted, headers = super().spend(now)
         self.admitted[now // self.period] += admitted
         if not self._has_reset:
@@ -135,9 +98,8 @@ class ObservedDatadog(FakeDatadog):
     ) -> None:
         super().__init__(**options)
         windows = self._service.windows
-        for name, window in windows.items():
-            windows[name] = _CountingWindow(window, used, has_reset=has_reset)
-        self._windows = [window for window in windows.values() if isinstance(window, _CountingWindow)]
+        self._windows = {name: _CountingWindow(windows[name], used, has_reset=has_reset) for name in windows}
+        windows.update(self._windows)
         self._fault = fault
         if failures:
             self.fail_next(failures, status=503)
@@ -146,7 +108,7 @@ class ObservedDatadog(FakeDatadog):
     @property
     def admitted(self) -> list[int]:
         """Requests admitted in each window, in order."""
-        admitted: Counter[float] = sum((window.admitted for window in self._windows), Counter())
+        admitted: Counter[float] = sum((window.admitted for window in self._windows.values()), Counter())
         return [count for _, count in sorted(admitted.items())]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:

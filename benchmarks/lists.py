@@ -7,7 +7,7 @@ from functools import partial
 
 from .clients import BY_LIST, DICTS, LISTED, OFFICIAL_LIST
 from .fast_server import fast_server
-from .fetching import CLIENT, CPU, PER_SECOND, choose, speed_rows, timed_fetch, watched_fetch
+from .fetching import CLIENT, PER_SECOND, choose, speed_rows, timed_fetch, watched_fetch
 from .report import Column, Report, Table
 from .timing import interleave, median, ratios
 
@@ -31,7 +31,7 @@ def run(*, quick: bool) -> Report:
     columns = [
         CLIENT,
         PER_SECOND,
-        CPU,
+        Column("cpu_us", "CPU per token", ",.1f", " µs"),
         Column("of_aiohttp", "speed / bare aiohttp's, by CPU time", ".2f"),
         Column("hold_ms", "longest hold of the loop", ",.1f", " ms"),
         Column("worst_ms", "worst delay of another task", ",.1f", " ms"),

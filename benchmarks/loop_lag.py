@@ -18,33 +18,27 @@ _INTERVAL = 0.001  # seconds
 
 @attrs.define
 class LoopLag:
-    """How late the task ran.
+    """How late the task ran. All times are in seconds."""
 
-    Attributes:
-        lags: Seconds of delay for each millisecond of the measurement, in order.
-        longest_hold: The most CPU time, in seconds, between two looks of the loop at its sockets and timers, without
-            the pauses of Python's garbage collector. Other processes on the machine do not lengthen it.
-    """
-
-    lags: list[float] = attrs.Factory(list[float])
+    lags: list[float] = attrs.Factory(list[float])  # the delay for each millisecond, in order
     longest_hold: float = 0.0
+    """The most CPU time between two looks of the loop at its sockets and timers, without the pauses of
+    Python's garbage collector. Other processes on the machine do not lengthen it."""
     _looked: float = -1.0  # CPU time when the loop had looked, without the collector's; below 0 at first
     _collecting: float = 0.0  # CPU time of the garbage collector so far
     _collection_start: float = 0.0
 
     @property
     def p50(self) -> float:
-        """The median delay, in seconds."""
         return statistics.median(self.lags)
 
     @property
     def p99(self) -> float:
-        """The delay, in seconds, that one in a hundred exceeds."""
+        """The delay that one in a hundred exceeds."""
         return statistics.quantiles(self.lags, n=100)[98]
 
     @property
     def worst(self) -> float:
-        """The longest delay, in seconds."""
         return max(self.lags)
 
     def on_collection(self, phase: str, _info: Mapping[str, int]) -> None:

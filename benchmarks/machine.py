@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from .processes import cores
 
-T = TypeVar("T")
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 _PACKAGES = (
@@ -25,22 +23,18 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def installed(items: Iterable[T], needs: Callable[[T], Iterable[str]]) -> list[T]:
-    """Return the items whose modules are installed, and print which are left out."""
-    found: list[T] = []
-    for item in items:
-        missing = [module for module in needs(item) if find_spec(module) is None]
-        if missing:
-            print(f"without {getattr(item, 'name', item)}: {', '.join(missing)} not installed")
-        else:
-            found.append(item)
-    return found
+def installed(name: str, needs: Iterable[str]) -> bool:
+    """Return whether the modules that something needs are installed; otherwise print that it is left out."""
+    missing = [module for module in needs if find_spec(module) is None]
+    if missing:
+        print(f"without {name}: {', '.join(missing)} not installed")
+    return not missing
 
 
 def event_loops() -> dict[str, Loop]:
     """Return what makes each event loop that is installed."""
     found: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
-    if installed(["uvloop"], lambda name: [name]):
+    if installed("uvloop", ["uvloop"]):
         import uvloop
 
         found["uvloop"] = uvloop.new_event_loop
@@ -77,8 +71,7 @@ def _cpu() -> str:
 
 
 def _commit() -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None

@@ -8,19 +8,17 @@ from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .clients import BY_GET, GATHERED, STREAM, TEXTBOOK, Implementation, Job, Tally
+from .clients import BY_GET, GATHERED, STREAM, TEXTBOOK, Implementation, Job
 from .fast_server import fast_server
 from .fetching import CLIENT, CONCURRENCY
 from .payloads import Target, token_id, token_ids
-from .processes import MIB, peak, reset_peak, resident, start
+from .processes import MIB, memory, reset_peak, start
 from .report import Column, Report, Row, Table
 
 _WARM_UP_RUNS, _WARM_UP_IDS = 20, 100  # enough to fill all caches, with little at a time
 COUNTS = {
     STREAM: (1_000, 10_000, 100_000, 1_000_000),
-    GATHERED: (1_000, 10_000, 100_000),
-    TEXTBOOK: (1_000, 10_000, 100_000),
-    BY_GET: (1_000, 10_000, 100_000),
+    **dict.fromkeys((GATHERED, TEXTBOOK, BY_GET), (1_000, 10_000, 100_000)),
 }
 
 
@@ -31,11 +29,10 @@ async def _generated(count: int) -> AsyncIterator[str]:
 
 async def _fetch(client: Implementation, target: Target, count: int) -> Any:
     """Fetch, and return the result where the client keeps one."""
-    tally = Tally()
-    ids = _generated(count) if client in {STREAM, BY_GET} else token_ids(count)
+    job = Job(target, CONCURRENCY, _generated(count) if client in {STREAM, BY_GET} else token_ids(count))
     async with client.open(target, CONCURRENCY) as opened:
-        result = await client.fetch(opened, Job(target, CONCURRENCY, ids, tally.deliver))
-    assert tally.fetched == count
+        result = await client.fetch(opened, job)
+    assert job.fetched == count
     return result
 
 
@@ -45,11 +42,11 @@ def _measure(pipe: Connection, client: Implementation, target: Target, count: in
         asyncio.run(_fetch(client, target, _WARM_UP_IDS))
     gc.collect()
     reset_peak()
-    before = resident()
+    before = memory()
     result = asyncio.run(_fetch(client, target, count))
-    most = peak()
+    most = memory(peak=True)
     gc.collect()
-    kept = None if result is None else (resident() - before) / count
+    kept = None if result is None else (memory() - before) / count
     pipe.send({"client": client.name, "ids": count, "peak_mib": (most - before) / MIB, "kept": kept})
 
 

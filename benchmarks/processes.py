@@ -20,21 +20,15 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @attrs.frozen
 class Child:
-    """A child process.
-
-    Attributes:
-        pipe: The pipe to it.
-        first: The first value that it sent.
-        pid: Its process ID.
-    """
+    """A child process: the pipe to it, the first value that it sent, and its process ID."""
 
     pipe: Connection
     first: Any
     pid: int
 
 
-def start(target: Any, *args: Any) -> Child:
-    """Start a process that runs `target(pipe, *args)`, and wait for the first value that it sends.
+def start(target: Any, *args: Any, core: int | None = None) -> Child:
+    """Start a process that runs `target(pipe, *args)`, on a core if one is given; wait for the first value it sends.
 
     Raises:
         EOFError: It ended without a value.
@@ -43,9 +37,10 @@ def start(target: Any, *args: Any) -> Child:
     process = _SPAWN.Process(target=target, args=(theirs, *args), daemon=True)
     process.start()
     theirs.close()
-    first = ours.recv()
     assert process.pid is not None
-    return Child(ours, first, process.pid)
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})
+    return Child(ours, ours.recv(), process.pid)
 
 
 def cores() -> list[int]:
@@ -67,12 +62,6 @@ def reserved_core() -> Iterator[int | None]:
         os.sched_setaffinity(0, set(available))
 
 
-def stay_on(core: int | None) -> None:
-    """Keep this process on a core, if one is given."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-
-
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process has used; 0 where the system has no /proc."""
     with suppress(OSError):
@@ -81,22 +70,16 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def resident() -> int:
-    """Return the bytes of resident memory of this process; its peak where the system has no /proc."""
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return peak()
-
-
 def reset_peak() -> None:
-    """Let `peak` begin anew, where the system can do that."""
+    """Let the peak of `memory` begin anew, where the system can do that."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak() -> int:
-    """Return the most bytes of resident memory that this process has had."""
+def memory(*, peak: bool = False) -> int:
+    """Return the bytes of resident memory of this process; its peak on request, and where the system has no /proc."""
+    field = "VmHWM:" if peak else "VmRSS:"
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

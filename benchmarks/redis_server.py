@@ -29,16 +29,14 @@ def find_redis_server() -> str | None:
 
 
 class RedisServer:
-    """A Redis server that keeps nothing on disk.
+    """A Redis server that keeps nothing on disk. `socket` is the path of its Unix socket, `url` its address.
 
     Args:
         binary: The path of redis-server.
         options: Further options of its command line.
-
-    Attributes:
-        url: Where it is.
-        socket: The path of its Unix socket.
     """
+
+    _process: subprocess.Popen[bytes]
 
     def __init__(self, binary: str, *options: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="redis")
@@ -46,7 +44,6 @@ class RedisServer:
         self.url = f"unix://{self.socket}"
         self._command = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no"]
         self._command += ["--dir", self._directory.name, *options]
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,25 +64,21 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill it: its connections break, and what it knew is gone."""
-        assert self._process is not None
         self._process.kill()
         self._process.wait()
         Path(self.socket).unlink(missing_ok=True)
 
     def freeze(self) -> None:
         """Let it hang: it accepts connections and answers nothing."""
-        assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
-        assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its directory."""
-        if self._process is not None:
-            self.kill()
+        self.kill()
         self._directory.cleanup()
 
     def connect(self, **options: str) -> redis.Redis:

@@ -16,7 +16,7 @@ from .machine import describe, package_versions
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
-_BLOCK = re.compile(r"<!-- figures: (\w+) -->\n\n.*?\n\n<!-- end of figures -->", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n\n).*?(\n\n<!-- end of figures -->)", re.DOTALL)
 _SHOWN = ("aiohttp", "orjson", "datadog-api-client", "httpx", "uvloop")  # packages that README.md names
 
 Row = dict[str, Any]
@@ -72,21 +72,13 @@ def pivot(rows: list[Row], index: Column, across: str, values: list[Column]) -> 
 
 @attrs.frozen
 class Report:
-    """What a part measured.
+    """What a part measured."""
 
-    Attributes:
-        part: Its name, as on the command line.
-        conditions: How it was measured, in sentences.
-        tables: The figures.
-        data: Further rows, for the charts and a closer look.
-        quick: Whether little was measured, only to show that it runs.
-    """
-
-    part: str
-    conditions: list[str]
+    part: str  # its name, as on the command line
+    conditions: list[str]  # how it was measured, in sentences
     tables: list[Table]
-    data: list[Row] = attrs.Factory(list[Row])
-    quick: bool = False
+    data: list[Row] = attrs.Factory(list[Row])  # further rows, for the charts and a closer look
+    quick: bool = False  # whether little was measured, only to show that it runs
     date: str = attrs.Factory(lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     machine: dict[str, Any] = attrs.Factory(describe)
     versions: dict[str, str] = attrs.Factory(package_versions)
@@ -117,9 +109,5 @@ def load(folder: Path) -> list[Report]:
 
 def with_figures(text: str, reports: Iterable[Report]) -> str:
     """Return the text of README.md with the figures of these reports in it."""
-    found = {report.part: report for report in reports}
-
-    def replace(block: re.Match[str]) -> str:
-        return f"<!-- figures: {block[1]} -->\n\n{found[block[1]].markdown()}\n\n<!-- end of figures -->"
-
-    return _BLOCK.sub(replace, text)
+    found = {report.part: report.markdown() for report in reports}
+    return _BLOCK.sub(lambda block: block[1] + found[block[2]] + block[3], text)

@@ -43,7 +43,6 @@ CASES = [
         disturbed=True,
     ),
 ]
-_SIMULATED_IDS = 1_200  # in all, for any number of clients
 
 
 def _on_sockets(*, quick: bool) -> Iterator[Row]:
@@ -58,8 +57,8 @@ def _on_sockets(*, quick: bool) -> Iterator[Row]:
         yield {"case": case.name, "share": share} | attrs.asdict(outcome) | {"fewest": fewest}
 
 
-def _simulated(*, quick: bool) -> Iterator[Row]:
-    ids = 240 if quick else _SIMULATED_IDS
+def _simulated(ids: int) -> Iterator[Row]:
+    """Simulate 1 to 64 clients that fetch so many IDs in all."""
     with ExitStack() as stack:
         limiters = list(simulation.LIMITERS)
         binary = find_redis_server()
@@ -96,7 +95,8 @@ def run(*, quick: bool) -> Report:
         Column("above", "time above the minimum", ".2f", " s"),
         Column("lost", "IDs lost", ",d"),
     ]
-    simulated = list(_simulated(quick=quick))
+    ids = 240 if quick else 1_200
+    simulated = list(_simulated(ids))
     number = Column("clients", "clients, simulated", ",d")
     tables = [
         Table(columns, list(_on_sockets(quick=quick))),
@@ -105,7 +105,7 @@ def run(*, quick: bool) -> Report:
     ]
     conditions = [
         f"FakeDatadog, latency {LATENCY * 1000:.0f} ms; 100 requests per 3 s where nothing else is said.",
-        f"Simulated: 100 requests per 10 s; {240 if quick else _SIMULATED_IDS:,} IDs in all, concurrency 50.",
+        f"Simulated: 100 requests per 10 s; {ids:,} IDs in all, concurrency 50.",
         "429s in 100 requests, then the share of a full window that is spent.",
     ]
     return Report("sharing", conditions, tables, simulated)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import attrs
 
-from .internals import FixedWindow, Limiter, RateLimitStore, Response, make_response
+from .internals import Clock, FixedWindow, RateLimitStore, Response, make_limiter, make_response
 from .virtual_loop import run_virtual, wall_clock
 
 OURS = "dd_sa_tokens, by headers"
@@ -25,25 +26,16 @@ LIMITERS = (EACH_WAITS, ALL_WAIT, OURS)
 
 @attrs.define
 class Server:
-    """A server with a rate limit, at the other end of a slow line.
-
-    Attributes:
-        window: The rate limit.
-        offset: Seconds by which the server's clock is ahead of the clients'.
-        latency: Mean seconds of a round trip; each half of it varies by half.
-        requests: Requests received, by window.
-        accepted: Requests that were not rejected, by window.
-        first: When the first request of a window came, in seconds since the epoch on the server's clock.
-        rejected: 429 responses sent.
-    """
+    """A server with a rate limit, at the other end of a slow line."""
 
     window: FixedWindow
-    offset: float = 0.0
-    latency: float = 0.02
+    offset: float = 0.0  # seconds by which the server's clock is ahead of the clients'
+    latency: float = 0.02  # mean seconds of a round trip; each half of it varies by half
     random: random.Random = attrs.Factory(lambda: random.Random(0))
-    requests: Counter[int] = attrs.Factory(Counter[int])
-    accepted: Counter[int] = attrs.Factory(Counter[int])
+    requests: Counter[int] = attrs.Factory(Counter[int])  # received, by window
+    accepted: Counter[int] = attrs.Factory(Counter[int])  # not rejected, by window
     first: dict[int, float] = attrs.Factory(dict[int, float])
+    """When the first request of a window came, in seconds since the epoch on the server's clock."""
     rejected: int = 0
 
     @property
@@ -67,40 +59,26 @@ class Server:
 
 @attrs.define
 class Client:
-    """A client that needs a number of responses, through one rate limiter.
-
-    Attributes:
-        server: The server that it asks.
-        count: Requests that must succeed.
-        concurrency: Most requests in flight.
-        start: Seconds before it begins.
-        reserve: Share of each window that it leaves to others.
-        limiter: One of `LIMITERS`, or `WITH_STORE`. The others than ours are what clients commonly do.
-        store: The store, with `WITH_STORE`.
-        rejected: 429 responses received.
-        done: When it had all responses, on the loop's clock.
-    """
+    """A client that needs a number of responses, through one rate limiter."""
 
     server: Server
-    count: int
+    count: int  # requests that must succeed
     concurrency: int = 50
-    start: float = 0.0
-    reserve: float = 0.0
-    limiter: str = OURS
-    store: RateLimitStore | None = None
-    rejected: int = 0
-    done: float = 0.0
+    start: float = 0.0  # seconds before it begins
+    reserve: float = 0.0  # share of each window that it leaves to others
+    limiter: str = OURS  # or `WITH_STORE`, or what clients commonly do: the others of `LIMITERS`
+    store: RateLimitStore | None = None  # with `WITH_STORE`
+    rejected: int = 0  # 429 responses received
+    done: float = 0.0  # when it had all responses, on the loop's clock
     _paused_until: float = 0.0
 
     async def run(self) -> None:
         """Send requests until all have succeeded."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.start)
-        limiter = Limiter(
-            self.concurrency, reserve=self.reserve, clock=loop.time, wall_clock=wall_clock, store=self.store
-        )
+        limiter = make_limiter(self.concurrency, Clock(loop.time, wall_clock), self.store)
         remaining = iter(range(self.count))
-        send = self._with(limiter) if self.limiter in {OURS, WITH_STORE} else self._without
+        send = partial(self._with, limiter) if self.limiter in {OURS, WITH_STORE} else self._without
 
         async def work() -> None:
             for _ in remaining:
@@ -111,38 +89,33 @@ class Client:
         assert limiter.in_flight == 0
         self.done = loop.time()
 
-    def _with(self, limiter: Limiter) -> Callable[[], Awaitable[bool]]:
-        async def send() -> bool:
-            permit = await limiter.acquire()
-            response = await self.server.respond()
-            limiter.record_response(permit, response.rate_limit, response.status)
-            self.rejected += response.status == 429
-            return response.status == 200
-
-        return send
+    async def _with(self, limiter: Any) -> bool:
+        permit = await limiter.acquire("get_token", reserve=self.reserve)
+        response = await self._send()
+        limiter.record_response(permit, response.rate_limit, response.status)
+        return response.status == 200
 
     async def _without(self) -> bool:
         """Wait for the reset after a 429: this request alone, or all requests."""
         loop = asyncio.get_running_loop()
         if self.limiter == ALL_WAIT and loop.time() < self._paused_until:
             await asyncio.sleep(self._paused_until - loop.time())
-        response = await self.server.respond()
+        response = await self._send()
         if response.status == 429:
-            self.rejected += 1
             reset = float(response.headers["X-RateLimit-Reset"])
             self._paused_until = loop.time() + reset
             if self.limiter == EACH_WAITS:
                 await asyncio.sleep(reset)
         return response.status == 200
 
+    async def _send(self) -> Response:
+        response = await self.server.respond()
+        self.rejected += response.status == 429
+        return response
+
 
 def run_all(clients: list[Client], start: float = 0.0) -> None:
-    """Run clients beside one another.
-
-    Args:
-        clients: The clients.
-        start: Seconds between the beginning of a window and theirs.
-    """
+    """Run clients beside one another, from `start` seconds after the beginning of a window."""
 
     async def main() -> None:
         await asyncio.sleep(start)

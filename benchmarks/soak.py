@@ -20,57 +20,47 @@ from dd_sa_tokens import RetryPolicy
 from .clients import STREAM, ours
 from .fake_server import Account, ServerLog, fingerprint, start_fake, stop_fake
 from .fetching import CONCURRENCY
-from .processes import MIB, reserved_core, resident, start
+from .processes import MIB, memory, reserved_core, start
 from .report import Column, Report, Row, Table
 
 LIMIT = 1_000  # requests per second
 TIMEOUT = 3.0  # seconds
-_COMMON = 100
-_RARE = 1_000
 _STEPS = 10
 _MOST_BLOCKS = 10_000  # what is in flight takes some and gives them back; one kept for each ID would be 90,000
+_FAULTS: dict[int, tuple[str, dict[str, Any]]] = {
+    0: ("drops", {"drop": True}),
+    20: ("503s", {"status": 503}),
+    40: ("truncations", {"truncate": True}),
+    60: ("short stalls", {"stall": 0.1}),
+}
+"""The faults of each 100 requests."""
+_CORRECT = "IDs with one result that has the values that the server holds"
+_REPEATED = "results beyond the one for an ID"
+_WRONG = "results with other values"
 
 
 @attrs.frozen
 class Fetched:
-    """What the client saw.
+    """What the client saw: results by what they are, errors by class, its own counters, and its memory as it went."""
 
-    Attributes:
-        correct: IDs whose token came once, with the values that the server holds.
-        repeated: Results beyond the one for an ID.
-        wrong: Results with other values.
-        errors: Results that are errors, by class.
-        seconds: From the first ID to the last result.
-        stats: The client's own counters.
-        memory: Results so far, MiB resident then, and blocks of memory that Python held.
-    """
-
-    correct: int
-    repeated: int
-    wrong: int
+    results: Counter[str]
     errors: Counter[str]
     seconds: float
     stats: dict[str, Any]
-    memory: list[tuple[int, float, int]]
+    memory: list[Row]
 
     @property
     def block_growth(self) -> int:
         """The most blocks of memory by which the client grew after the first measurement."""
-        first, *later = (blocks for _, _, blocks in self.memory)
+        first, *later = (row["blocks"] for row in self.memory)
         return max(max(later) - first, 0)
 
 
 def fault(number: int) -> tuple[str, dict[str, Any]] | None:
     """Return the fault for a request by its number: 1% of each kind, and 0.1% of stalls beyond the timeout."""
-    if number % _RARE == 80:
+    if number % 1_000 == 80:
         return "stalls beyond the timeout", {"stall": TIMEOUT + 0.5}
-    kinds: dict[int, tuple[str, dict[str, Any]]] = {
-        0: ("drops", {"drop": True}),
-        20: ("503s", {"status": 503}),
-        40: ("truncations", {"truncate": True}),
-        60: ("short stalls", {"stall": 0.1}),
-    }
-    return kinds.get(number % _COMMON)
+    return _FAULTS.get(number % 100)
 
 
 def _fetch(pipe: Connection, account: Account) -> None:
@@ -83,35 +73,32 @@ async def _stream(account: Account) -> Fetched:
     remaining = dict(account.fingerprints)
     ids = list(remaining)
     random.Random(5).shuffle(ids)
-    repeated = wrong = correct = done = 0
-    errors: Counter[str] = Counter()
-    memory: list[tuple[int, float, int]] = []
+    results, errors, done = Counter[str](), Counter[str](), 0
+    growth: list[Row] = []
     begin = time.monotonic()
     retry = RetryPolicy(initial_backoff=0.05, max_backoff=1.0)
     target = account.target
     async with ours(target, CONCURRENCY, timeout=TIMEOUT, retry=retry) as client:
         async for item in client.stream_tokens(target.service_account_id, iter(ids)):
             expected = remaining.pop(item.token_id, None)
-            repeated += expected is None
+            results[_REPEATED] += expected is None
             if item.token is None:
                 errors[type(item.error).__name__] += 1
-            elif fingerprint(item.token) == expected:
-                correct += 1
             else:
-                wrong += 1
+                results[_CORRECT if fingerprint(item.token) == expected else _WRONG] += 1
             done += 1
             if done % (len(ids) // _STEPS) == 0:
                 gc.collect()
-                memory.append((done, resident() / MIB, sys.getallocatedblocks()))
+                blocks = sys.getallocatedblocks()
+                growth.append({"client": STREAM.name, "ids": done, "mib": memory() / MIB, "blocks": blocks})
         stats = attrs.asdict(client.stats)
-    return Fetched(correct, repeated, wrong, errors, time.monotonic() - begin, stats, memory)
+    return Fetched(results, errors, time.monotonic() - begin, stats, growth)
 
 
 def _account_for(count: int, log: ServerLog, fetched: Fetched) -> Iterator[tuple[str, float]]:
     yield "IDs asked for", count
-    yield "IDs with one result that has the values that the server holds", fetched.correct
-    yield "results beyond the one for an ID", fetched.repeated
-    yield "results with other values", fetched.wrong
+    for kind in (_CORRECT, _REPEATED, _WRONG):
+        yield kind, fetched.results[kind]
     yield "results that are errors", fetched.errors.total()
     yield "requests that the client sent", fetched.stats["requests"]
     yield "requests that the server received", log.requests
@@ -121,14 +108,14 @@ def _account_for(count: int, log: ServerLog, fetched: Fetched) -> Iterator[tuple
     yield from sorted(log.faults.items())
     yield "seconds", round(fetched.seconds, 1)
     yield "seconds in which the rate limit admits so many requests", (log.requests - 1) // LIMIT
-    yield "MiB resident after a tenth of the IDs", round(fetched.memory[0][1], 1)
-    yield "MiB resident after all of them", round(fetched.memory[-1][1], 1)
+    yield "MiB resident after a tenth of the IDs", round(fetched.memory[0]["mib"], 1)
+    yield "MiB resident after all of them", round(fetched.memory[-1]["mib"], 1)
     yield "most blocks of memory that Python held beyond those after a tenth", fetched.block_growth
 
 
 def _check(count: int, log: ServerLog, fetched: Fetched) -> None:
     """Check that all figures agree."""
-    assert (fetched.correct, fetched.repeated, fetched.wrong) == (count, 0, 0), fetched.errors
+    assert fetched.results == Counter({_CORRECT: count}), (fetched.results, fetched.errors)
     assert log.requests == fetched.stats["requests"] == count + fetched.stats["retries"]
     assert log.rejected == fetched.stats["rate_limited"]
     assert fetched.block_growth < _MOST_BLOCKS
@@ -148,14 +135,11 @@ def run(*, quick: bool) -> Report:
         fetched: Fetched = start(_fetch, server.first).first
         log = stop_fake(server)
     figures: list[Row] = [{"what": what, "figure": figure} for what, figure in _account_for(count, log, fetched)]
-    memory: list[Row] = [
-        {"client": STREAM.name, "ids": ids, "mib": mib, "blocks": blocks} for ids, mib, blocks in fetched.memory
-    ]
     conditions = [
         f"FakeDatadog, {LIMIT:,d} requests per second; stream_tokens, concurrency {CONCURRENCY}, timeout {TIMEOUT:g} s."
     ]
     table = Table([Column("what", "what"), Column("figure", "figure", ",.6g")], figures)
-    report = Report("soak", conditions, [table], memory)
+    report = Report("soak", conditions, [table], fetched.memory)
     try:
         _check(count, log, fetched)
     except AssertionError:

@@ -17,30 +17,18 @@ from .processes import cpu_seconds
 Key = TypeVar("Key", bound=Hashable)
 T = TypeVar("T")
 
-SEED = 8
-
 
 @attrs.frozen
 class Sample:
-    """Seconds for each item.
-
-    Attributes:
-        wall: By the clock.
-        cpu: CPU time of this process.
-        server: CPU time of the server's process; 0 where there is none, or no /proc.
-    """
+    """Seconds for each item: by the clock, and of CPU time of this process and of the server's."""
 
     wall: float
     cpu: float
-    server: float = 0.0
+    server: float = 0.0  # 0 where there is no server, or no /proc
 
 
 class Stopwatch:
-    """Times what happens in its context, after a garbage collection.
-
-    Args:
-        server_pid: The process of the server, whose CPU time is taken as well.
-    """
+    """Times what happens in its context, after a garbage collection. `server_pid` is the process of the server."""
 
     def __init__(self, server_pid: int | None = None) -> None:
         self._server_pid = server_pid
@@ -62,13 +50,13 @@ class Stopwatch:
         return time.perf_counter(), time.process_time(), server
 
 
-def interleave(cases: Mapping[Key, Callable[[], T]], rounds: int, seed: int = SEED) -> dict[Key, list[T]]:
+def interleave(cases: Mapping[Key, Callable[[], T]], rounds: int) -> dict[Key, list[T]]:
     """Run each case once in each round, each round in another order, and return what each gave.
 
     A slow minute of the machine then meets all cases alike. What was imported before is kept out of the garbage
     collector, so that one case does not pay for another's modules.
     """
-    order = random.Random(seed)
+    order = random.Random(8)
     found: dict[Key, list[T]] = {key: [] for key in cases}
     gc.collect()
     gc.freeze()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 from yarl import URL
@@ -15,11 +14,9 @@ if TYPE_CHECKING:
     from .clients import Job
 
 try:
-    from orjson import loads as _loads
+    from orjson import loads
 except ImportError:
-    from json import loads as _loads  # type: ignore[assignment] # it takes more arguments
-
-loads: Callable[[bytes], Any] = _loads
+    from json import loads
 
 
 def tuned_session(target: Target, concurrency: int) -> aiohttp.ClientSession:

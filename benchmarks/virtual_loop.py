@@ -31,11 +31,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock advances only while every task waits.
-
-    Args:
-        start: What the clock says at first, in seconds.
-    """
+    """An event loop whose clock says `start` at first, in seconds, and advances only while every task waits."""
 
     def __init__(self, start: float = 0.0) -> None:
         self._jumping = _JumpingSelector(start)

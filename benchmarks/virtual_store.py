@@ -44,19 +44,12 @@ class Script:
 
 @attrs.define
 class VirtualStore:
-    """A store at the other end of a line of some length.
-
-    Attributes:
-        script: The script.
-        latency: Seconds of a round trip.
-        away: Whether it gives no answer.
-        requests: What it was asked.
-    """
+    """A store at the other end of a line of some length."""
 
     script: Script
-    latency: float = 0.001
-    away: bool = False
-    requests: list[LeaseRequest] = attrs.Factory(list[LeaseRequest])
+    latency: float = 0.001  # seconds of a round trip
+    away: bool = False  # whether it gives no answer
+    requests: list[LeaseRequest] = attrs.Factory(list[LeaseRequest])  # what it was asked
 
     def check(self) -> None:
         """Be usable always."""
