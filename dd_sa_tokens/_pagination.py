@@ -7,6 +7,7 @@ total seen. A page without a new item ends the list. So T items take at most T /
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,6 +18,13 @@ from typing import Protocol, TypeVar
 import attrs
 
 from ._protocol.documents import Page
+from .errors import APIError
+
+_logger = logging.getLogger("dd_sa_tokens")
+
+
+_NO_SUCH_PAGE = frozenset({400, 404, 416, 422})
+"""What a server may answer to a page past the end of a list."""
 
 
 class Item(Protocol):
@@ -90,6 +98,17 @@ class _Progress:
             return length >= self._first_length
         return not self.trust_total and length >= self.size
 
+    @property
+    def has_all(self) -> bool:
+        """Whether as many items have come as the last page said that there are."""
+        return self._last_total is not None and self.rows >= self._last_total
+
+    def warn_if_short(self) -> None:
+        """Log it if the list ended although its last page said that there are more."""
+        if self._last_total is not None and self.rows < self._last_total:
+            text = "a list ended after %d items, but its last page says that there are %d: some may be missing"
+            _logger.warning(text, self.rows, self._last_total)
+
     def pages_known(self, number: int) -> int:
         """Return how many pages there are for certain, once page number `number` was recorded: at least one more."""
         if self._ended:
@@ -137,7 +156,12 @@ async def read_pages(
                 started += 1
             if not under_way or not pages:
                 return
-            page, number = await under_way.popleft(), number + 1
+            try:
+                page, number = await under_way.popleft(), number + 1
+            except APIError as error:
+                if progress.has_all and error.status in _NO_SUCH_PAGE:
+                    return
+                raise
     finally:
         for task in under_way:
             task.cancel()
@@ -161,7 +185,7 @@ async def list_all(
     """
     known: set[str] = set() if seen is None else seen
     for last_pass in (False, True):
-        moved, began, more_than_one = False, None, False
+        moved, began, more_than_one, progress = False, None, False, None
         async with aclosing(read_pages(read, concurrency, size=size)) as pages:
             async for page, progress in pages:
                 more_than_one = began is not None
@@ -177,6 +201,8 @@ async def list_all(
                     moved = moved or _has_changed(item, began)
                     yield item
         if last_pass or not moved or not more_than_one:
+            if progress is not None:
+                progress.warn_if_short()
             return
 
 

@@ -46,10 +46,10 @@ LONGEST_TIME = 1e9
 PLAIN_ID = re.compile(f"[0-9A-Za-z_-]{{1,{_LONGEST_ID}}}")
 """The form of the API's own IDs, which need no further check and no encoding."""
 
-# Control characters would end up in logs and terminals, and a lone surrogate has no UTF-8 form to send.
-_UNFIT_FOR_ID = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")  # they would end up in logs and terminals
 _UUID_FORM = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _UNSENDABLE = re.compile("[\ud800-\udfff]")
+_WITHOUT_HALVES = "without half of a surrogate pair, which has no UTF-8 form"
 
 
 def check(name: str, fits: object, what: str, value: object) -> None:
@@ -132,16 +132,18 @@ def check_id(name: str, value: object, operation: str, service_account_id: str |
     """Return an ID that can be sent as one path segment.
 
     Raises:
-        InvalidArgumentError: It is no `str`, empty, longer than 256 characters, has control characters, or is `.` or
-            `..`, which every HTTP client and proxy takes for another path.
+        InvalidArgumentError: It is no `str`, empty, longer than 256 characters, has control characters or half of a
+            surrogate pair, or is `.` or `..`, which every HTTP client and proxy takes for another path.
     """
     if not isinstance(value, str):
-        msg = f"{name} must be a str, not {type(value).__name__}"
+        msg = f"{name} must be a str or a uuid.UUID, not {type(value).__name__}"
     elif not value:
         msg = f"{name} must not be empty"
     elif len(value) > _LONGEST_ID:
         msg = f"{name} must have at most {_LONGEST_ID} characters, not {len(value)}"
-    elif _UNFIT_FOR_ID.search(value):
+    elif _UNSENDABLE.search(value):
+        msg = f"{name} must be a str {_WITHOUT_HALVES}, not {short_repr(value)}"
+    elif _CONTROLS.search(value):
         msg = f"{name} must not contain control characters: {short_repr(value)}"
     elif value in {".", ".."}:
         msg = f"{name} must not be {value!r}: as a path segment it names another path"
@@ -222,8 +224,10 @@ def check_list_options(filter_: object, sort: object, page_size: object, **conte
     Raises:
         InvalidArgumentError: The filter is no `str`, the sort is unknown, or the page size is not 1 to 100.
     """
-    if filter_ is not None and (not isinstance(filter_, str) or _UNSENDABLE.search(filter_)):
+    if filter_ is not None and not isinstance(filter_, str):
         msg = f"filter must be a str, not {short_repr(filter_)}"
+    elif filter_ is not None and _UNSENDABLE.search(filter_):
+        msg = f"filter must be a str {_WITHOUT_HALVES}, not {short_repr(filter_)}"
     elif sort is not None and sort not in get_args(Sort):
         msg = f"sort must be {_one_of(Sort)}, not {short_repr(sort)}"
     elif not is_whole(page_size, 1) or cast("int", page_size) > LARGEST_PAGE:
@@ -237,11 +241,15 @@ def check_name(name: object, **context: Any) -> None:
     """Refuse a value that cannot be a token's name.
 
     Raises:
-        InvalidArgumentError: It is no `str`, or empty.
+        InvalidArgumentError: It is no `str`, empty, or has half of a surrogate pair.
     """
-    if not isinstance(name, str) or not name or _UNSENDABLE.search(name):
+    if not isinstance(name, str) or not name:
         msg = f"name must be a non-empty str, not {short_repr(name)}"
-        raise InvalidArgumentError(msg, **context)
+    elif _UNSENDABLE.search(name):
+        msg = f"name must be a non-empty str {_WITHOUT_HALVES}, not {short_repr(name)}"
+    else:
+        return
+    raise InvalidArgumentError(msg, **context)
 
 
 def check_scopes(scopes: object, **context: Any) -> list[str]:

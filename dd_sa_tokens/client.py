@@ -365,8 +365,8 @@ class TokensClient:
             ClientClosedError: The client was closed before the call. If it is closed meanwhile, IDs get this error.
             SourceError: `token_ids` raised; the error's `partial` holds the results so far.
         """
-        self._require_open()
-        _bulk.check_source(token_ids)
+        self._require_open("find_tokens")
+        _bulk.check_source(token_ids, operation="find_tokens")
         check_flag("include_leak", include_leak, operation="find_tokens")
         options = ListOptions(include_leak=include_leak)
         return await _bulk.find(token_ids, lambda: self._organization_rows((), options))
@@ -405,7 +405,7 @@ class TokensClient:
             ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page could not be read.
         """
-        self._require_open()
+        self._require_open("list_tokens", service_account_id)
         options = ListOptions(
             filter=filter, sort=sort, leaked_only=leaked_only, include_leak=include_leak, size=page_size
         )
@@ -445,7 +445,7 @@ class TokensClient:
             ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page could not be read.
         """
-        self._require_open()
+        self._require_open("list_organization_tokens")
         options = ListOptions(
             filter=filter, sort=sort, leaked_only=leaked_only, include_leak=include_leak, size=page_size
         )
@@ -478,7 +478,7 @@ class TokensClient:
             ClientClosedError: The client is closed; raised at once. Or it was closed meanwhile.
             DatadogError: A page or a service account could not be read.
         """
-        self._require_open()
+        self._require_open("list_service_accounts")
         account_ids = check_owner_ids(service_account_ids, "list_service_accounts")
         request = partial(organization.list_users, filter)
         request(0)  # an invalid argument is refused now
@@ -640,11 +640,11 @@ class TokensClient:
         include_leak: bool,
     ) -> _bulk.MakeStrategy:
         """Check the arguments of a bulk fetch, and return the function that makes its strategy."""
-        self._require_open()
+        self._require_open(operation, service_account_id)
         account = check_id("service_account_id", as_id(service_account_id), operation)
         check_strategy(strategy, operation=operation, service_account_id=account)
         check_flag("include_leak", include_leak, operation=operation, service_account_id=account)
-        _bulk.check_source(token_ids)
+        _bulk.check_source(token_ids, operation=operation, service_account_id=account)
         send, get = self._executor.send, operations.token_getter(account, include_leak=include_leak)
         options = ListOptions(include_leak=include_leak)
         first = operations.list_tokens(account, options, 0)
@@ -696,10 +696,12 @@ class TokensClient:
     def _send(self, request: Request[T]) -> Coroutine[Any, Any, T]:
         return self._executor.send(request, self._options)
 
-    def _require_open(self) -> None:
+    def _require_open(self, operation: str | None = None, service_account_id: object = None) -> None:
         if self._executor.closed:
             msg = "the client is closed"
-            raise ClientClosedError(msg)
+            account = as_id(service_account_id)
+            known = account if isinstance(account, str) else None
+            raise ClientClosedError(msg, operation=operation, service_account_id=known)
 
 
 def _text(value: ID) -> str:

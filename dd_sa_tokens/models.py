@@ -71,7 +71,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return compare_digest(self.reveal().encode(), other.reveal().encode())
+        ours, theirs = (secret.reveal().encode(errors="surrogatepass") for secret in (self, other))
+        return compare_digest(ours, theirs)
 
     def __hash__(self) -> int:
         return hash((Secret, self.reveal()))
@@ -81,6 +82,9 @@ class Secret:
 
     def __deepcopy__(self, _memo: object) -> Secret:
         return self
+
+    def __getstate__(self) -> NoReturn:
+        self.__reduce_ex__(2)
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         msg = "a Secret cannot be pickled; store the value of reveal() where secrets belong"
@@ -202,7 +206,8 @@ class AccessToken:
         Raises:
             ValueError: `at` has no timezone.
         """
-        return self.expires_at is not None and self.expires_at <= _moment(at)
+        at = _moment(at)
+        return self.expires_at is not None and self.expires_at <= at
 
     def expires_within(self, span: timedelta, at: datetime | None = None) -> bool:
         """Return whether the token still works but stops working within a span of time.

@@ -107,6 +107,8 @@ def test_naive_moments_are_refused(ask: str) -> None:
     arguments = (naive,) if ask == "is_expired" else (SECOND, naive)
     with pytest.raises(ValueError, match="at must be timezone-aware"):
         getattr(token(expires_at=NOON), ask)(*arguments)
+    with pytest.raises(ValueError, match="at must be timezone-aware"):
+        getattr(token(expires_at=None), ask)(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,8 @@ def test_secret_has_no_vars_and_no_json() -> None:
     with pytest.raises(TypeError) as caught:
         json.dumps({"key": Secret(CANARY)})
     assert CANARY not in str(caught.value)
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        Secret(CANARY).__getstate__()
 
 
 def test_secret_formats_like_its_mask() -> None:
@@ -215,6 +219,7 @@ def test_secret_compares_by_value_with_secrets_only() -> None:
     assert Secret(CANARY) == Secret(CANARY)
     assert Secret(CANARY) != Secret(CANARY[:-1])
     assert Secret("schlüssel") != Secret("schlussel")
+    assert Secret("\ud800") == Secret("\ud800") != Secret("a")
     assert Secret(CANARY) != CANARY
     assert len({Secret(CANARY), Secret(CANARY), Secret("x")}) == 2
     assert hash(Secret(CANARY)) != hash(CANARY)

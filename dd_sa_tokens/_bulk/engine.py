@@ -17,6 +17,8 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, cast
 
+import attrs
+
 from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
@@ -190,7 +192,7 @@ class Unique:
         self.ids: Iterator[Any] | AsyncIterator[Any]
         self.source: AsyncIterator[Any] | None = None
         if isinstance(source, AsyncIterable):
-            self.source = aiter(source)
+            self.source = _start(source)
             self.ids = _AsyncFilter(self.source, self)
         else:
             self.ids = self._filter(source)
@@ -241,6 +243,24 @@ class Unique:
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return BulkResult(items)
+
+
+def _start(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    """Return the iterator of a source; if the source refuses, one that raises the same at its first item."""
+    try:
+        return aiter(source)
+    except Exception as error:  # noqa: BLE001 - the source may raise anything
+        return _Refusing(error)
+
+
+@attrs.frozen
+class _Refusing(AsyncIterator[Any]):
+    """Raises what a source raised instead of giving an iterator."""
+
+    error: Exception
+
+    async def __anext__(self) -> Any:
+        raise self.error
 
 
 class _AsyncFilter(AsyncIterator[Any]):

@@ -22,16 +22,16 @@ SLICE = 1_000
 """Positions that are handled between two passes of the event loop: less than 10 ms."""
 
 
-def check_source(token_ids: object) -> None:
+def check_source(token_ids: object, **context: Any) -> None:
     """Refuse a value that does not give IDs.
 
     Raises:
-        InvalidArgumentError: It is a single `str` or `bytes`, or cannot be iterated over.
+        InvalidArgumentError: It is a single `str`, or bytes, or cannot be iterated over.
     """
-    if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Iterable | AsyncIterable):
-        kind = type(token_ids).__name__
+    kind, is_iterable = type(token_ids).__name__, isinstance(token_ids, Iterable | AsyncIterable)
+    if not is_iterable or isinstance(token_ids, str | bytes | bytearray | memoryview):
         msg = f"token_ids must be an iterable or async iterable of IDs, not a single {kind}"
-        raise InvalidArgumentError(msg)
+        raise InvalidArgumentError(msg, **context)
 
 
 def is_rereadable(source: object) -> bool:

@@ -14,6 +14,8 @@ from .retry import CallState
 def in_context(error: DatadogError, request: Request[Any], call: CallState) -> DatadogError:
     """Return the error with what its call was about and, if its outcome is unknown, how to verify that."""
     message, unknown = error.message, call.maybe_applied and not request.operation.safe
+    if call.over_budget:
+        message += "; not repeated: too much fails, and the client's retry budget is spent"
     if unknown:
         message += f"; {how_to_verify(request, call)}"
     return error.with_context(

@@ -281,7 +281,7 @@ class Executor:
         if failure.retry is Retry.THROTTLED:
             call.waited += call.delay or 0.0
         elif call.delay is not None and not self._budget.take():
-            call.delay = None
+            call.delay, call.over_budget = None, True
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile."""

@@ -51,6 +51,7 @@ class CallState:
         signed_anew: Whether a 401 made it ask for other keys, which is done once.
         last_attempt: Whether no further attempt is wanted: the caller is leaving.
         delay: Seconds until the next attempt; `None` for no further one.
+        over_budget: Whether there is no further attempt because the client's retry budget is spent.
         last: The last attempt that failed, or that the user was told of.
     """
 
@@ -67,6 +68,7 @@ class CallState:
     signed_anew: bool = False
     last_attempt: bool = False
     delay: float | None = None
+    over_budget: bool = False
     last: Attempt | None = None
 
     def record(self, failure: Failure) -> None:

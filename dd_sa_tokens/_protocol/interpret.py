@@ -18,7 +18,7 @@ from dd_sa_tokens.errors import (
 )
 
 from .documents import decode_errors
-from .headers import LONGEST_NAME, Redact, parse_retry_after, within_a_day
+from .headers import LONGEST_NAME, Redact, knows_reset, parse_retry_after, within_a_day
 from .operations import Operation, Request
 from .responses import Failure, Response, Retry
 
@@ -50,7 +50,9 @@ def interpret(request: Request[T], response: Response, redact: Redact, *, repeat
                 copied = copied.with_context(message=copied.message + redact(_content_type(response)))
         return Failure(copied, Retry.NEVER, sent=True, maybe_applied=True)
     if status < 400:
-        msg = f"the server answered {status}, and redirects are not followed: they would carry the keys along"
+        msg = f"the server answered {status}, which is neither a success nor an error"
+        if status >= 300:
+            msg = f"the server answered {status}, and redirects are not followed: they would carry the keys along"
         return Failure(TransportError(msg), Retry.NEVER, sent=True, maybe_applied=True)
     retry, maybe_applied = _judge(status)
     return Failure(_api_error(request, response, redact), retry, sent=True, maybe_applied=maybe_applied)
@@ -73,8 +75,12 @@ def _api_error(request: Request[Any], response: Response, redact: Redact) -> API
     request_id = response.headers.get("X-Request-Id")
     retry_after = parse_retry_after(response.headers, response.received)
     if response.status == 429:
-        reset = None if response.rate_limit is None else response.rate_limit.reset
-        retry_after = reset if reset is not None else within_a_day(retry_after)
+        reset, retry_after = (
+            None if response.rate_limit is None else response.rate_limit.reset,
+            within_a_day(retry_after),
+        )
+        if retry_after is None or knows_reset(response.rate_limit):
+            retry_after = retry_after if reset is None else reset
     return api_error_class(response.status)(
         _describe(request.operation, response.status, errors),
         status=response.status,

@@ -57,6 +57,10 @@ class Contention:
         """Note that a caller asks for room in this window; the slow start counts from the first time."""
         self.since = min(self.since, now)
 
+    def expect(self, clients: int) -> None:
+        """Take so many clients for granted, until two windows have shown otherwise."""
+        self.past = (float(clients), float(clients))
+
     def record_send(self) -> int:
         """Count a request of this window; return its number, counted from 1."""
         self.sent += 1

@@ -227,7 +227,11 @@ class LeasedWindow:
     async def _exchange(self) -> None:
         """Report, and take the lease; then let the limiter look who may go."""
         try:
-            self._leases.apply(self._now(), await self._try_lease(self._request()))
+            lease = await self._try_lease(self._request())
+            now = self._now()
+            if lease is None and not self._leases.by_headers and self._leases.clients > 1:
+                self._headers.take_over(self._leases.clients, self._leases.available(now))
+            self._leases.apply(now, lease)
         finally:
             self._task = None
         if self._closed:

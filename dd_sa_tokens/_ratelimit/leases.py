@@ -37,6 +37,7 @@ class Leases:
         unspent: Permits leased and not used yet.
         expires: When the window ends.
         left: Permits that no client had at the last answer; `None` while unknown.
+        clients: Clients that had asked the store lately at its last answer.
         limit: Requests in a window; `None` while unknown.
         period: Seconds from window to window.
         paused_until: When the store's pause ends.
@@ -62,6 +63,7 @@ class Leases:
     urgent: bool = False
     is_far: bool = False
     is_tight: bool = False
+    clients: int = 1
     _batch: int = _LEAST_BATCH
     _used_up: bool = False  # the last lease
     _low: int = 0  # how few make the client ask for more before it has none
@@ -162,6 +164,10 @@ class Leases:
         """Return for how many seconds more an idle client waits with its report; 0 or less if it reports now."""
         return self._last_take + (_IDLE_WHILE_FAR if self.is_far else _IDLE) - now
 
+    def available(self, now: float) -> int | None:
+        """Return how many permits of the window no other client has; `None` while that is unknown."""
+        return None if self.left is None or now >= self.expires else self.left + self.unspent
+
     def give_back(self) -> None:
         """Report what has ended, and return what is unspent: the client is idle."""
         self._batch = max(self._batch // 2, _LEAST_BATCH)
@@ -225,6 +231,7 @@ class Leases:
         self._probe_due = self._probe_due or lease.is_probe
         self.left, self.limit, self.period = lease.left, lease.limit, lease.period or 0.0
         self.is_far, self.is_tight, self._low = lease.is_far, lease.is_tight, self.unspent // 4
+        self.clients = lease.clients
         if lease.paused_for:
             self.paused_until = now + lease.paused_for
         self.expires = math.inf if lease.limit is None else now + lease.ends_in

@@ -221,6 +221,20 @@ class RateLimitWindow:
         self._paused_until = max(self._paused_until, until)
         self._unconfirm()
 
+    def take_over(self, clients: int, left: int | None) -> None:
+        """Go on without a store that shared the limit among so many clients.
+
+        What the others have spent since is unknown, so the next request goes alone.
+
+        Args:
+            clients: The clients that spend the limit.
+            left: What the store had left of this window; `None` if the window has ended, or that is unknown.
+        """
+        self.contention.expect(clients)
+        self._unconfirm()
+        if left is not None and self.remaining is not None:
+            self.remaining = min(self.remaining, left)
+
     def view(self, now: float) -> RateLimit | None:
         """Describe the current window as known here; `None` while nothing is known."""
         self._roll_over(now)

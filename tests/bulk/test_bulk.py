@@ -195,11 +195,11 @@ async def test_a_bad_id_that_repeats_has_an_error_at_each_position() -> None:
     assert result[5].unwrap().id == "7"
 
 
-@pytest.mark.parametrize("wrong", ["one-id", b"one-id", 5, None, object()])
+@pytest.mark.parametrize("wrong", ["one-id", b"one-id", bytearray(b"id"), memoryview(b"id"), 5, None, object()])
 def test_what_is_no_collection_is_refused(wrong: Any) -> None:
     """A single string, bytes or a thing that cannot be iterated over is refused, and the text says what was given."""
     with pytest.raises(InvalidArgumentError, match=f"token_ids must be an iterable.*{type(wrong).__name__}"):
-        check_source(wrong)
+        check_source(wrong, operation="get_tokens")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,30 @@ async def test_collect_carries_the_partial_result(broken: Any, count: int) -> No
     assert caught.value.operation == "get_tokens"
 
 
+class Unreadable:
+    """A source that raises before its first item."""
+
+    def __iter__(self) -> Any:
+        raise OSError
+
+
+class UnreadableSlowly:
+    """An async one."""
+
+    def __aiter__(self) -> Any:
+        raise OSError
+
+
+@pytest.mark.parametrize("source", [Unreadable(), UnreadableSlowly()], ids=["sync", "async"])
+async def test_a_source_that_cannot_be_begun(source: Any) -> None:
+    """An error of the source before its first item is told like any later one."""
+    with pytest.raises(SourceError, match="OSError after 0 IDs") as caught:
+        await gather(source, Service())
+
+    assert list(caught.value.partial) == []
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 @pytest.mark.parametrize("broken", [breaking, breaking_slowly])
 async def test_a_cancellation_of_the_source_s_own_is_the_source_s_error(broken: Any) -> None:
     """A source that waits for something which is cancelled has failed; the call itself was not cancelled."""

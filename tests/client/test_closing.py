@@ -179,8 +179,9 @@ def test_a_client_that_was_closed_says_so_under_any_loop(call: Call) -> None:
     use_once(client, RawServer(), close=True)
 
     async def use() -> None:
-        with pytest.raises(ClientClosedError):
+        with pytest.raises(ClientClosedError) as caught:
             await call(client, ACCOUNT, "t1")
+        assert caught.value.operation is not None
         await client.close()
 
     asyncio.run(use())

@@ -17,6 +17,8 @@ from support.payloads import resource
 from support.replies import ReceivedRequest, reply
 from support.servers import RawServer
 
+from dd_sa_tokens import APIError, NotFoundError
+
 COUNT = 250
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,6 +35,7 @@ class MovingList:
         changes: What happens before a page is answered, by its number; each happens once.
         total: Makes the total that the pages give of the true one.
         dated: Whether answers have a `Date`.
+        beyond: The status of a page past the end.
         pages: The numbers of the pages that were asked for.
     """
 
@@ -41,6 +44,7 @@ class MovingList:
         self.changes: dict[int, Callable[[], None]] = {}
         self.total: Callable[[int], object] = lambda true: true
         self.dated = True
+        self.beyond = 200
         self.pages: list[int] = []
         for number in range(count):
             self.create(f"t{number}", LONG_AGO)
@@ -72,6 +76,9 @@ class MovingList:
         query = parse_qs(parts.query)
         size, number = int(query["page[size]"][0]), int(query["page[number]"][0])
         self.pages.append(number)
+        if self.beyond != 200 and number * size >= len(self.rows):
+            await reply(self.beyond)(exchange)
+            return
         self.changes.pop(number, lambda: None)()
         ids = list(self.rows)[number * size : (number + 1) * size]
         document = {
@@ -187,3 +194,40 @@ async def test_a_fetch_of_a_moving_list_has_every_token(
     moving.changes = {number: lambda change=change: change(moving) for number, change in CHANGES[name].items()}
     result = await connect(concurrency=1).get_tokens(ACCOUNT, ids, strategy=strategy)
     assert {item.token_id for item in result if not item.ok} <= set(ids) - set(moving.rows)
+
+
+@pytest.mark.parametrize("status", [400, 404, 416, 422])
+async def test_a_server_that_refuses_a_page_past_the_end(moving: MovingList, connect: Connect, status: int) -> None:
+    """A list whose last page is full ends there, if all have come and the next page is refused as none of its pages."""
+    moving.rows = dict(list(moving.rows.items())[:200])
+    moving.beyond = status
+    assert len(await listed(connect)) == 200
+    assert moving.pages == [0, 1, 2]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_other_errors_of_a_page_past_the_end(moving: MovingList, connect: Connect, status: int) -> None:
+    """An error that says nothing about the page is raised."""
+    moving.rows = dict(list(moving.rows.items())[:200])
+    moving.beyond = status
+    with pytest.raises(APIError) as caught:
+        await listed(connect)
+    assert caught.value.status == status
+
+
+async def test_a_page_that_is_refused_before_all_have_come(moving: MovingList, connect: Connect) -> None:
+    """As long as the total promises more, a refused page is an error."""
+    moving.rows = dict(list(moving.rows.items())[:200])
+    moving.total, moving.beyond = lambda true: true + 1, 404
+    with pytest.raises(NotFoundError):
+        await listed(connect)
+
+
+@pytest.mark.parametrize(("total", "said"), [(250, False), (240, False), (350, True)])
+async def test_a_list_that_ends_before_its_total_is_reached(
+    moving: MovingList, connect: Connect, caplog: pytest.LogCaptureFixture, total: int, said: bool
+) -> None:
+    """It is logged, with both numbers, that tokens may be missing."""
+    moving.total = lambda _true: total
+    assert len(await listed(connect)) == 250
+    assert ("a list ended after 250 items, but its last page says that there are 350" in caplog.text) == said

@@ -491,7 +491,9 @@ async def test_a_spent_budget_is_earned_back_by_successes(server: RawServer, con
     stop_budget_refill(client)
     server.script(otherwise=reply(500))
     assert (await failed(client, ServerError)).attempts == 101
-    assert (await failed(client, ServerError)).attempts == 1
+    refused = await failed(client, ServerError)
+    assert refused.attempts == 1
+    assert "not repeated: too much fails, and the client's retry budget is spent" in str(refused)
     server.script(otherwise=reply())
     await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(11)])
     server.script(otherwise=reply(500))

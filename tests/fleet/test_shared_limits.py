@@ -278,6 +278,23 @@ async def test_the_headers_are_enough_while_the_store_is_away(connection: redis.
     assert fleet.server.rejected <= 8
 
 
+@pytest.mark.parametrize("part", [0.25, 7 / 12, 11 / 12])
+@pytest.mark.parametrize(
+    ("clients", "limit", "period", "each"), [(2, 100, 10.0, 300), (3, 40, 2.0, 100), (16, 100, 4.0, 40)]
+)
+@virtual
+async def test_when_the_store_goes_away_no_client_takes_itself_for_alone(
+    connection: redis.Redis, clients: int, limit: int, period: float, each: int, part: float
+) -> None:
+    """In whatever part of a window the store goes away, each client gets at most one 429."""
+    fleet = Fleet(CountingServer(limit, period))
+    store = virtual_store(connection)
+    asyncio.get_running_loop().call_later((1.5 + part) * period, setattr, store, "away", True)
+    await asyncio.sleep(0.3 * period)
+    await asyncio.gather(*(fleet.fetch(sharing(store), each) for _ in range(clients)))
+    assert fleet.server.rejected <= clients
+
+
 @virtual
 async def test_a_pause_holds_all_clients(connection: redis.Redis) -> None:
     """A 429 that does not say when the window ends stops the clients of the other processes, too."""

@@ -251,7 +251,7 @@ def test_error_status_gives_class_and_fate(
     assert verdict(outcome) == fate
 
 
-@pytest.mark.parametrize("status", [100, 300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
     """A redirect is a final `TransportError` that says why."""
     outcome = interpret(REQUEST, reply(status, Location="https://evil.example/"), plain)
@@ -259,6 +259,16 @@ def test_redirects_are_not_followed(status: int) -> None:
     assert isinstance(outcome.error, TransportError)
     assert verdict(outcome) == FINAL
     assert f"answered {status}, and redirects are not followed" in str(outcome.error)
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+def test_an_answer_of_no_result_is_refused(status: int) -> None:
+    """A status that is neither a success nor an error is a final `TransportError`; it is no redirect."""
+    outcome = interpret(REQUEST, reply(status), plain)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, TransportError)
+    assert verdict(outcome) == FINAL
+    assert str(outcome.error) == f"the server answered {status}, which is neither a success nor an error"
 
 
 NEEDS = (
@@ -351,7 +361,9 @@ def test_error_without_headers_has_none() -> None:
     [
         ({"X-RateLimit-Reset": "7"}, 7.0),
         ({"X-RateLimit-Reset": "7", "Retry-After": "3"}, 7.0),
-        ({"X-RateLimit-Reset": "0", "Retry-After": "3"}, 0.0),
+        ({"X-RateLimit-Reset": "0", "X-RateLimit-Period": "10", "Retry-After": "3"}, 0.0),
+        ({"X-RateLimit-Reset": "0", "Retry-After": "3"}, 3.0),
+        ({"X-RateLimit-Reset": "0"}, 0.0),
         ({"X-RateLimit-Reset": "junk", "Retry-After": "3"}, 3.0),
         ({"Retry-After": "86400"}, 86_400.0),
         ({"Retry-After": "86401"}, None),
@@ -360,7 +372,7 @@ def test_error_without_headers_has_none() -> None:
     ],
 )
 def test_a_429_says_when_to_come_back(headers: dict[str, str], retry_after: float | None) -> None:
-    """The reset counts before `Retry-After`, and a delay of more than a day is as good as none."""
+    """A reset that tells the window's end counts before `Retry-After`. More than a day is as good as no delay."""
     assert error(reply(429, headers=headers)).retry_after == retry_after
 
 
