@@ -194,7 +194,8 @@ class RateLimiter:
             permit: The request's.
             rate: What the rate-limit headers said; `None` if there were none.
             status: The HTTP status.
-            pause: Seconds for which a 429 holds everyone back if its headers do not say until when the window lasts.
+            pause: Seconds for which a 429 pauses all requests of its limit, if its headers do not say when the window
+                ends.
         """
         if status == 429 and pause and not knows_reset(rate):
             # Before the permit is free, or the next waiter would slip through.
