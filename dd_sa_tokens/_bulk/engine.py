@@ -35,7 +35,10 @@ MakeStrategy = Callable[[Collection[object] | None], FetchStrategy]
 
 
 async def collect(
-    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+    token_ids: Source,
+    make_strategy: MakeStrategy,
+    concurrency: int,
+    deadline_error: DeadlineExceededError | None = None,
 ) -> BulkResult:
     """Fetch all IDs, each different one once, and return the results in the order of the input.
 
@@ -43,13 +46,13 @@ async def collect(
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most fetches at a time.
-        expired: What IDs get that have no answer when its `deadline` passes; `None` for no deadline.
+        deadline_error: What IDs get that have no answer when its `deadline` passes; `None` for no deadline.
 
     Raises:
         SourceError: The iterable raised, or it is an async one and the deadline passed; the error carries what was
             fetched.
     """
-    deadline = None if expired is None else Deadline(expired)
+    deadline = None if deadline_error is None else Deadline(deadline_error)
     token_ids, error = await list_if_sized(token_ids)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
@@ -62,7 +65,7 @@ async def collect(
     if pool.is_expired:
         rest = unique.ids
         if isinstance(rest, AsyncIterator):
-            error = await _close(unique.source) or error or expired
+            error = await _close_source(unique.source) or error or deadline_error
         else:
             assert pool.open_reason is not None
             error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
@@ -70,7 +73,7 @@ async def collect(
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
     if error is not None:
-        what = "the deadline passed" if error is expired else f"token_ids raised {type(error).__name__}"
+        what = "the deadline passed" if error is deadline_error else f"token_ids raised {type(error).__name__}"
         msg = f"{what} after {len(results)} IDs; partial holds their results"
         raise SourceError(msg, operation="get_tokens", partial=results) from error
     return results
@@ -101,7 +104,7 @@ async def _answer_rest(
     return None
 
 
-async def _close(source: object) -> BaseException | None:
+async def _close_source(source: object) -> BaseException | None:
     """Close an async generator that is not read to its end: it may hold a connection. Return what it raised."""
     if not isinstance(source, AsyncGenerator):
         return None
@@ -116,7 +119,10 @@ async def _close(source: object) -> BaseException | None:
 
 
 async def stream(
-    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+    token_ids: Source,
+    make_strategy: MakeStrategy,
+    concurrency: int,
+    deadline_error: DeadlineExceededError | None = None,
 ) -> AsyncGenerator[TokenResult, None]:
     """Fetch all IDs and yield the results as they come.
 
@@ -124,7 +130,7 @@ async def stream(
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most results in flight, or fetched and not consumed.
-        expired: What is raised when its `deadline` passes; `None` for no deadline.
+        deadline_error: What is raised when its `deadline` passes; `None` for no deadline.
 
     Yields:
         One result for each position.
@@ -133,7 +139,7 @@ async def stream(
         DatadogError: No further ID can succeed: keys refused, the client closed, or the deadline passed.
         Exception: What the iterable raised.
     """
-    deadline = None if expired is None else Deadline(expired)
+    deadline = None if deadline_error is None else Deadline(deadline_error)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
@@ -148,7 +154,7 @@ async def stream(
             async for item in rest:
                 yield item
     if pool.is_expired:
-        source_error = await _close(source) or source_error
+        source_error = await _close_source(source) or source_error
     if source_error is not None:
         raise source_error
     if pool.open_reason is not None:
