@@ -17,7 +17,7 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, cast
 
-from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens._cancellation import error_of
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
 from dd_sa_tokens.models import AccessToken
@@ -68,15 +68,29 @@ async def collect(
             error = await _close_source(unique.source) or error or deadline_error
         else:
             assert pool.open_reason is not None
-            error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
+            error = await error_of(_answer_rest(rest, strategy, pool.open_reason, found)) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
     if error is not None:
-        what = "the deadline passed" if error is deadline_error else f"token_ids raised {type(error).__name__}"
-        msg = f"{what} after {len(results)} IDs; partial holds their results"
-        raise SourceError(msg, operation="get_tokens", partial=results) from error
+        raise make_source_error("get_tokens", error, results, deadline_error) from error
     return results
+
+
+def make_source_error(
+    operation: str, cause: BaseException, partial: BulkResult, deadline_error: DeadlineExceededError | None = None
+) -> SourceError:
+    """Return the error that carries the results of a source that was not read to its end.
+
+    Args:
+        operation: The method that the user called.
+        cause: What the source raised, or the deadline's error.
+        partial: The results.
+        deadline_error: The deadline's error; `None` for no deadline.
+    """
+    what = "the deadline passed" if cause is deadline_error else f"token_ids raised {type(cause).__name__}"
+    msg = f"{what} after {len(partial)} IDs; partial holds their results"
+    return SourceError(msg, operation=operation, partial=partial)
 
 
 async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
@@ -88,34 +102,18 @@ async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
 
 async def _answer_rest(
     token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
-) -> BaseException | None:
-    """Answer the IDs that no worker took, without a request; return what the source raised."""
-    caller = Cancellation.of_current_task()
-    try:
-        for number, token_id in enumerate(token_ids, 1):
-            if token_id is not PAUSE:
-                found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
-            if token_id is PAUSE or number % SLICE == 0:
-                await asyncio.sleep(0)
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return error  # the source may raise anything
-    return None
+) -> None:
+    """Answer the IDs that no worker took, without a request."""
+    for number, token_id in enumerate(token_ids, 1):
+        if token_id is not PAUSE:
+            found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
+        if token_id is PAUSE or number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 async def _close_source(source: object) -> BaseException | None:
     """Close an async generator that is not read to its end: it may hold a connection. Return what it raised."""
-    if not isinstance(source, AsyncGenerator):
-        return None
-    caller = Cancellation.of_current_task()
-    try:
-        await source.aclose()
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return error  # the source may raise anything
-    return None
+    return await error_of(source.aclose()) if isinstance(source, AsyncGenerator) else None
 
 
 async def stream(
