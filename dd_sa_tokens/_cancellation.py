@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -53,6 +54,22 @@ class Cancellation:
             self._to_take_back = False
             self.task.uncancel()
         return self.task.cancelling() > self.asked_before
+
+
+async def error_of(work: Awaitable[object]) -> BaseException | None:
+    """Await work on an iterable of the user's, and return what that raised. It may raise even a `CancelledError`.
+
+    Raises:
+        CancelledError: Someone else cancelled the running task.
+    """
+    caller = Cancellation.of_current_task()
+    try:
+        await work
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and caller.is_external():
+            raise
+        return error
+    return None
 
 
 def shield() -> AbstractContextManager[object]:

@@ -141,31 +141,31 @@ async def read_pages(
         most: Most pages that are read.
     """
     progress = _Progress(size, trust_total)
-    under_way: deque[asyncio.Task[Page[T]]] = deque()
+    in_flight: deque[asyncio.Task[Page[T]]] = deque()
     page, number = first or await read(0), 0
     started = 1
     try:
         while True:
             progress.take(page, number)
             yield page, progress
-            if under_way and under_way[0].done():
+            if in_flight and in_flight[0].done():
                 await asyncio.sleep(0)  # several pages may have come at once
             pages = min(progress.pages_known(number), most)
-            while started < pages and len(under_way) < min(concurrency, 2 ** min(number + 1, 10)):
-                under_way.append(asyncio.ensure_future(read(started)))
+            while started < pages and len(in_flight) < min(concurrency, 2 ** min(number + 1, 10)):
+                in_flight.append(asyncio.ensure_future(read(started)))
                 started += 1
-            if not under_way or not pages:
+            if not in_flight or not pages:
                 return
             try:
-                page, number = await under_way.popleft(), number + 1
+                page, number = await in_flight.popleft(), number + 1
             except APIError as error:
                 if progress.has_all and error.status in _NO_SUCH_PAGE:
                     return
                 raise
     finally:
-        for task in under_way:
+        for task in in_flight:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
 
 async def list_all(

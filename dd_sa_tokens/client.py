@@ -295,8 +295,8 @@ class TokensClient:
                 holds the results so far.
         """
         make_strategy = self._strategy("get_tokens", service_account_id, token_ids, strategy, include_leak=include_leak)
-        expired = _expired("get_tokens", service_account_id, deadline)
-        return await _bulk.collect(token_ids, make_strategy, self._options.concurrency, expired)
+        deadline_error = _deadline_error("get_tokens", service_account_id, deadline)
+        return await _bulk.collect(token_ids, make_strategy, self._options.concurrency, deadline_error)
 
     def stream_tokens(
         self,
@@ -340,8 +340,8 @@ class TokensClient:
         make_strategy = self._strategy(
             "stream_tokens", service_account_id, token_ids, strategy, include_leak=include_leak
         )
-        expired = _expired("stream_tokens", service_account_id, deadline)
-        return _bulk.stream(token_ids, make_strategy, self._options.concurrency, expired)
+        deadline_error = _deadline_error("stream_tokens", service_account_id, deadline)
+        return _bulk.stream(token_ids, make_strategy, self._options.concurrency, deadline_error)
 
     async def find_tokens(
         self, token_ids: Iterable[ID] | AsyncIterable[ID], *, include_leak: bool = False
@@ -709,7 +709,7 @@ def _text(value: ID) -> str:
     return cast("str", as_id(value))
 
 
-def _expired(operation: str, service_account_id: ID, seconds: float | None) -> DeadlineExceededError | None:
+def _deadline_error(operation: str, service_account_id: ID, seconds: float | None) -> DeadlineExceededError | None:
     """Check a deadline; return the error of what has no answer when it passes, `None` for no deadline."""
     account = _text(service_account_id)
     check_deadline(seconds, operation=operation, service_account_id=account)

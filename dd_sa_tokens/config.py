@@ -33,8 +33,8 @@ class Site(StrEnum):
 class RetryPolicy:
     """When a failed call is repeated. All times are seconds.
 
-    - 429: up to ten in a row, when the limit returns; all calls wait. They count in `max_attempts` only if the answer
-      does not say when.
+    - 429: up to ten in a row, when the limit returns; all calls that spend the same limit wait for it. A 429 counts in
+      `max_attempts` only if it does not say when the limit returns.
     - 408 and 5xx (not 501, 505), a lost connection, an answer cut short, a timeout: up to `max_attempts`, but never a
       create, which may have been carried out.
     - No connection: up to `max_attempts`, a create, too.

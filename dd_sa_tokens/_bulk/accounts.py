@@ -89,19 +89,19 @@ async def _get_each(
 ) -> AsyncGenerator[ServiceAccount, None]:
     """Get each account by itself, in order."""
     waiting = iter(account_ids)
-    under_way: deque[asyncio.Future[User]] = deque()
+    in_flight: deque[asyncio.Future[User]] = deque()
     try:
         while True:
-            under_way.extend(map(asyncio.ensure_future, map(get, islice(waiting, concurrency - len(under_way)))))
-            if not under_way:
+            in_flight.extend(map(asyncio.ensure_future, map(get, islice(waiting, concurrency - len(in_flight)))))
+            if not in_flight:
                 return
             try:
-                user = await under_way.popleft()
+                user = await in_flight.popleft()
             except NotFoundError:
                 continue
             if isinstance(user, ServiceAccount):
                 yield user
     finally:
-        for request in under_way:
+        for request in in_flight:
             request.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_flight, return_exceptions=True)

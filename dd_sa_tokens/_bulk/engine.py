@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import attrs
 
-from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens._cancellation import error_of
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
 from dd_sa_tokens.models import AccessToken
@@ -37,7 +37,10 @@ MakeStrategy = Callable[[Collection[object] | None], FetchStrategy]
 
 
 async def collect(
-    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+    token_ids: Source,
+    make_strategy: MakeStrategy,
+    concurrency: int,
+    deadline_error: DeadlineExceededError | None = None,
 ) -> BulkResult:
     """Fetch all IDs, each different one once, and return the results in the order of the input.
 
@@ -45,13 +48,13 @@ async def collect(
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most fetches at a time.
-        expired: What IDs get that have no answer when its `deadline` passes; `None` for no deadline.
+        deadline_error: What IDs get that have no answer when its `deadline` passes; `None` for no deadline.
 
     Raises:
         SourceError: The iterable raised, or it is an async one and the deadline passed; the error carries what was
             fetched.
     """
-    deadline = None if expired is None else Deadline(expired)
+    deadline = None if deadline_error is None else Deadline(deadline_error)
     token_ids, error = await list_if_sized(token_ids)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
@@ -64,18 +67,32 @@ async def collect(
     if pool.is_expired:
         rest = unique.ids
         if isinstance(rest, AsyncIterator):
-            error = await _close(unique.source) or error or expired
+            error = await _close_source(unique.source) or error or deadline_error
         else:
             assert pool.open_reason is not None
-            error = await _answer_rest(rest, strategy, pool.open_reason, found) or error
+            error = await error_of(_answer_rest(rest, strategy, pool.open_reason, found)) or error
     results = await unique.arrange(found)
     if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
         raise error
     if error is not None:
-        what = "the deadline passed" if error is expired else f"token_ids raised {type(error).__name__}"
-        msg = f"{what} after {len(results)} IDs; partial holds their results"
-        raise SourceError(msg, operation="get_tokens", partial=results) from error
+        raise make_source_error("get_tokens", error, results, deadline_error) from error
     return results
+
+
+def make_source_error(
+    operation: str, cause: BaseException, partial: BulkResult, deadline_error: DeadlineExceededError | None = None
+) -> SourceError:
+    """Return the error that carries the results of a source that was not read to its end.
+
+    Args:
+        operation: The method that the user called.
+        cause: What the source raised, or the deadline's error.
+        partial: The results.
+        deadline_error: The deadline's error; `None` for no deadline.
+    """
+    what = "the deadline passed" if cause is deadline_error else f"token_ids raised {type(cause).__name__}"
+    msg = f"{what} after {len(partial)} IDs; partial holds their results"
+    return SourceError(msg, operation=operation, partial=partial)
 
 
 async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
@@ -87,38 +104,25 @@ async def _prepare(strategy: FetchStrategy, deadline: Deadline | None) -> None:
 
 async def _answer_rest(
     token_ids: Iterable[Any], strategy: FetchStrategy, reason: DatadogError, found: dict[str, TokenResult]
-) -> BaseException | None:
-    """Answer the IDs that no worker took, without a request; return what the source raised."""
-    caller = Cancellation.of_current_task()
-    try:
-        for number, token_id in enumerate(token_ids, 1):
-            if token_id is not PAUSE:
-                found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
-            if token_id is PAUSE or number % SLICE == 0:
-                await asyncio.sleep(0)
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return error  # the source may raise anything
-    return None
+) -> None:
+    """Answer the IDs that no worker took, without a request."""
+    for number, token_id in enumerate(token_ids, 1):
+        if token_id is not PAUSE:
+            found[canonical_id(token_id)] = without_request(token_id, strategy.known, reason)
+        if token_id is PAUSE or number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
-async def _close(source: object) -> BaseException | None:
+async def _close_source(source: object) -> BaseException | None:
     """Close an async generator that is not read to its end: it may hold a connection. Return what it raised."""
-    if not isinstance(source, AsyncGenerator):
-        return None
-    caller = Cancellation.of_current_task()
-    try:
-        await source.aclose()
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return error  # the source may raise anything
-    return None
+    return await error_of(source.aclose()) if isinstance(source, AsyncGenerator) else None
 
 
 async def stream(
-    token_ids: Source, make_strategy: MakeStrategy, concurrency: int, expired: DeadlineExceededError | None = None
+    token_ids: Source,
+    make_strategy: MakeStrategy,
+    concurrency: int,
+    deadline_error: DeadlineExceededError | None = None,
 ) -> AsyncGenerator[TokenResult, None]:
     """Fetch all IDs and yield the results as they come.
 
@@ -126,7 +130,7 @@ async def stream(
         token_ids: The IDs.
         make_strategy: Makes what fetches them.
         concurrency: Most results in flight, or fetched and not consumed.
-        expired: What is raised when its `deadline` passes; `None` for no deadline.
+        deadline_error: What is raised when its `deadline` passes; `None` for no deadline.
 
     Yields:
         One result for each position.
@@ -135,7 +139,7 @@ async def stream(
         DatadogError: No further ID can succeed: keys refused, the client closed, or the deadline passed.
         Exception: What the iterable raised.
     """
-    deadline = None if expired is None else Deadline(expired)
+    deadline = None if deadline_error is None else Deadline(deadline_error)
     ids = cast("Collection[object]", token_ids) if is_rereadable(token_ids) else None
     strategy = make_strategy(ids)
     await _prepare(strategy, deadline)
@@ -150,7 +154,7 @@ async def stream(
             async for item in rest:
                 yield item
     if pool.is_expired:
-        source_error = await _close(source) or source_error
+        source_error = await _close_source(source) or source_error
     if source_error is not None:
         raise source_error
     if pool.open_reason is not None:

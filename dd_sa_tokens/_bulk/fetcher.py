@@ -32,6 +32,9 @@ class Fetcher:
         known: The tokens that need no request, by their IDs in the canonical form.
         on_change: Called when the breaker changes.
         confirm: Fetches a token once more after a 401, where functions give the keys; otherwise `fetch` does.
+
+    Attributes:
+        breaker: Opens when no other ID can succeed.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Fetcher:
         key = canonical_id(token_id)
         if key in self._in_flight:
             return copy_for_duplicate(await self._in_flight.wait(key), token_id)
-        self._in_flight[key] = worker
+        self._in_flight.begin(key, worker)
         result: TokenResult | None = None
         try:
             first = await self._request(token_id, self._fetch)

@@ -11,9 +11,9 @@ from dd_sa_tokens._protocol.organization import OtherRow
 from dd_sa_tokens._validation import canonical_id, check_id
 from dd_sa_tokens.errors import ConfigurationError, DatadogError, InvalidArgumentError, NotFoundError
 from dd_sa_tokens.models import AccessToken
-from dd_sa_tokens.results import BulkResult, SourceError, TokenResult
+from dd_sa_tokens.results import BulkResult, TokenResult
 
-from .engine import Unique
+from .engine import Unique, make_source_error
 from .ids import PAUSE, SLICE, Source, list_if_sized, read_once
 
 Rows = AsyncGenerator[AccessToken | OtherRow, None]
@@ -54,8 +54,7 @@ async def find(token_ids: Source, list_rows: Callable[[], Rows]) -> BulkResult:
             await asyncio.sleep(0)
     results = await unique.arrange(found)
     if source_error is not None:
-        msg = f"token_ids raised {type(source_error).__name__} after {len(results)} IDs; partial holds their results"
-        raise SourceError(msg, operation=_OPERATION, partial=results) from source_error
+        raise make_source_error(_OPERATION, source_error, results) from source_error
     return results
 
 

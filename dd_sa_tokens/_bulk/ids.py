@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, cast
 from uuid import UUID
 
-from dd_sa_tokens._cancellation import Cancellation
+from dd_sa_tokens._cancellation import error_of
 from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.results import TokenResult
 
@@ -62,24 +62,21 @@ async def read_once(source: Source, *, is_async: bool) -> tuple[list[Any], BaseE
         source: The source.
         is_async: Whether to read it asynchronously; some sources can be read in both ways.
     """
-    caller = Cancellation.of_current_task()
     items: list[Any] = []
-    try:
-        if is_async:
-            async for item in cast("AsyncIterable[Any]", source):
-                items.append(item)
-                if len(items) % SLICE == 0:
-                    await asyncio.sleep(0)
-        else:
-            for item in cast("Iterable[Any]", source):  # `list` would ask for the length, which may be wrong or raise
-                items.append(item)
-                if len(items) % SLICE == 0:
-                    await asyncio.sleep(0)
-    except (Exception, asyncio.CancelledError) as error:
-        if isinstance(error, asyncio.CancelledError) and caller.is_external():
-            raise
-        return items, error  # the source may raise anything
-    return items, None
+    return items, await error_of(_read(source, items, is_async=is_async))
+
+
+async def _read(source: Source, items: list[Any], *, is_async: bool) -> None:
+    if is_async:
+        async for item in cast("AsyncIterable[Any]", source):
+            items.append(item)
+            if len(items) % SLICE == 0:
+                await asyncio.sleep(0)
+    else:
+        for item in cast("Iterable[Any]", source):  # `list` would ask for the length, which may be wrong or raise
+            items.append(item)
+            if len(items) % SLICE == 0:
+                await asyncio.sleep(0)
 
 
 async def list_if_sized(source: Source) -> tuple[Source, BaseException | None]:

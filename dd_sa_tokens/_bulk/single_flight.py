@@ -31,6 +31,10 @@ class SingleFlight(dict[str, Cancellation]):
         """Whether an answer is to come."""
         return bool(self) or self._waiting > 0
 
+    def begin(self, token_id: str, worker: Cancellation) -> None:
+        """Note that a worker fetches an ID from now on."""
+        self[token_id] = worker
+
     def end(self, token_id: str, result: TokenResult | None) -> None:
         """Note that an ID is no longer in flight, and pass its answer on. Without one, the duplicates are cancelled."""
         del self[token_id]

@@ -54,7 +54,7 @@ class WorkerPool:
         self._is_async = isinstance(source, AsyncIterator)
         self._fetcher = Fetcher(strategy.fetch, strategy.known, self._on_breaker_change, confirm=strategy.confirm)
         self._concurrency = concurrency
-        self._open = True  # the source may have more
+        self._takes_more = True  # workers go on taking IDs from the source
         self._paused = False  # the event loop runs before the source is asked again, by any worker
         self._outstanding = 0  # positions taken and not consumed
         self._ready: deque[TokenResult] = deque()
@@ -81,7 +81,8 @@ class WorkerPool:
             while self._ready or self._running:
                 while self._ready:
                     item = self._ready.popleft()
-                    self._outstanding -= not self._collect_all
+                    if not self._collect_all:
+                        self._outstanding -= 1
                     self._wake(1)
                     yield item
                 if self._running:
@@ -114,7 +115,7 @@ class WorkerPool:
 
     def _expire(self, deadline: Deadline) -> None:
         """End all requests, and take no more from the source: the deadline has passed."""
-        if not self._open and not self._fetcher.is_busy:
+        if not self._takes_more and not self._fetcher.is_busy:
             return  # all was answered, though not all consumed
         self.is_expired, self._answers_rest = True, False
         self._fetcher.breaker.open(deadline.error)
@@ -123,7 +124,8 @@ class WorkerPool:
 
     def _on_breaker_change(self) -> None:
         """Wake the idle workers, which check whether to go on."""
-        self._open = self._open and (self._answers_rest or self.open_reason is None)
+        if self.open_reason is not None and not self._answers_rest:
+            self._takes_more = False
         self._wake(len(self._idle))
 
     def _spawn_worker(self) -> None:
@@ -166,7 +168,7 @@ class WorkerPool:
     async def _run_worker(self) -> None:
         worker = Cancellation.of_current_task()
         try:
-            while self._open:
+            while self._takes_more:
                 if not self._has_room or self._fetcher.breaker.half_open:
                     self._idle.append(asyncio.get_running_loop().create_future())
                     await self._idle[-1]
@@ -183,7 +185,8 @@ class WorkerPool:
                     self._spawn_worker()
                 result = await self._fetcher.fetch(worker, taken[0])
                 self._ready.append(result)
-                self._outstanding -= self._collect_all  # all are kept, so none has to wait to be consumed
+                if self._collect_all:  # all are kept, so none has to wait to be consumed
+                    self._outstanding -= 1
                 self._notify()
                 # Others may have been answered at the same time: all answers first, then all new requests. What is done
                 # many times in a row stays in the processor's caches; taking turns costs a sixth of the speed.
@@ -193,7 +196,7 @@ class WorkerPool:
                 raise
             # A worker cancelled from outside leaves an ID without a result, so the whole fetch ends.
             self._worker_error = self._worker_error or error
-            self._close_source()
+            self._stop_taking()
 
     async def _pause(self) -> None:
         """Let the event loop run. Until then no other worker asks the source, or each would handle a slice of it."""
@@ -210,22 +213,22 @@ class WorkerPool:
                 return (token_id,)
         except BaseException as error:  # noqa: BLE001 - the source may raise anything, a CancelledError included
             self.source_error = error
-        self._close_source()
+        self._stop_taking()
         return None
 
     async def _take_async(self, worker: Cancellation) -> tuple[Any] | None:
         try:
             async with self._source_lock:
-                if self._open:
+                if self._takes_more:
                     async for token_id in self._source:
                         return (token_id,)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and worker.is_external():
                 raise
             self.source_error = error  # the source may raise anything, a CancelledError included
-        self._close_source()
+        self._stop_taking()
         return None
 
-    def _close_source(self) -> None:
-        self._open = False
+    def _stop_taking(self) -> None:
+        self._takes_more = False
         self._wake(len(self._idle))

@@ -146,7 +146,7 @@ class Executor:
         if self._keys is not None:
             self._keys.close()
         await self._transport.close()
-        await self._limiter.give_back()
+        await self._limiter.return_leases()
 
     async def _get_keys(self, keys: KeySource, request: Request[Any], options: Options, call: CallState) -> None:
         error = await keys.get_ready(options.timeout)

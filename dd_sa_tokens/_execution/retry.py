@@ -3,7 +3,7 @@
 | what failed | repeated | after |
 |---|---|---|
 | 429 that says when the limit returns | up to 10 in a row; not counted in `max_attempts` | 0 s; the limiter waits for the limit |
-| 429 that does not say it | up to `max_attempts` | 0 s; the limiter pauses for everyone |
+| 429 that does not say it | up to `max_attempts` | 0 s; the limiter pauses all calls of that limit |
 | a second 429 in a row, and each further one | as above | exponential backoff, beside the limiter's own wait |
 | 408, 5xx (not 501, 505), no answer | up to `max_attempts`; not a create that may have been carried out | `Retry-After` (more than `max_backoff`: stop), else exponential backoff |
 | nothing was sent | up to `max_attempts` | exponential backoff |
@@ -112,7 +112,7 @@ def next_delay(
 
 
 def throttle_pause(failure: Failure, call: CallState, policy: RetryPolicy, jitter: Jitter) -> float:
-    """Return for how many seconds a 429 holds everyone back, if its headers do not say when the window ends."""
+    """Return for how many seconds a 429 pauses its limit, if its headers do not say when the window ends."""
     return _retry_after(failure) or backoff(policy, call.throttled, jitter)
 
 

@@ -18,7 +18,7 @@ from .body import LARGEST_BODY, TooLargeError
 
 _LONGEST_REASON = 200
 _WITH_HOST = (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
-_OTHERS_CODE = (Path(aiohttp.__file__).parent, Path(__file__).parents[1])  # aiohttp's and ours
+_NOT_USER_CODE = (Path(aiohttp.__file__).parent, Path(__file__).parents[1])
 _QUOTED = re.compile(r"(?:b|bytearray\(b)['\"].*", re.DOTALL)  # what aiohttp quotes of an answer
 _HEADER_NAME = re.compile(r"b['\"]([A-Za-z0-9-]{1,60})\s*:")
 _CONTENT_ENCODING = re.compile(r"(?:Can not decode content-encoding: )?(?:gzip|deflate|br|zstd)")
@@ -104,7 +104,7 @@ def explain(error: Exception, redact: Redact, *, sent: bool | None, proxy: str =
 
 
 def _is_garbled(error: Exception, row: _Row) -> bool:
-    """Return whether an error that is said to be about HTTP is about a compressed body that was cut short."""
+    """Return whether aiohttp reports a truncated compressed body as invalid HTTP. Another row is right for that."""
     if not isinstance(error, aiohttp.ClientResponseError) or row.exception is not aiohttp.ClientResponseError:
         return False
     return _CONTENT_ENCODING.fullmatch(error.message) is not None
@@ -171,11 +171,11 @@ def safe_str(error: BaseException) -> str:
 
 
 def origin_of(error: BaseException) -> str:
-    """Return where code of the user's raised, as file and line; nothing where aiohttp did by itself."""
+    """Return the file and line in the user's code that raised; empty if aiohttp raised by itself."""
     origin, traceback = "", error.__traceback__
     while traceback is not None:
         file = Path(traceback.tb_frame.f_code.co_filename)
-        if not any(file.is_relative_to(folder) for folder in _OTHERS_CODE) and "asyncio" not in file.parts:
+        if not any(file.is_relative_to(folder) for folder in _NOT_USER_CODE) and "asyncio" not in file.parts:
             origin = f" at {file}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return origin

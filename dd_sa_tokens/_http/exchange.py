@@ -7,8 +7,8 @@ import attrs
 
 from dd_sa_tokens._cancellation import Cancellation
 
-_LONGEST_EXCUSE = 1.0  # seconds
-_SHORTEST_EXCUSE = 0.002  # seconds: the few passes of the loop in which an answer in the socket reaches its task
+_LONGEST_GRACE = 1.0  # seconds
+_SHORTEST_GRACE = 0.002  # seconds: the few passes of the loop in which an answer in the socket reaches its task
 
 
 @attrs.define(eq=False)
@@ -18,7 +18,7 @@ class Exchange(Cancellation):
     Attributes:
         timeout: Seconds that it may take.
         deadline: When it must have ended, on the loop's clock.
-        seen: Whether it was seen on its way to a connection. A mock, or a session that replaces aiohttp's own code,
+        tracked: Whether it was seen on its way to a connection. A mock, or a session that replaces aiohttp's own code,
             shows nothing.
         was_sent: Whether it was seen leaving over a connection.
         proxy: Host and port of the proxy that it goes through; empty for none.
@@ -26,10 +26,10 @@ class Exchange(Cancellation):
 
     timeout: float = 0.0
     deadline: float = 0.0
-    seen: bool = attrs.field(default=False, init=False)
+    tracked: bool = attrs.field(default=False, init=False)
     was_sent: bool = attrs.field(default=False, init=False)
     proxy: str = attrs.field(default="", init=False)
-    _excused: float = attrs.field(default=-1.0, init=False)
+    _grace: float = attrs.field(default=-1.0, init=False)
 
     def refuse_repetition(self) -> None:
         """Keep a request that left from leaving again, as aiohttp would send it over a lost connection.
@@ -50,21 +50,21 @@ class Exchange(Cancellation):
             ServerDisconnectedError: It was sent before.
         """
         self.refuse_repetition()
-        self.seen = self.was_sent = True
+        self.tracked = self.was_sent = True
 
-    def excuse(self, now: float, late: float) -> bool:
+    def extend_deadline(self, now: float, late: float) -> bool:
         """Give the exchange more time when its timer fires; return whether it got some.
 
         If the loop was blocked for d seconds, the timer fires late, and the response may be in the socket already. So
         the exchange gets min(d, 1 s) more, at least 2 ms, and again only if the timer is later than before.
         """
-        if late <= self._excused:
+        if late <= self._grace:
             return False
-        self._excused = max(late, _SHORTEST_EXCUSE)
-        self.deadline = now + min(self._excused, _LONGEST_EXCUSE)
+        self._grace = max(late, _SHORTEST_GRACE)
+        self.deadline = now + min(self._grace, _LONGEST_GRACE)
         return True
 
     @property
     def sent(self) -> bool | None:
         """Whether the request left; `None` where that cannot be known."""
-        return self.was_sent if self.seen else None
+        return self.was_sent if self.tracked else None

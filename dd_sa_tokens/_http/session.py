@@ -22,11 +22,12 @@ from .proxy import address_of
 from .settings import SessionSettings
 
 _CREDENTIALS = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
-_ABOUT_THE_MESSAGE = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
+_BODY_HEADERS = ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding")
 _USER_AGENT = f"dd-sa-tokens/{__version__} (Python/{platform.python_version()}; aiohttp/{aiohttp.__version__})"
 # What aiohttp can always decode. It would announce more where further libraries are installed, even those that it
 # cannot use (brotli before 1.2).
-_DESCRIBING = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": _USER_AGENT}
+COMMON_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": _USER_AGENT}
+"""The headers that each request carries, besides the credentials."""
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 """The exchange of the request that the running code sends, over a session of our own."""
@@ -76,7 +77,7 @@ def make(credentials: Credentials, concurrency: int, settings: SessionSettings) 
     return aiohttp.ClientSession(
         connector=_Connector(limit=concurrency, ssl=settings.ssl_context or True),
         cookie_jar=_NoCookies(),
-        headers=_DESCRIBING,
+        headers=COMMON_HEADERS,
         proxy=None if settings.proxy is None else settings.proxy.reveal(),
         request_class=_request_class(credentials),
         trust_env=False,  # it would read a `.netrc` file, too
@@ -104,7 +105,7 @@ class _Connector(aiohttp.TCPConnector):
         exchange = current_exchange.get()
         if exchange is not None:
             exchange.refuse_repetition()
-            exchange.seen, exchange.proxy = True, address_of(req.proxy)
+            exchange.tracked, exchange.proxy = True, address_of(req.proxy)
         return super().connect(req, traces, timeout)
 
 
@@ -127,11 +128,6 @@ def _request_class(credentials: Credentials) -> type[aiohttp.ClientRequest]:
     return SignedRequest
 
 
-def describing_headers() -> dict[str, str]:
-    """Return the headers that each request over a borrowed session carries."""
-    return _DESCRIBING
-
-
 class BorrowedSession:
     """What each request over a borrowed session needs besides its own options.
 
@@ -141,7 +137,7 @@ class BorrowedSession:
     """
 
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
-        self._theirs = tuple(middlewares_of(session))
+        self._session_middlewares = tuple(middlewares_of(session))
         self._signature = _signature_of(credentials)
 
     def middlewares(self, exchange: Exchange) -> tuple[aiohttp.ClientMiddlewareType, ...]:
@@ -156,7 +152,7 @@ class BorrowedSession:
             for name in _CREDENTIALS:
                 request.headers.popall(name, None)
             request.headers.update(self._signature)
-            exchange.seen, exchange.proxy = True, address_of(request.proxy)
+            exchange.tracked, exchange.proxy = True, address_of(request.proxy)
             _watch(request, exchange)
             return handler(request)
 
@@ -164,10 +160,10 @@ class BorrowedSession:
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> Awaitable[aiohttp.ClientResponse]:
             exchange.refuse_repetition()
-            _keep_the_message(request)
+            _restore_body_headers(request)
             return handler(request)
 
-        return (begin, *self._theirs, sign_and_watch)
+        return (begin, *self._session_middlewares, sign_and_watch)
 
 
 def _watch(request: aiohttp.ClientRequest, exchange: Exchange) -> None:
@@ -181,10 +177,10 @@ def _watch(request: aiohttp.ClientRequest, exchange: Exchange) -> None:
     request.send = watched  # type: ignore[method-assign] # of this one request only
 
 
-def _keep_the_message(request: aiohttp.ClientRequest) -> None:
-    """Drop what a borrowed session's default headers say about the message itself: the message is ours."""
+def _restore_body_headers(request: aiohttp.ClientRequest) -> None:
+    """Replace what a borrowed session's default headers say about the host and the body: both are ours."""
     headers, body = request.headers, request.body
-    for name in _ABOUT_THE_MESSAGE:
+    for name in _BODY_HEADERS:
         headers.popall(name, None)
     headers["Host"] = request.url.host_port_subcomponent or ""
     if body:

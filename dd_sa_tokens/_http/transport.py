@@ -103,7 +103,7 @@ class Transport:
             self._session = sessions.make(self._credentials, self._concurrency, self._settings)
         else:
             self._borrowed = BorrowedSession(self._session, self._credentials)
-            self._options["headers"] = sessions.describing_headers()
+            self._options["headers"] = sessions.COMMON_HEADERS
 
     async def close(self) -> None:
         """End the requests in flight and close the session, if it is not borrowed."""
@@ -169,7 +169,7 @@ class Transport:
         late = now - self._timer_due
         self._timer, self._timer_due = None, math.inf
         for exchange in self._exchanges:
-            if exchange.deadline <= now and not exchange.excuse(now, late):
+            if exchange.deadline <= now and not exchange.extend_deadline(now, late):
                 exchange.cancel(RequestTimeoutError(f"no complete answer within {exchange.timeout:g} s"))
         due = min((exchange.deadline for exchange in self._exchanges if exchange.reason is None), default=math.inf)
         if due < math.inf:

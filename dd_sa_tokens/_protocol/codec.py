@@ -6,7 +6,7 @@ Strict where a wrong value would mislead (a date that is no date), tolerant wher
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from sys import intern
@@ -76,10 +76,24 @@ def structure_token(resource: Any, leaks: Leaks = _NO_LEAKS) -> AccessToken:
     return _structure_any(resource, leaks)
 
 
-_setters: Iterator[Callable[[AccessToken, Any], None]]
-_setters = (getattr(AccessToken, field.name).__set__ for field in attrs.fields(AccessToken))
-_set_id, _set_name, _set_public_portion, _set_scopes, *_set_dates, _set_owner, _set_type, _set_leak = _setters
-_set_created_at, _set_modified_at, _set_last_used_at, _set_expires_at = _set_dates
+def _setter(field: str) -> Callable[[AccessToken, Any], None]:
+    """Return what sets a field of a token, which is frozen and has slots."""
+    setter: Callable[[AccessToken, Any], None] = getattr(AccessToken, field).__set__
+    return setter
+
+
+# One for each field: `_make_token` must set all of them.
+_set_id = _setter("id")
+_set_name = _setter("name")
+_set_public_portion = _setter("public_portion")
+_set_scopes = _setter("scopes")
+_set_created_at = _setter("created_at")
+_set_modified_at = _setter("modified_at")
+_set_last_used_at = _setter("last_used_at")
+_set_expires_at = _setter("expires_at")
+_set_service_account_id = _setter("service_account_id")
+_set_type = _setter("type")
+_set_leak = _setter("leak")
 
 
 def _make_token(  # noqa: PLR0917 - by keyword it would be slower
@@ -104,7 +118,7 @@ def _make_token(  # noqa: PLR0917 - by keyword it would be slower
     _set_modified_at(token, modified_at)
     _set_last_used_at(token, last_used_at)
     _set_expires_at(token, expires_at)
-    _set_owner(token, service_account_id)
+    _set_service_account_id(token, service_account_id)
     _set_type(token, TOKEN_TYPE)
     _set_leak(token, leak)
     return token

@@ -107,10 +107,10 @@ client hands over what it knows, in case the store has lost it.
 
 What happens at a 429?
 ----------------------
-It stops everyone who spends that limit, not only the request that got it. With a `reset` it says when the window ends,
-and nothing is left until then. Without one, the limiter pauses: for `Retry-After`, or else for a random time that grows
-with each 429 in a row. The next request is a probe again. Whether the request that got the 429 is sent again is not
-decided here, but in `_execution.retry`.
+It pauses all requests that spend that limit, not only the one that got it. With a `reset` it says when the window
+ends, and nothing is left until then. Without one, the pause lasts for `Retry-After`, or else for a random time that
+grows with each 429 in a row. The next request is a probe again. Whether the request that got the 429 is sent again is
+not decided here, but in `_execution.retry`.
 
 Who passes first?
 -----------------

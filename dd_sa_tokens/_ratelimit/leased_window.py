@@ -38,10 +38,12 @@ class SharedLimits:
     _is_checked: bool = False
 
     def check(self) -> None:
-        """See that the store can be used, before the client's first request; once it is closed, headers will do.
+        """Check the store once, before the client's first request.
+
+        A store that is closed later is not checked again: the client then uses the headers only.
 
         Raises:
-            ConfigurationError: It cannot.
+            ConfigurationError: The store cannot be used.
         """
         if not self._is_checked:
             self.store.check()
@@ -77,10 +79,9 @@ class LeasedWindow:
     Args:
         shared: The store.
         headers: The window as the headers of this client's answers describe it.
-        operation: The operation that begins.
+        operation: The first operation that spends the limit. It names the limit in the store until an answer does.
         now: The loop's clock.
-        demand: Returns how many callers wait that could go if there were permits, by the share that they leave to
-            others.
+        demand: Returns how many callers could go if there were permits, each number with the reserve of these callers.
         on_change: Is called when the store has answered.
     """
 
@@ -91,7 +92,7 @@ class LeasedWindow:
         operation: str,
         *,
         now: Callable[[], float],
-        demand: Callable[[], list[tuple[float, int]]],
+        demand: Callable[[], list[tuple[int, float]]],
         on_change: Callable[[], None],
     ) -> None:
         shared.check()
@@ -222,12 +223,12 @@ class LeasedWindow:
 
     def _start(self) -> None:
         self._starting = None
-        self._task = asyncio.get_running_loop().create_task(self._exchange())
+        self._task = asyncio.get_running_loop().create_task(self._renew_lease())
 
-    async def _exchange(self) -> None:
-        """Report, and take the lease; then let the limiter look who may go."""
+    async def _renew_lease(self) -> None:
+        """Report to the store, apply its lease, and let the limiter admit calls."""
         try:
-            lease = await self._try_lease(self._request())
+            lease = await self._try_lease(self._take_request())
             now = self._now()
             if lease is None and not self._leases.by_headers and self._leases.clients > 1:
                 self._headers.take_over(self._leases.clients, self._leases.available(now))
@@ -238,15 +239,15 @@ class LeasedWindow:
             return
         self._on_change()
         now = self._now()
-        if self._leases.wants_more(now, *self._leases.demand(now, self._demand())):
+        if self._leases.wants_more(now, *self._leases.usable_demand(now, self._demand())):
             self._ask()
         self._watch_idleness()
 
-    def _request(self) -> LeaseRequest:
+    def _take_request(self) -> LeaseRequest:
         now, waiting = self._now(), self._demand()
-        needed, reserve = self._leases.demand(now, waiting)
-        is_idle = not any(count for _, count in waiting)
-        return self._leases.request(now, needed, reserve, self._headers.describe(now), is_idle=is_idle)
+        needed, reserve = self._leases.usable_demand(now, waiting)
+        is_idle = not any(count for count, _ in waiting)
+        return self._leases.take_request(now, needed, reserve, self._headers.describe(now), is_idle=is_idle)
 
     async def _try_lease(self, request: LeaseRequest) -> Lease | None:
         task = asyncio.current_task()
@@ -273,7 +274,7 @@ class LeasedWindow:
     def _on_idle(self) -> None:
         self._idle = None
         if self._leases.has_report and self._leases.idle_for(self._now()) <= 0:
-            self._leases.give_back()
+            self._leases.return_unspent()
             self._ask()
         else:
             self._watch_idleness()
@@ -286,13 +287,13 @@ class LeasedWindow:
                 handle.cancel()
         self._starting = self._idle = None
 
-    async def give_back(self) -> None:
-        """Report to the store, and give the unspent permits back: the client is closed."""
+    async def return_leases(self) -> None:
+        """Report to the store, and return the unspent permits: the client is closed."""
         if self._task is not None:
             await asyncio.wait([self._task])  # a lease that is in flight would be lost
         if self._leases.has_report and not self._leases.by_headers:
-            self._leases.give_back()
-            await self._try_lease(attrs.evolve(self._request(), needed=0, wanted=0))
+            self._leases.return_unspent()
+            await self._try_lease(attrs.evolve(self._take_request(), needed=0, wanted=0))
 
 
 Window = RateLimitWindow | LeasedWindow

@@ -8,15 +8,16 @@ import attrs
 
 from .store import Lease, LeaseRequest, WindowView
 
-_LEAST_BATCH = 10  # permits for callers to come: requests for each round trip, while the limit is far
-_BATCHES = 4  # times `concurrency`: then a round trip costs a busy client 1%
+_LEAST_BATCH = 10  # fewest permits that are asked for ahead of demand
+_BATCHES = 4  # times `concurrency`: most of these. A round trip then costs a busy client 1%.
 _IDLE = 0.1  # seconds after which unspent permits are given back
 _IDLE_WHILE_FAR = 1.0
-_AWAY = 0.1  # seconds until the store is asked again; it says at once that it is still unavailable
-_UNLIMITED = 1.0  # the same, where no limit is known
-_FIRST_POLL, _LONGEST_POLL = 0.02, 0.1  # while another client's probe is in flight
-_TURN = 0.002  # seconds for each client of the fleet: together they ask the store 500 times a second at most
-_SHORTEST_LOOK, _LONGEST_LOOK, _LOOKS = 0.2, 1.0, 10  # in a window: permits of an exhausted limit may come back
+_RETRY_UNAVAILABLE = 0.1  # seconds until the store is asked again; it says at once that it is still unavailable
+_RETRY_UNLIMITED = 1.0  # the same, where no limit is known
+_FIRST_PROBE_POLL, _LONGEST_PROBE_POLL = 0.02, 0.1  # seconds, while another client's probe is in flight
+_SHORTEST_POLL, _LONGEST_POLL = 0.2, 1.0  # seconds, while the limit is exhausted: permits may come back
+_POLLS_PER_WINDOW = 10  # while the limit is exhausted
+_POLL_SPACING = 0.002  # seconds for each client of the fleet: together they ask the store 500 times a second at most
 
 
 def _operation_of(leases: Leases) -> str:
@@ -72,10 +73,10 @@ class Leases:
     _probe_due: bool = False  # the next permit is the window's probe
     _probe_answered: bool | None = None
     _pause: float = 0.0
-    _polls: int = 0
+    _probe_polls: int = 0
     _last_take: float = -math.inf
-    _only_reports: bool = False  # the last request: no caller waited
-    _asked: float = 0.0  # its reserve
+    _only_reports: bool = False  # no caller waited when the last request was built
+    _last_reserve: float = 0.0  # the reserve of the last request
     _refused: float = 0.0  # calls with this reserve or a larger one get no permit before `retry_at`
 
     def can_take(self, now: float, reserve: float = 0.0) -> bool:
@@ -142,18 +143,18 @@ class Leases:
             return needed > 0 and may_retry and now >= self.paused_until
         return self.is_far and self.unspent <= self._low and may_retry
 
-    def demand(self, now: float, waiting: list[tuple[float, int]]) -> tuple[int, float]:
+    def usable_demand(self, now: float, waiting: list[tuple[int, float]]) -> tuple[int, float]:
         """Return how many permits the waiting calls can use, and the least share that they leave to others.
 
         Args:
             now: The present time.
-            waiting: How many callers wait that leave a share, by the share.
+            waiting: How many callers wait, each number with the reserve of these callers.
         """
         is_known = self.left is not None and now < self.expires
         left = (self.left or 0) + self.unspent
-        useful = [(count, share) for share, count in waiting if not is_known or left > self.reserved(share)]
-        least = min((share for share, _ in waiting), default=0.0)
-        return sum(count for count, _ in useful), min((share for _, share in useful), default=least)
+        usable = [(count, share) for count, share in waiting if not is_known or left > self.reserved(share)]
+        least = min((share for _, share in waiting), default=0.0)
+        return sum(count for count, _ in usable), min((share for _, share in usable), default=least)
 
     @property
     def has_report(self) -> bool:
@@ -168,17 +169,17 @@ class Leases:
         """Return how many permits of the window no other client has; `None` while that is unknown."""
         return None if self.left is None or now >= self.expires else self.left + self.unspent
 
-    def give_back(self) -> None:
+    def return_unspent(self) -> None:
         """Report what has ended, and return what is unspent: the client is idle."""
         self._batch = max(self._batch // 2, _LEAST_BATCH)
         if self._probe_due:
             self._probe_due, self._probe_answered = False, False
         self.drop()
 
-    def request(
+    def take_request(
         self, now: float, needed: int, reserve: float, view: WindowView | None, *, is_idle: bool
     ) -> LeaseRequest:
-        """Put together what the store is told and asked.
+        """Build the next request, and reset what it reports.
 
         Args:
             now: The present time.
@@ -210,14 +211,14 @@ class Leases:
         )
         self._finished = self._returned = 0
         self._probe_answered, self._pause, self.urgent = None, 0.0, False
-        self._only_reports, self._asked = is_idle, reserve
+        self._only_reports, self._last_reserve = is_idle, reserve
         return request
 
     def apply(self, now: float, lease: Lease | None) -> None:
         """Apply the store's reply; `None` if it is unavailable."""
         if lease is None:
             self._forget_window()
-            self.by_headers, self.urgent, self.retry_at = True, False, now + _AWAY
+            self.by_headers, self.urgent, self.retry_at = True, False, now + _RETRY_UNAVAILABLE
             return
         if lease.record != self.record:
             self.record, self.retry_at = lease.record, now
@@ -236,19 +237,20 @@ class Leases:
             self.paused_until = now + lease.paused_for
         self.expires = math.inf if lease.limit is None else now + lease.ends_in
         self.by_headers = lease.limit is None and not (self.unspent or lease.is_probing or lease.paused_for)
-        self.retry_at, self._refused = self._next_look(now, lease), self._asked if lease.left else 0.0
+        self.retry_at, self._refused = self._next_poll_at(now, lease), self._last_reserve if lease.left else 0.0
 
-    def _next_look(self, now: float, lease: Lease) -> float:
+    def _next_poll_at(self, now: float, lease: Lease) -> float:
         if lease.is_probing:
-            self._polls += 1
-            return now + max(min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL), lease.clients * _TURN)
-        self._polls = 0
+            self._probe_polls += 1
+            seconds = min(_FIRST_PROBE_POLL * 2.0 ** (self._probe_polls - 1), _LONGEST_PROBE_POLL)
+            return now + max(seconds, lease.clients * _POLL_SPACING)
+        self._probe_polls = 0
         if self.by_headers:
-            return now + _UNLIMITED
+            return now + _RETRY_UNLIMITED
         if lease.granted or self._only_reports:
             return now
-        look = min(max(self.period / _LOOKS, _SHORTEST_LOOK), _LONGEST_LOOK)
-        return min(self.expires, now + max(look, lease.clients * _TURN))
+        seconds = min(max(self.period / _POLLS_PER_WINDOW, _SHORTEST_POLL), _LONGEST_POLL)
+        return min(self.expires, now + max(seconds, lease.clients * _POLL_SPACING))
 
     def _forget_window(self) -> None:
         self.window = self.unspent = self._finished = self._returned = 0

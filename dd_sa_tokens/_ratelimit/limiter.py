@@ -66,11 +66,11 @@ class RateLimiter:
             )
         return bucket
 
-    def _demand(self, bucket: Bucket) -> list[tuple[float, int]]:
-        """Return how many callers could go if there were permits, by the share that they leave to others."""
+    def _demand(self, bucket: Bucket) -> list[tuple[int, float]]:
+        """Return how many callers could go if there were permits, each number with the reserve of these callers."""
         most = self.concurrency - self.in_flight
         return [
-            (queue.reserve, min(len(queue.waiters), most)) for queue in bucket.queues.values() if not queue.is_bound
+            (min(len(queue.waiters), most), queue.reserve) for queue in bucket.queues.values() if not queue.is_bound
         ]
 
     def _on_lease(self, bucket: Bucket) -> None:
@@ -155,7 +155,7 @@ class RateLimiter:
             outcome = await waiter.outcome
         except asyncio.CancelledError:
             if not waiter.outcome.cancelled():
-                self._give_back(waiter.outcome.result())
+                self._cancel_if_granted(waiter.outcome.result())
             raise
         finally:
             if timer is not None:
@@ -183,7 +183,7 @@ class RateLimiter:
         self.waited += waited
         return waited
 
-    def _give_back(self, outcome: Permit | Refusal) -> None:
+    def _cancel_if_granted(self, outcome: Permit | Refusal) -> None:
         if isinstance(outcome, Permit):
             self.cancel(outcome)
 
@@ -194,7 +194,8 @@ class RateLimiter:
             permit: The request's.
             rate: What the rate-limit headers said; `None` if there were none.
             status: The HTTP status.
-            pause: Seconds for which a 429 holds everyone back if its headers do not say until when the window lasts.
+            pause: Seconds for which a 429 pauses all requests of its limit, if its headers do not say when the window
+                ends.
         """
         if status == 429 and pause and not knows_reset(rate):
             # Before the permit is free, or the next waiter would slip through.
@@ -231,11 +232,11 @@ class RateLimiter:
             self._timer.cancel()
             self._timer = None
 
-    async def give_back(self) -> None:
-        """Give back to the store what was leased and is not used: the client is being closed."""
+    async def return_leases(self) -> None:
+        """Return to the store what was leased and is not used: the client is being closed."""
         for bucket in self._buckets.all:
             if isinstance(bucket.window, LeasedWindow):
-                await bucket.window.give_back()
+                await bucket.window.return_leases()
 
     def pause(self, operation: str, seconds: float) -> None:
         """Let nothing of this operation's limit pass for a while."""

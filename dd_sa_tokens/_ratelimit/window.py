@@ -139,16 +139,16 @@ class RateLimitWindow:
 
     def cancel(self, permit: Permit) -> None:
         """Take back the permit of a request that never left."""
-        self._end(permit)
+        self._take_back(permit)
         if permit.window is self and permit.window_number == self.number and permit.number > self._sent_at_count:
             self._sent_at_count += 1  # it will not show up in `remaining`
 
     def abandon(self, permit: Permit) -> None:
         """Account for a request that got no answer: the server may have counted it."""
-        self._end(permit)
+        self._take_back(permit)
         self._deduct(permit)
 
-    def _end(self, permit: Permit) -> None:
+    def _take_back(self, permit: Permit) -> None:
         self.in_flight -= 1
         if self.probe.permit is permit:
             self.probe.end()
@@ -163,7 +163,7 @@ class RateLimitWindow:
             rate: What the rate-limit headers said; `None` if there were none.
             status: The HTTP status.
         """
-        self._end(permit)
+        self._take_back(permit)
         if rate is not None and status != 429 and self._record_on_fast_path(permit, now, rate):
             return
         if rate is not None and (rate.remaining is not None or status < 300 or status == 429):

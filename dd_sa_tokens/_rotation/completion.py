@@ -45,8 +45,8 @@ async def complete(
         executor: Sends the request.
         options: Go along with it.
         request: The operation.
-        seconds: For how long it may be repeated, if the caller is cancelled already; else `None`: for as long as the
-            retry policy allows.
+        seconds: Seconds for which it may be repeated after the caller was cancelled; `None` if the caller was not:
+            then the retry policy decides.
     """
     call = CallState()
     task = asyncio.ensure_future(executor.send(request, options, call))

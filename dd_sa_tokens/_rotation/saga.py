@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
-from typing import NoReturn
 
 import attrs
 
@@ -24,7 +23,7 @@ from dd_sa_tokens.models import AccessToken, CreatedToken
 
 from .completion import complete
 from .lifetime import successor_expiry
-from .store import NotStoredError, Store, check_store, holds_secret, stored_by
+from .store import NotStoredError, Store, check_store, ensure_stored, holds_secret
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -80,19 +79,19 @@ class _Saga:
             # It was made, but its secret could not be read.
             why = f"creating the new token: {made.error.message}"
             failure, cancelled = await self._undo(why, made.error.token_id, _UNDO_WITHIN if made.cancelled else None)
-            _end(failure, made.cancelled or cancelled)
+            raise _ending(failure, made.cancelled or cancelled)
         if made.error is not None and made.error.outcome_unknown:
             text = (
                 f"creating the new token: {made.error.message}. "
                 f"Now the old token {self._old_state()}, and there may be a new one whose secret is lost"
             )
-            _end(self._failure(text, None, new_works=None), made.cancelled)
+            raise _ending(self._failure(text, None, new_works=None), made.cancelled)
         if made.error is not None:
-            _end(_unchanged("creating the new token", made.error, self.old_id), made.cancelled)
+            raise _ending(_unchanged("creating the new token", made.error, self.old_id), made.cancelled)
         assert made.value is not None
         if made.cancelled is not None:
             failure, _ = await self._undo("it was cancelled", made.value.token.id, _UNDO_WITHIN)
-            _end(failure, made.cancelled)
+            raise _ending(failure, made.cancelled)
         return made.value
 
     async def store(self, store: Store, new: CreatedToken) -> None:
@@ -109,7 +108,7 @@ class _Saga:
             failure = None  # not even this frame, which is in the traceback of what is raised below, may keep it
         ended, cancelled = await self._undo(why, new.token.id)
         ended.__cause__ = failure
-        _end(ended, cancelled)
+        raise _ending(ended, cancelled)
 
     async def revoke_old(self, new_id: str) -> None:
         """Revoke the old token, now that its users have switched."""
@@ -123,7 +122,7 @@ class _Saga:
                 f"revoking the old token: {revoked.error.message}. Now the new token works and is stored; "
                 f"the old one {self._old_state(unsure=unsure)}, and is still to be revoked"
             )
-            _end(self._failure(text, new_id, new_works=True, old_unsure=unsure), revoked.cancelled)
+            raise _ending(self._failure(text, new_id, new_works=True, old_unsure=unsure), revoked.cancelled)
         if revoked.error is not None:
             _logger.warning("the old token %s was gone already: another client has revoked or rotated it", self.old_id)
         if revoked.cancelled is not None:
@@ -134,7 +133,7 @@ class _Saga:
         """Call the caller's code. Return what it raised: this frame, which may show the secret, is left behind."""
         cancellation = Cancellation.of_current_task()
         try:
-            await stored_by(store(new))
+            await ensure_stored(store(new))
         except Exception as error:  # noqa: BLE001 - after any exception, the token was not stored
             return error
         except BaseException as error:
@@ -220,9 +219,10 @@ def _report(stopped: BaseException, failure: RotationError) -> None:
     _logger.warning("%s", failure)
 
 
-def _end(failure: DatadogError, cancelled: asyncio.CancelledError | None) -> NoReturn:
+def _ending(failure: DatadogError, cancelled: asyncio.CancelledError | None) -> BaseException:
+    """Return the exception that ends the call: the failure; or the cancellation, which then reports the failure."""
     if cancelled is None:
-        raise failure
+        return failure
     if isinstance(failure, RotationError):
         _report(cancelled, failure)
-    raise cancelled
+    return cancelled

@@ -51,7 +51,7 @@ def _is_generator(store: Callable[..., object]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-async def stored_by(result: object) -> None:
+async def ensure_stored(result: object) -> None:
     """Await what `store` returned.
 
     Raises:

@@ -141,7 +141,7 @@ async def test_unspent_permits_are_given_back(connection: redis.Redis) -> None:
     assert second.rate_limit is not None
     assert second.rate_limit.remaining == 1000 - 4
     second.close()
-    await second.give_back()
+    await second.return_leases()
     await fleet.send(first)
     assert first.rate_limit is not None
     assert first.rate_limit.remaining == 1000 - 5
@@ -174,7 +174,7 @@ async def test_a_client_that_has_ended_its_requests_holds_no_other_back(connecti
         if end != "idle":
             limiter.close()
         if end == "closed":
-            await limiter.give_back()
+            await limiter.return_leases()
         await fleet.fetch(outsider, 30)
         await asyncio.sleep(0.3)
     assert fleet.server.rejected == 0
@@ -354,7 +354,7 @@ async def test_no_timer_and_no_task_is_left(connection: redis.Redis) -> None:
     await fleet.send(limiter)
     await fleet.send(limiter)
     limiter.close()
-    await limiter.give_back()
+    await limiter.return_leases()
     await turns()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert asyncio.get_running_loop().timers == 0  # type: ignore[attr-defined] # the virtual loop's own
