@@ -26,11 +26,13 @@ class Completion(Generic[T]):
         value: What it gave, if it succeeded.
         error: Why it failed, if it did.
         cancelled: The last cancellation that arrived meanwhile; the caller must raise it. `None` if none did.
+        attempts: Requests that were sent for it.
     """
 
     value: T | None
     error: DatadogError | None
     cancelled: asyncio.CancelledError | None
+    attempts: int
 
 
 async def complete(
@@ -61,9 +63,9 @@ async def complete(
         if not call.in_flight:
             task.cancel()
     try:
-        return Completion(task.result(), None, cancelled)
+        return Completion(task.result(), None, cancelled, call.attempts)
     except DatadogError as error:
         failure = error
     except asyncio.CancelledError:
         failure = in_context(TransportError("given up before it was answered"), request, call)
-    return Completion(None, failure, cancelled)
+    return Completion(None, failure, cancelled, call.attempts)

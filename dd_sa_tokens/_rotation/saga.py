@@ -9,21 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
 from dd_sa_tokens._cancellation import Cancellation
-from dd_sa_tokens._execution import Executor
+from dd_sa_tokens._execution import CallState, Executor
 from dd_sa_tokens._protocol import operations
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._validation import check_expiry, check_id
 from dd_sa_tokens.config import Options
-from dd_sa_tokens.errors import DatadogError, InvalidArgumentError, NotFoundError, RotationError
+from dd_sa_tokens.errors import (
+    DatadogError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    NotFoundError,
+    RotationError,
+)
 from dd_sa_tokens.models import AccessToken, CreatedToken
 
-from .completion import complete
+from .completion import Completion, complete
 from .lifetime import successor_expiry
 from .store import NotStoredError, Store, check_store, ensure_stored, holds_secret
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("dd_sa_tokens")
 
@@ -46,23 +55,26 @@ async def rotate(
     context = {"operation": "rotate_token", "service_account_id": service_account_id, "token_id": token_id}
     check_expiry(expires_at, datetime.now(UTC), **context)
     check_store(store, **context)
-    old = await _read(executor, options, service_account_id, token_id)
-    saga = _Saga(executor, options, service_account_id, token_id, old)
+    reading = CallState()
+    old = await _read(executor, options, service_account_id, token_id, reading)
+    saga = _Saga(executor, options, service_account_id, token_id, old, reading.attempts)
     new = await saga.create(expires_at)
     await saga.store(store, new)
     await saga.revoke_old(new.token.id)
     return new.token
 
 
-async def _read(executor: Executor, options: Options, service_account_id: str, token_id: str) -> AccessToken:
+async def _read(
+    executor: Executor, options: Options, service_account_id: str, token_id: str, call: CallState
+) -> AccessToken:
     try:
-        return await executor.send(operations.get_token(service_account_id, token_id), options)
+        return await executor.send(operations.get_token(service_account_id, token_id), options, call)
     except DatadogError as error:
         failure = error
-    raise _unchanged("reading the old token", failure, token_id)
+    raise _unchanged("reading the old token", failure, token_id, call.attempts)
 
 
-@attrs.frozen
+@attrs.define
 class _Saga:
     """The steps that change something, in their order. Each succeeds, or raises with everything undone or reported."""
 
@@ -71,13 +83,17 @@ class _Saga:
     service_account_id: str
     old_id: str
     old: AccessToken
+    attempts: int  # requests sent so far
 
     async def create(self, expires_at: datetime | None) -> CreatedToken:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
-        made = await complete(self.executor, self.options, self._creation(expires_at))
+        made = await self._complete(self._creation(expires_at))
         if made.error is not None and made.error.outcome_unknown and made.error.token_id is not None:
-            # It was made, but its secret could not be read.
-            why = f"creating the new token: {made.error.message}"
+            # It was made, but its secret could not be read. It is revoked below, so nobody has to look for it.
+            error = made.error
+            if isinstance(error, InvalidResponseError):
+                error = InvalidResponseError(path=error.path, reason=error.reason)
+            why = f"creating the new token: {error.message}"
             failure, cancelled = await self._undo(why, made.error.token_id, _UNDO_WITHIN if made.cancelled else None)
             raise _ending(failure, made.cancelled or cancelled)
         if made.error is not None and made.error.outcome_unknown:
@@ -87,7 +103,8 @@ class _Saga:
             )
             raise _ending(self._failure(text, None, new_works=None), made.cancelled)
         if made.error is not None:
-            raise _ending(_unchanged("creating the new token", made.error, self.old_id), made.cancelled)
+            unchanged = _unchanged("creating the new token", made.error, self.old_id, self.attempts)
+            raise _ending(unchanged, made.cancelled)
         assert made.value is not None
         if made.cancelled is not None:
             failure, _ = await self._undo("it was cancelled", made.value.token.id, _UNDO_WITHIN)
@@ -112,9 +129,7 @@ class _Saga:
 
     async def revoke_old(self, new_id: str) -> None:
         """Revoke the old token, now that its users have switched."""
-        revoked = await complete(
-            self.executor, self.options, operations.revoke_token(self.service_account_id, self.old_id)
-        )
+        revoked = await self._complete(operations.revoke_token(self.service_account_id, self.old_id))
         if not _is_gone(revoked.error):
             assert revoked.error is not None
             unsure = revoked.error.outcome_unknown
@@ -128,6 +143,11 @@ class _Saga:
         if revoked.cancelled is not None:
             revoked.cancelled.add_note(f"the rotation was complete: {new_id} has replaced {self.old_id}")
             raise revoked.cancelled
+
+    async def _complete(self, request: Request[T], seconds: float | None = None) -> Completion[T]:
+        completion = await complete(self.executor, self.options, request, seconds)
+        self.attempts += completion.attempts
+        return completion
 
     async def _hand_over(self, store: Store, new: CreatedToken) -> BaseException | None:
         """Call the caller's code. Return what it raised: this frame, which may show the secret, is left behind."""
@@ -163,9 +183,7 @@ class _Saga:
         self, why: str, new_id: str, seconds: float | None = None
     ) -> tuple[RotationError, asyncio.CancelledError | None]:
         """Revoke the new token. Return what holds then, and the cancellation that came meanwhile, if one came."""
-        undone = await complete(
-            self.executor, self.options, operations.revoke_token(self.service_account_id, new_id), seconds
-        )
+        undone = await self._complete(operations.revoke_token(self.service_account_id, new_id), seconds)
         if _is_gone(undone.error):
             now = f"the new token is revoked, and the old one {self._old_state()}"
             text = f"the rotation was rolled back: {why}. Now {now}"
@@ -199,6 +217,7 @@ class _Saga:
             operation="rotate_token",
             service_account_id=self.service_account_id,
             token_id=self.old_id,
+            attempts=self.attempts,
             outcome_unknown=None in (old_works, new_works),
         )
 
@@ -208,9 +227,9 @@ def _is_gone(error: DatadogError | None) -> bool:
     return error is None or isinstance(error, NotFoundError)
 
 
-def _unchanged(step: str, error: DatadogError, old_id: str) -> DatadogError:
+def _unchanged(step: str, error: DatadogError, old_id: str, attempts: int) -> DatadogError:
     message = f"{step}: {error.message}. Nothing was changed"
-    return error.with_context(operation="rotate_token", token_id=old_id, message=message)
+    return error.with_context(operation="rotate_token", token_id=old_id, attempts=attempts, message=message)
 
 
 def _report(stopped: BaseException, failure: RotationError) -> None:
