@@ -280,6 +280,8 @@ async def test_a_create_whose_secret_cannot_be_read_is_undone(
         await connect().rotate_token(ACCOUNT, "old", store=store)
     error = caught.value
     assert re.search(r"rolled back: creating the new token: .*\$\..*Now the new token is revoked, ", str(error))
+    assert "look for a token" not in str(error)  # it is revoked
+    assert error.attempts == 3
     assert (error.old_id, error.old_works, error.new_id, error.new_works) == ("old", True, "new", False)
     assert not error.outcome_unknown
     assert [request.line.split(" ")[0] for request in server.requests] == ["GET", "POST", "DELETE"]
