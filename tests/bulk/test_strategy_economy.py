@@ -21,8 +21,8 @@ COUNT = 40
 PATIENT = RetryPolicy(initial_backoff=5.0, max_backoff=30.0)  # a retry would take seconds, and the test would hang
 
 
-def is_list(exchange: ReceivedRequest) -> bool:
-    return urlsplit(exchange.target).path.endswith("/access_tokens")
+def is_list(request: ReceivedRequest) -> bool:
+    return urlsplit(request.target).path.endswith("/access_tokens")
 
 
 def count(server: RawServer) -> tuple[int, int]:
@@ -34,8 +34,8 @@ def count(server: RawServer) -> tuple[int, int]:
 def splitting(on_list: Responder, on_get: Responder) -> Responder:
     """Answer a list in one way, and a single token in another."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await (on_list if is_list(exchange) else on_get)(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        await (on_list if is_list(request) else on_get)(request)
 
     return act
 

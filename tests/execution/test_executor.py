@@ -571,9 +571,9 @@ async def test_a_cancelled_call_does_not_take_the_next_one_along(server: RawServ
 async def test_waiting_for_concurrency_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
     """With a concurrency of 1 and slow answers, the last of several calls waits longer than `timeout` and succeeds."""
 
-    async def slow(exchange: ReceivedRequest) -> None:
+    async def slow(request: ReceivedRequest) -> None:
         await asyncio.sleep(0.05)
-        await reply()(exchange)
+        await reply()(request)
 
     server.script(otherwise=slow)
     client = connect(concurrency=1, timeout=0.12, retry=ONCE)

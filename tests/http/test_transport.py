@@ -564,7 +564,7 @@ async def test_a_middleware_that_fails(server: RawServer, connect: Connect, erro
 
 @pytest.mark.parametrize("in_flight", [False, True])
 async def test_a_session_that_its_owner_closed(server: RawServer, connect: Connect, in_flight: bool) -> None:
-    """When the lent session is closed, before or during a call, the call ends with `ClientClosedError`."""
+    """When the borrowed session is closed, before or during a call, the call ends with `ClientClosedError`."""
     server.script(otherwise=stall())
     session = aiohttp.ClientSession()
     client = connect(session=session)
