@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from support.calls import FAST, Connect
 from support.keys import ACCOUNT
-from support.lists import Served, names
-from support.payloads import rate_limit_headers
+from support.lists import Served
+from support.payloads import names, rate_limit_headers
 from support.replies import ReceivedRequest, Responder, hang_up, later, reply, reset, stall
 from support.servers import RawServer
 

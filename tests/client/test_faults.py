@@ -24,7 +24,7 @@ from typing import Any
 
 import attrs
 import pytest
-from support.cancelling import check_nothing_left, our_tasks, until
+from support.cancelling import check_nothing_left, our_tasks
 from support.internals import (
     connections_kept,
     decode_with,
@@ -39,6 +39,7 @@ from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, K
 from support.payloads import rate_limit_headers, resource
 from support.replies import ReceivedRequest, Responder, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import until
 
 from dd_sa_tokens import (
     AccessToken,

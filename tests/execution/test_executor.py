@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
-from support.cancelling import until
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
 from support.payloads import rate_limit_headers
 from support.replies import ReceivedRequest, Responder, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import until
 
 from dd_sa_tokens import (
     AccessToken,

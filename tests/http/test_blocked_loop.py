@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.cancelling import HANG, check_nothing_left
+from support.cancelling import check_nothing_left
 from support.internals import forget_faults, set_latency
+from support.waiting import HANG
 
 from dd_sa_tokens import RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog

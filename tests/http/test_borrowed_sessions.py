@@ -9,11 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import CALLS, FAST, ONCE, Connect
-from support.cancelling import HANG, check_nothing_left
+from support.cancelling import check_nothing_left
 from support.keys import ACCOUNT, API_KEY, CREATED_KEY, leaks, remains
 from support.replies import any_answer, stall
 from support.servers import RawServer
 from support.sessions import OtherTaskSession, ReplacedSession
+from support.waiting import HANG
 
 from dd_sa_tokens import RequestTimeoutError, TokensClient, TransportError
 

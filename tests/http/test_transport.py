@@ -16,12 +16,12 @@ import aiohttp
 import pytest
 import trustme
 from support.calls import FAST, ONCE, Connect
-from support.cancelling import HANG
 from support.internals import expire_attempts, in_flight
 from support.keys import ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.payloads import resource
 from support.replies import Responder, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import HANG
 
 from dd_sa_tokens import (
     APIError,

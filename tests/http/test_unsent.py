@@ -15,7 +15,6 @@ import pytest
 import trustme
 from aioresponses import aioresponses
 from support.calls import CALLS, ONCE, Connect
-from support.cancelling import HANG
 from support.internals import in_flight, on_the_wire, replace_retry_sleep
 from support.keys import ACCOUNT, CREATED_KEY, KEYS
 from support.mocked import TOKENS
@@ -24,6 +23,7 @@ from support.payloads import rate_limit_headers, resource
 from support.replies import any_answer, hang_up, reply, reset, stall
 from support.servers import RawServer
 from support.sessions import ReplacedSession
+from support.waiting import HANG
 
 from dd_sa_tokens import DatadogError, RequestTimeoutError, RetryPolicy, TokensClient, TransportError
 

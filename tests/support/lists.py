@@ -22,10 +22,6 @@ def connected(datadog: FakeDatadog, **options: Any) -> TokensClient:
     return TokensClient(**({"retry": FAST} | keys | options))
 
 
-def names(count: int) -> list[str]:
-    return [f"t{number}" for number in range(count)]
-
-
 class Served:
     """A service account on a raw server.
 
