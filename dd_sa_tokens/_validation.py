@@ -149,10 +149,10 @@ def check_id(name: str, value: object, operation: str, service_account_id: str |
         msg = f"{name} must not be {value!r}: as a path segment it names another path"
     else:
         return value
-    error = InvalidArgumentError(msg, operation=operation, service_account_id=service_account_id)
+    context: dict[str, Any] = {"service_account_id": service_account_id}
     if isinstance(value, str):
-        setattr(error, name, value)
-    raise error
+        context[name] = value
+    raise InvalidArgumentError(msg, operation=operation, **context)
 
 
 def as_id(value: object) -> object:

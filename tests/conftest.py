@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 from support.calls import FAST
-from support.cancelling import turns
 from support.keys import KEYS
 from support.servers import RawServer, StartServer
+from support.waiting import others, turns
 
 from dd_sa_tokens import TokensClient
 
@@ -98,7 +98,7 @@ async def nothing_left(loop_errors: list[dict[str, Any]]) -> AsyncIterator[None]
     yield
     gc.collect()
     await turns(3)
-    assert asyncio.all_tasks() - {asyncio.current_task()} == set()
+    assert others() == set()
 
 
 @pytest.fixture

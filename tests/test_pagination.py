@@ -13,19 +13,9 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.pages import (
-    HANG,
-    SIZE,
-    WIDTH,
-    Account,
-    listed,
-    moods,
-    names,
-    others,
-    page,
-    read_all,
-    turns,
-)
+from support.pages import CONCURRENCY, SIZE, Account, listed, moods, page, read_all
+from support.payloads import names
+from support.waiting import HANG, others, turns
 
 from dd_sa_tokens import (
     DatadogError,
@@ -38,12 +28,12 @@ from dd_sa_tokens._protocol.documents import Page
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-async def up_to_error(account: Account, width: int, kind: type[DatadogError]) -> tuple[list[str], str]:
+async def up_to_error(account: Account, concurrency: int, kind: type[DatadogError]) -> tuple[list[str], str]:
     """List an account up to the error that it has to meet; return what came before, and the error's words."""
     found: list[str] = []
 
     async def consume() -> None:
-        async with asyncio.timeout(HANG), aclosing(list_all(account.read, width, size=SIZE)) as tokens:
+        async with asyncio.timeout(HANG), aclosing(list_all(account.read, concurrency, size=SIZE)) as tokens:
             async for token in tokens:
                 found.append(token.id)  # noqa: PERF401 - those before the error are wanted
 
@@ -55,12 +45,12 @@ async def up_to_error(account: Account, width: int, kind: type[DatadogError]) ->
 # Pages
 
 
-@pytest.mark.parametrize("width", [1, 2, 5, 50])
-async def test_pages_come_in_their_order(width: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2, 5, 50])
+async def test_pages_come_in_their_order(concurrency: int) -> None:
     """However pages overtake one another, they are given in order, each once, and none that is not there is read."""
     account = Account(names(48), delay=lambda number: -number % 7)
 
-    assert await read_all(account, width) == [account.ids[start : start + 5] for start in range(0, 48, 5)]
+    assert await read_all(account, concurrency) == [account.ids[start : start + 5] for start in range(0, 48, 5)]
     assert sorted(account.pages) == list(range(10))
 
 
@@ -79,7 +69,7 @@ async def test_a_full_last_page_is_the_last_one_for_who_trusts_the_total(trusted
     that is missing, saves it.
     """
     account = Account(names(10))
-    async with aclosing(read_pages(account.read, WIDTH, size=SIZE, trust_total=trusted)) as read:
+    async with aclosing(read_pages(account.read, CONCURRENCY, size=SIZE, trust_total=trusted)) as read:
         found = [token.id async for page, _ in read for token in page.items]
     assert found == names(10)
     assert account.pages == pages
@@ -95,25 +85,25 @@ async def test_nothing_is_read_ahead_of_the_first_page() -> None:
         assert account.pages == [0]
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 8, 30])
-async def test_more_is_read_ahead_with_each_page(width: int) -> None:
-    """Two pages are under way for the second one, then 4, 8, 16, and never more than the width."""
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 8, 30])
+async def test_more_is_read_ahead_with_each_page(concurrency: int) -> None:
+    """Two pages are in flight for the second one, then 4, 8, 16, and never more than `concurrency`."""
     account = Account(names(500), delay=lambda number: 1 + number % 3)
     started = []
 
-    async with aclosing(read_pages(account.read, width, size=SIZE)) as pages:
+    async with aclosing(read_pages(account.read, concurrency, size=SIZE)) as pages:
         for _ in range(7):
             await anext(pages)
             await turns(10)
             started.append(len(account.pages))
 
     # Those that were consumed before, and those that are under way, with the one that was waited for.
-    assert started == [consumed + min(width, 2**consumed) for consumed in range(7)]
-    assert account.most_in_flight <= width
+    assert started == [consumed + min(concurrency, 2**consumed) for consumed in range(7)]
+    assert account.most_in_flight <= concurrency
 
 
 async def test_a_slow_consumer_has_few_pages_read_ahead() -> None:
-    """What was read and not consumed counts as under way: a consumer that stops has at most the width waiting."""
+    """Unread pages count as in flight: a consumer that stops has at most `concurrency` of them waiting."""
     account = Account(names(5000), delay=0)
 
     async with aclosing(read_pages(account.read, 6, size=SIZE)) as pages:
@@ -212,7 +202,7 @@ async def test_a_server_that_does_not_count_pages_is_no_endless_list(total: int 
         return page(names(5), total)
 
     async with asyncio.timeout(HANG):
-        assert [token.id async for token in list_all(read, WIDTH, size=SIZE)] == names(5)
+        assert [token.id async for token in list_all(read, CONCURRENCY, size=SIZE)] == names(5)
     assert len(numbers) <= 2 * (1 + 2 + 4)  # it shows with the third page, when more are under way
 
 
@@ -287,12 +277,12 @@ async def test_a_page_of_new_tokens_does_not_end_a_list() -> None:
 # Tokens
 
 
-@pytest.mark.parametrize("width", [1, 4, 50])
-async def test_each_token_once_in_one_pass(width: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4, 50])
+async def test_each_token_once_in_one_pass(concurrency: int) -> None:
     """A list that stays as it is gives each token once, in order, and each page is read once."""
     account = Account(names(101), delay=lambda number: -number % 5)
 
-    assert await listed(account, width) == names(101)
+    assert await listed(account, concurrency) == names(101)
     assert sorted(account.pages) == list(range(21))
 
 
@@ -367,12 +357,12 @@ async def test_a_token_made_twice_on_one_page_comes_once() -> None:
 
 
 @pytest.mark.parametrize("failing", [[0], [1], [2], [3, 4, 5], [1, 2, 3, 4, 5]])
-@pytest.mark.parametrize("width", [1, 8])
-async def test_a_page_that_fails_ends_the_list(failing: list[int], width: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_a_page_that_fails_ends_the_list(failing: list[int], concurrency: int) -> None:
     """The tokens of the pages before come first, then that page's own error; what was read ahead is dropped."""
     account = Account(names(60), errors=dict.fromkeys(failing, ServerError), delay=lambda number: 9 - number)
 
-    assert await up_to_error(account, width, ServerError) == (names(failing[0] * 5), f"page {failing[0]}")
+    assert await up_to_error(account, concurrency, ServerError) == (names(failing[0] * 5), f"page {failing[0]}")
     assert account.in_flight == 0
     assert others() == set()
 
@@ -445,7 +435,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(way: str, errors: dict[in
             if way == "choose":
                 await account.choose("list", ["t1"])
             else:
-                async with aclosing(list_all(account.read, WIDTH, size=SIZE)) as tokens:
+                async with aclosing(list_all(account.read, CONCURRENCY, size=SIZE)) as tokens:
                     async for _ in tokens:
                         await turns(1)
 
@@ -469,7 +459,7 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
     account = Account(names(60), delay=3)
 
     async def consume() -> None:
-        async with aclosing(list_all(account.read, WIDTH, size=SIZE)) as tokens:
+        async with aclosing(list_all(account.read, CONCURRENCY, size=SIZE)) as tokens:
             async for token in tokens:
                 if token.id == "t5":
                     raise LookupError
@@ -481,13 +471,13 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(moods(), st.integers(1, 9), st.integers(0, 60))
-def test_a_list_under_random_scripts(make: Callable[[], Account], width: int, leave: int) -> None:
+def test_a_list_under_random_scripts(make: Callable[[], Account], concurrency: int, leave: int) -> None:
     """Over such pages, a list gives no token twice, ends, and leaves nothing, also when it is left early."""
 
     async def run() -> None:
         account = make()
         found: list[str] = []
-        async with asyncio.timeout(HANG), aclosing(list_all(account.read, width, size=SIZE)) as tokens:
+        async with asyncio.timeout(HANG), aclosing(list_all(account.read, concurrency, size=SIZE)) as tokens:
             with suppress(*account.errors.values()):
                 async for token in tokens:
                     found.append(token.id)
@@ -495,7 +485,7 @@ def test_a_list_under_random_scripts(make: Callable[[], Account], width: int, le
                         break
         assert len(found) == len(set(found))
         assert set(found) <= set(account.ids)
-        assert account.most_in_flight <= width
+        assert account.most_in_flight <= concurrency
         assert account.in_flight == 0
         assert others() == set()
 

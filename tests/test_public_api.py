@@ -134,6 +134,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what may be 
     "with_options": ({}, OPTIONS),
     "close": ({}, {}),
 }
+PROPERTIES = {"closed", "rate_limit", "stats"}
 
 
 def parameters(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -201,6 +202,11 @@ def test_the_clients_options() -> None:
     }
 
 
+def test_every_member_has_its_contract() -> None:
+    """A new public method or property fails here until it is in `SIGNATURES` or `PROPERTIES`."""
+    assert {name for name in vars(TokensClient) if not name.startswith("_")} == SIGNATURES.keys() | PROPERTIES
+
+
 @pytest.mark.parametrize("name", sorted(SIGNATURES))
 def test_the_methods_parameters(name: str) -> None:
     """Each method takes what the contract says, in that order, with those defaults."""
@@ -210,20 +216,16 @@ def test_the_methods_parameters(name: str) -> None:
     assert keywords == SIGNATURES[name][1]
 
 
-AWAITED = [
-    "get_token",
-    "get_tokens",
-    "find_tokens",
-    "get_service_account",
-    "create_token",
-    "update_token",
-    "revoke_token",
-    "rotate_token",
-    "close",
-]
+STREAMS: dict[str, tuple[Any, ...]] = {  # with arguments
+    "stream_tokens": ("account", []),
+    "list_tokens": ("account",),
+    "list_organization_tokens": (),
+    "list_service_accounts": (),
+}
+AWAITED = SIGNATURES.keys() - STREAMS.keys() - {"with_options"}
 
 
-@pytest.mark.parametrize("name", [*AWAITED, "__aenter__", "__aexit__"])
+@pytest.mark.parametrize("name", [*sorted(AWAITED), "__aenter__", "__aexit__"])
 def test_what_is_awaited(name: str) -> None:
     """Calls that give one answer are coroutine functions."""
     assert inspect.iscoroutinefunction(getattr(TokensClient, name))
@@ -232,19 +234,15 @@ def test_what_is_awaited(name: str) -> None:
 async def test_a_stream_is_an_async_generator() -> None:
     """Streams and lists are async generators, not awaited, so `aclose()` and `aclosing` work."""
     async with TokensClient(access_token="ddpat_x", base_url="http://127.0.0.1:1") as client:
-        for items in (
-            client.stream_tokens("account", []),
-            client.list_tokens("account"),
-            client.list_organization_tokens(),
-            client.list_service_accounts(),
-        ):
+        for name, arguments in STREAMS.items():
+            items = getattr(client, name)(*arguments)
             assert inspect.isasyncgen(items)
             await items.aclose()
 
 
-@pytest.mark.parametrize("name", ["rate_limit", "stats"])
+@pytest.mark.parametrize("name", sorted(PROPERTIES))
 def test_what_is_looked_at(name: str) -> None:
-    """The rate limit and the counters are read-only properties."""
+    """The state, the rate limit and the counters are read-only properties."""
     member = getattr(TokensClient, name)
 
     assert isinstance(member, property)
@@ -257,6 +255,13 @@ def test_a_fresh_clients_properties() -> None:
 
     assert client.rate_limit is None
     assert client.stats == ClientStats(requests=0, retries=0, rate_limited=0, rate_limit_wait_seconds=0.0)
+
+
+def test_every_value_has_its_contract() -> None:
+    """A new public attrs class fails here until `VALUES` has a value of it."""
+    public = {getattr(dd_sa_tokens, name) for name in dd_sa_tokens.__all__}
+
+    assert {type(value) for value in VALUES} == {cls for cls in public if inspect.isclass(cls) and attrs.has(cls)}
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)

@@ -24,9 +24,10 @@ from uuid import UUID
 import attrs
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from support.cancelling import our_tasks, until
+from support.cancelling import our_tasks
 from support.internals import replace_base_url
 from support.nested_pytest import run_pytest
+from support.waiting import until
 
 from benchmarks import report
 from benchmarks.__main__ import PARTS

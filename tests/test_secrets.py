@@ -32,14 +32,14 @@ CREDENTIALS = pytest.mark.parametrize(
 def echo(status: int, padding: int = 0, reset: int = 1) -> Responder:
     """Answer with the request's own headers, in the body and in the headers that errors show."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        keys = [value for name, value in exchange.headers.items() if name in {"dd-api-key", "dd-application-key"}]
-        keys.append(exchange.headers.get("authorization", ""))
-        said = ["x" * padding + " ".join(keys), *keys, exchange.head.decode()]
+    async def act(request: ReceivedRequest) -> None:
+        keys = [value for name, value in request.headers.items() if name in {"dd-api-key", "dd-application-key"}]
+        keys.append(request.headers.get("authorization", ""))
+        said = ["x" * padding + " ".join(keys), *keys, request.head.decode()]
         headers = rate_limit_headers(10, 5, reset, 3600, **{"X-RateLimit-Name": "n" * (padding % 90) + "".join(keys)})
         headers |= {"X-Request-Id": "r" * (padding % 90) + "".join(keys), "Location": f"https://x.example/{keys[0]}"}
         await reply(status, {"errors": said, "data": {"id": keys[0], "attributes": {"created_at": keys[0]}}}, headers)(
-            exchange
+            request
         )
 
     return act

@@ -35,6 +35,7 @@ def test_bad_ids_are_refused_by_name(name: str, bad: object) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{name} must") as caught:
         check_id(name, bad, "get_token")
     assert caught.value.operation == "get_token"
+    assert getattr(caught.value, name) == (bad if isinstance(bad, str) else None)
     assert not isinstance(caught.value, ConfigurationError)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 200

@@ -51,15 +51,20 @@ class Run:
         """
         check_credentials()
         options = self.options
-        # What was not given keeps the client's own default.
-        given = {name: value for name, value in attrs.asdict(options).items() if value is not None}
-        del given["verbose"]
-        if not given.keys() & {"site", "base_url"} and (url := os.environ.get("DD_SA_TOKENS_BASE_URL")):
-            given["base_url"] = url
-        attempts = given.pop("max_attempts", None)
-        retry = RetryPolicy() if attempts is None else RetryPolicy(max_attempts=attempts)
-        reserve = given.pop("rate_limit_reserve", 0.0)
-        return make_client(**given, trust_env=True, retry=retry, rate_limit_reserve=reserve)
+        url = options.base_url
+        if url is None and options.site is None:
+            url = os.environ.get("DD_SA_TOKENS_BASE_URL") or None
+        attempts, reserve = options.max_attempts, options.rate_limit_reserve
+        numbers = {"concurrency": options.concurrency, "timeout": options.timeout, "rate_limit_reserve": reserve}
+        return make_client(
+            site=options.site,
+            base_url=url,
+            proxy=options.proxy,
+            trust_env=True,
+            retry=RetryPolicy() if attempts is None else RetryPolicy(max_attempts=attempts),
+            # What was not given keeps the client's own default.
+            **{name: value for name, value in numbers.items() if value is not None},
+        )
 
 
 def command(body: Callable[..., int]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 import attrs
@@ -47,19 +48,23 @@ UNKNOWN = Operation("unknown")
 
 OPERATIONS = (GET, LIST, CREATE, UPDATE, REVOKE, LIST_ORGANIZATION, LIST_USERS, GET_USER)
 
-_ROOT = "/api/v2/"
-_TOKENS = ("service_accounts", "access_tokens")
-# Names and IDs alternate in every path: the method, the names and the number of segments tell the operation.
-_ROUTES: dict[tuple[str, tuple[str, ...], int], Operation] = {
-    ("GET", _TOKENS, 4): GET,
-    ("GET", _TOKENS, 3): LIST,
-    ("POST", _TOKENS, 3): CREATE,
-    ("PATCH", _TOKENS, 4): UPDATE,
-    ("DELETE", _TOKENS, 4): REVOKE,
-    ("GET", ("personal_access_tokens",), 1): LIST_ORGANIZATION,
-    ("GET", ("users",), 1): LIST_USERS,
-    ("GET", ("users",), 2): GET_USER,
-}
+# The names of the groups are those of the fields of `Route`.
+_ACCOUNT = "(?P<service_account_id>[^/]*)"
+_TOKENS = f"service_accounts/{_ACCOUNT}/access_tokens"
+_TOKEN = f"{_TOKENS}/(?P<token_id>[^/]*)"
+_ROUTES = [
+    (method, re.compile(f"/api/v2/{path}"), operation)
+    for method, path, operation in (
+        ("GET", _TOKEN, GET),
+        ("GET", _TOKENS, LIST),
+        ("POST", _TOKENS, CREATE),
+        ("PATCH", _TOKEN, UPDATE),
+        ("DELETE", _TOKEN, REVOKE),
+        ("GET", "personal_access_tokens", LIST_ORGANIZATION),
+        ("GET", "users", LIST_USERS),
+        ("GET", f"users/{_ACCOUNT}", GET_USER),
+    )
+]
 
 
 @attrs.frozen
@@ -76,10 +81,9 @@ def find_route(method: str, raw_path: str) -> Route:
 
     Args:
         method: The request's method.
-        raw_path: The path as it came. An ID is one segment of it, so the path is decoded only after it is split.
+        raw_path: The path as it came. An ID is one segment of it, so the IDs are decoded only after they are found.
     """
-    segments = raw_path.removeprefix(_ROOT).split("/")
-    operation = _ROUTES.get((method, tuple(segments[::2]), len(segments)))
-    if operation is None or not raw_path.startswith(_ROOT):
-        return Route(UNKNOWN)
-    return Route(operation, *map(unquote, segments[1::2]))
+    for wanted, pattern, operation in _ROUTES:
+        if method == wanted and (match := pattern.fullmatch(raw_path)):
+            return Route(operation, **{name: unquote(value) for name, value in match.groupdict().items()})
+    return Route(UNKNOWN)

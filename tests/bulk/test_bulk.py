@@ -10,19 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bulk import (
-    HANG,
-    WIDTH,
-    Service,
-    drain,
-    fail,
-    gather,
-    names,
-    others,
-    plain,
-    slowly,
-    turns,
-)
+from support.bulk import CONCURRENCY, Service, drain, fail, gather, plain, slowly
+from support.payloads import names
+from support.waiting import HANG, others, turns
 
 from dd_sa_tokens import (
     AccessToken,
@@ -94,7 +84,7 @@ async def test_a_stream_shares_a_request_among_duplicates_in_flight() -> None:
     service = Service(delay=5)
 
     results, _ = await drain(["a", "a", "a", "b"], service)
-    again, _ = await drain(["a", "b", "c", "a"], service, width=1)
+    again, _ = await drain(["a", "b", "c", "a"], service, concurrency=1)
 
     assert [item.unwrap().id for item in results] == ["a", "a", "a", "b"]
     assert [item.unwrap().id for item in again] == ["a", "b", "c", "a"]
@@ -109,7 +99,7 @@ async def test_what_is_answered_together_is_taken_in_before_more_is_asked(source
     async def fetch(token_id: str) -> AccessToken:
         events.append("asked")
         this_round = rounds[-1]
-        if events.count("asked") % WIDTH == 0:
+        if events.count("asked") % CONCURRENCY == 0:
             rounds.append(this_round.get_loop().create_future())
             this_round.get_loop().call_soon(this_round.set_result, None)
         await this_round
@@ -118,8 +108,8 @@ async def test_what_is_answered_together_is_taken_in_before_more_is_asked(source
 
     for give_all in (gather, drain):
         events.clear()
-        await give_all(source(names(3 * WIDTH)), fetch)
-        assert events == [*["asked"] * WIDTH, *["answered"] * WIDTH] * 3
+        await give_all(source(names(3 * CONCURRENCY)), fetch)
+        assert events == [*["asked"] * CONCURRENCY, *["answered"] * CONCURRENCY] * 3
 
 
 async def test_each_failing_position_has_its_own_exception(source: Any) -> None:
@@ -128,7 +118,7 @@ async def test_each_failing_position_has_its_own_exception(source: Any) -> None:
     token_ids = ["a", "a", "b", "ok", "a", "b"]
 
     result = await gather(source(token_ids), service)
-    streamed, _ = await drain(source(token_ids), service, width=10)
+    streamed, _ = await drain(source(token_ids), service, concurrency=10)
 
     for items in (list(result), streamed):
         errors = [item.error for item in items if item.error is not None]
@@ -224,7 +214,7 @@ def scripts(draw: st.DrawFn, outcomes: list[type[DatadogError] | None]) -> dict[
         "ids": draw(st.lists(st.sampled_from(known), max_size=30)),
         "outcome": {name: draw(st.sampled_from(outcomes)) for name in known},
         "delay": {name: draw(st.integers(0, 6)) for name in known},
-        "width": draw(st.integers(1, 8)),
+        "concurrency": draw(st.integers(1, 8)),
         "source": draw(st.sampled_from([None, 0, 1, 3])),
         "pause": draw(st.integers(0, 3)),
     }
@@ -263,11 +253,11 @@ def test_collect_under_random_scripts(script: dict[str, Any]) -> None:
 
     async def run() -> None:
         source, service = play(script)
-        result = await gather(source, service, script["width"])
+        result = await gather(source, service, script["concurrency"])
         assert [item.token_id for item in result] == script["ids"]
         check_items(script, result)
         assert Counter(service.asked) == Counter(set(script["ids"]))
-        assert service.most_in_flight <= script["width"]
+        assert service.most_in_flight <= script["concurrency"]
         assert others() == set()
 
     asyncio.run(run())
@@ -282,13 +272,13 @@ def test_stream_under_random_scripts(script: dict[str, Any]) -> None:
         source, service = play(script)
         items: list[TokenResult] = []
         async with asyncio.timeout(HANG):
-            async for item in stream(source, plain(service), script["width"]):
+            async for item in stream(source, plain(service), script["concurrency"]):
                 items.append(item)
                 await turns(script["pause"])
-                assert len(service.asked) <= len(items) + script["width"]
+                assert len(service.asked) <= len(items) + script["concurrency"]
         assert Counter(item.token_id for item in items) == Counter(script["ids"])
         check_items(script, items)
-        assert service.most_in_flight <= script["width"]
+        assert service.most_in_flight <= script["concurrency"]
         assert others() == set()
 
     asyncio.run(run())
@@ -301,7 +291,7 @@ def test_n_in_n_out_even_when_it_stops(script: dict[str, Any]) -> None:
 
     async def run() -> None:
         source, service = play(script)
-        result = await gather(source, service, script["width"])
+        result = await gather(source, service, script["concurrency"])
         assert [item.token_id for item in result] == script["ids"]
         fatal = {UnauthorizedError, ForbiddenError, ClientClosedError} & set(script["outcome"].values())
         for item in result:
@@ -322,7 +312,7 @@ def test_cancellation_under_random_scripts(script: dict[str, Any], after: int) -
 
     async def run() -> None:
         source, service = play(script)
-        task = asyncio.create_task(collect(source, plain(service), script["width"]))
+        task = asyncio.create_task(collect(source, plain(service), script["concurrency"]))
         await turns(after)
         task.cancel()
         async with asyncio.timeout(HANG):

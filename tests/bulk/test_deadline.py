@@ -11,15 +11,17 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
-from support.bulk import breaking, breaking_slowly, names, others
+from support.bulk import breaking, breaking_slowly
 from support.calls import Connect
 from support.cancelling import check_nothing_left
 from support.in_memory import MemoryTransport, client_of
 from support.internals import LoopPasses, counted_in_windows, in_flight, waiting
 from support.keys import ACCOUNT
+from support.payloads import names
 from support.replies import reply, stall
 from support.servers import RawServer
 from support.virtual_time import CountingServer, now, virtual
+from support.waiting import others
 
 from dd_sa_tokens import (
     AccessToken,

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from support.bulk import Service, breaking, names, plain, slowly
+from support.bulk import Service, breaking, plain, slowly
 from support.cancelling import check_nothing_left
 from support.lists import connected
+from support.payloads import names
 
 from dd_sa_tokens import AccessToken, InvalidArgumentError, SourceError, TokenResult
 from dd_sa_tokens._bulk import collect, stream
@@ -19,7 +20,7 @@ from dd_sa_tokens.testing import FakeDatadog
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 
-WIDTH = 250
+CONCURRENCY = 250
 COUNT = 500
 
 
@@ -48,12 +49,12 @@ async def test_every_position_has_its_result(make: Any, delay: int) -> None:
     """With 250 at a time, from any source, whether the fetches wait or not."""
     service = Service(delay=delay)
     async with asyncio.timeout(10):
-        result = await collect(make(names(COUNT)), plain(service), WIDTH)
+        result = await collect(make(names(COUNT)), plain(service), CONCURRENCY)
         assert [item.unwrap().id for item in result] == names(COUNT)
-        async with aclosing(stream(make(names(COUNT)), plain(service), WIDTH)) as items:
+        async with aclosing(stream(make(names(COUNT)), plain(service), CONCURRENCY)) as items:
             found = [item.unwrap().id async for item in items]
     assert sorted(found) == sorted(names(COUNT))
-    assert service.most_in_flight <= WIDTH
+    assert service.most_in_flight <= CONCURRENCY
 
 
 @pytest.mark.parametrize("make", SOURCES.values(), ids=list(SOURCES))
@@ -61,8 +62,8 @@ async def test_as_many_are_in_flight_as_may_be(make: Any) -> None:
     """The workers are all started, not one after the other's first answer."""
     service = Service(delay=300)
     async with asyncio.timeout(10):
-        await collect(make(names(COUNT)), plain(service), WIDTH)
-    assert service.most_in_flight == WIDTH
+        await collect(make(names(COUNT)), plain(service), CONCURRENCY)
+    assert service.most_in_flight == CONCURRENCY
 
 
 async def test_a_fetch_that_breaks_comes_out() -> None:
@@ -72,20 +73,20 @@ async def test_a_fetch_that_breaks_comes_out() -> None:
         raise ZeroDivisionError(token_id)
 
     with pytest.raises(ZeroDivisionError):
-        await collect(names(COUNT), plain(fetch), WIDTH)
+        await collect(names(COUNT), plain(fetch), CONCURRENCY)
 
 
 async def test_a_source_that_breaks_is_the_source_s_error() -> None:
     """What the source gave before its error is fetched."""
     with pytest.raises(SourceError) as caught:
-        await collect(breaking(names(300), OSError()), plain(Service()), WIDTH)
+        await collect(breaking(names(300), OSError()), plain(Service()), CONCURRENCY)
     assert [item.unwrap().id for item in caught.value.partial] == names(300)
 
 
 async def test_what_needs_no_request_is_answered() -> None:
     """Values that are no IDs are answered without a fetch, which never waits."""
     given: Iterator[Any] = iter(range(COUNT))
-    result = await collect(given, plain(Service()), WIDTH)
+    result = await collect(given, plain(Service()), CONCURRENCY)
     assert [type(item.error) for item in result] == [InvalidArgumentError] * COUNT
 
 
@@ -93,7 +94,7 @@ async def test_a_stream_that_is_left_early_ends_its_workers() -> None:
     """Leaving the loop cancels all workers."""
     service = Service(delay=20)
     first: TokenResult | None = None
-    async with aclosing(stream(names(COUNT), plain(service), WIDTH)) as items:
+    async with aclosing(stream(names(COUNT), plain(service), CONCURRENCY)) as items:
         async for item in items:
             first = item
             break
@@ -107,7 +108,7 @@ async def test_a_client_under_an_eager_loop(make: Any, strategy: Any) -> None:
     """`get_tokens`, `stream_tokens` and `list_tokens` give all tokens over real sockets, and leave nothing."""
     async with (
         FakeDatadog(tokens=300, rate_limit=(10_000, 10.0)) as datadog,
-        connected(datadog, concurrency=WIDTH) as client,
+        connected(datadog, concurrency=CONCURRENCY) as client,
     ):
         ids = list(datadog.token_ids)
         async with asyncio.timeout(20):

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from support.bulk import Service, drain, gather, names
+from support.bulk import Service, drain, gather
 from support.lists import connected
-from support.payloads import resource
+from support.payloads import names, resource
 from support.replies import reply
 from support.servers import RawServer
 

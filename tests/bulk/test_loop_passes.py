@@ -12,10 +12,11 @@ from typing import Any
 
 import attrs
 import pytest
-from support.bulk import Direct, Service, names, plain
+from support.bulk import Direct, Service, plain
 from support.internals import decode_with, json_loads_strictly
 from support.lists import connected
 from support.pages import Account
+from support.payloads import names
 
 from dd_sa_tokens import AccessToken, NotFoundError, TokenResult
 from dd_sa_tokens._bulk import collect, find, stream

@@ -9,22 +9,9 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from support.bulk import (
-    FOREVER,
-    HANG,
-    WIDTH,
-    Service,
-    breaking,
-    breaking_slowly,
-    drain,
-    fail,
-    gather,
-    names,
-    others,
-    plain,
-    slowly,
-    turns,
-)
+from support.bulk import CONCURRENCY, FOREVER, Service, breaking, breaking_slowly, drain, fail, gather, plain, slowly
+from support.payloads import names
+from support.waiting import HANG, others, turns
 
 from dd_sa_tokens import (
     AccessToken,
@@ -40,14 +27,14 @@ from dd_sa_tokens._bulk import stream
 # When no other ID can succeed
 
 
-@pytest.mark.parametrize("width", [1, 4, 50])
-async def test_a_confirmed_401_stops_collect(source: Any, width: int) -> None:
-    """Refused keys cost at most width + 1 requests; each remaining position gets the 401, and no attempt."""
+@pytest.mark.parametrize("concurrency", [1, 4, 50])
+async def test_a_confirmed_401_stops_collect(source: Any, concurrency: int) -> None:
+    """Refused keys cost at most concurrency + 1 requests; each remaining position gets the 401, and no attempt."""
     service = Service(lambda token_id: UnauthorizedError(token_id=token_id, attempts=1))
 
-    result = await gather(source(names(500)), service, width)
+    result = await gather(source(names(500)), service, concurrency)
 
-    assert len(service.asked) <= width + 1
+    assert len(service.asked) <= concurrency + 1
     assert [item.token_id for item in result] == names(500)
     errors = [item.error for item in result]
     assert all(isinstance(error, UnauthorizedError) for error in errors)
@@ -74,11 +61,11 @@ async def test_after_a_stop_the_rest_of_a_long_source_lets_others_run() -> None:
     others_task.cancel()
 
     assert len(results.errors) == 2_000
-    assert turns_of_others > 2_000 / WIDTH
+    assert turns_of_others > 2_000 / CONCURRENCY
 
 
-@pytest.mark.parametrize("width", [1, 4, 50])
-async def test_a_confirmed_401_stops_a_stream(source: Any, width: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4, 50])
+async def test_a_confirmed_401_stops_a_stream(source: Any, concurrency: int) -> None:
     """A stream gives the 401 to the positions that it has taken, and then raises it, an instance of its own."""
     service = Service(fail(UnauthorizedError))
     taken: list[str] = []
@@ -89,11 +76,11 @@ async def test_a_confirmed_401_stops_a_stream(source: Any, width: int) -> None:
             yield token_id
 
     token_ids = slowly(watched()) if source is slowly else watched()
-    results, raised = await drain(token_ids, service, width)
+    results, raised = await drain(token_ids, service, concurrency)
 
     assert isinstance(raised, UnauthorizedError)
     assert raised.token_id is None
-    assert len(service.asked) <= width + 1
+    assert len(service.asked) <= concurrency + 1
     assert all(isinstance(item.error, UnauthorizedError) for item in results)
     assert raised not in [item.error for item in results]
     # What an async source was about to give has not been taken yet.
@@ -103,7 +90,7 @@ async def test_a_confirmed_401_stops_a_stream(source: Any, width: int) -> None:
 
 @pytest.mark.parametrize("broken", [breaking, breaking_slowly])
 @pytest.mark.parametrize("error", [RuntimeError(), asyncio.CancelledError()], ids=repr)
-@pytest.mark.parametrize("count", [WIDTH, WIDTH + 1, WIDTH + 2, WIDTH + 3])
+@pytest.mark.parametrize("count", [CONCURRENCY, CONCURRENCY + 1, CONCURRENCY + 2, CONCURRENCY + 3])
 async def test_a_source_that_breaks_after_a_stop_is_no_shorter_source(
     broken: Any, error: BaseException, count: int
 ) -> None:
@@ -149,17 +136,17 @@ async def test_results_before_a_401_are_kept() -> None:
     assert len(result.tokens) == 30
     assert len(result) == 100
     assert set(map(type, result.errors.values())) == {UnauthorizedError}
-    assert len(service.asked) <= 30 + WIDTH + 1
+    assert len(service.asked) <= 30 + CONCURRENCY + 1
 
 
-@pytest.mark.parametrize("width", [1, 4, 50])
-async def test_a_run_of_403s_stops(source: Any, width: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4, 50])
+async def test_a_run_of_403s_stops(source: Any, concurrency: int) -> None:
     """Ten 403s and nothing else mean that no ID can succeed: the rest is not asked for and gets the error."""
     service = Service(fail(ForbiddenError))
 
-    result = await gather(source(names(500)), service, width)
+    result = await gather(source(names(500)), service, concurrency)
 
-    assert 10 <= len(service.asked) <= 10 + width
+    assert 10 <= len(service.asked) <= 10 + concurrency
     assert len(result) == 500
     assert all(isinstance(item.error, ForbiddenError) and item.error.token_id == item.token_id for item in result)
     assert len({id(item.error) for item in result}) == 500
@@ -172,7 +159,7 @@ async def test_a_run_of_403s_ends_a_stream(source: Any) -> None:
     results, raised = await drain(source(names(500)), service)
 
     assert isinstance(raised, ForbiddenError)
-    assert 10 <= len(service.asked) <= 10 + WIDTH
+    assert 10 <= len(service.asked) <= 10 + CONCURRENCY
     assert len(results) >= len(service.asked)
     assert all(isinstance(item.error, ForbiddenError) for item in results)
 
@@ -238,15 +225,15 @@ async def test_while_403s_look_like_the_end_nothing_new_is_sent() -> None:
         fail(**{f"t{number}": ForbiddenError for number in range(500)}), delay=lambda i: 50 if i == "t0" else 1
     )
 
-    async with asyncio.timeout(HANG), aclosing(stream(iter(names(500)), plain(service), WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(iter(names(500)), plain(service), CONCURRENCY)) as items:
         for _ in range(10):
             await anext(items)
         await turns(20)
-        assert len(service.asked) <= 10 + WIDTH
+        assert len(service.asked) <= 10 + CONCURRENCY
         with pytest.raises(ForbiddenError):
             async for _ in items:
                 pass
-    assert len(service.asked) <= 10 + WIDTH
+    assert len(service.asked) <= 10 + CONCURRENCY
 
 
 async def test_a_bug_met_while_403s_hold_the_rest_back_does_not_hang(source: Any) -> None:
@@ -269,7 +256,7 @@ async def test_bad_ids_say_nothing_about_the_others() -> None:
 
     result = await gather(token_ids, service)
 
-    assert len(service.asked) <= 10 + WIDTH
+    assert len(service.asked) <= 10 + CONCURRENCY
     assert len(result) == 300
 
 
@@ -294,7 +281,7 @@ async def test_a_closed_client_stops(source: Any) -> None:
     assert len(result) == 500
     assert len(result.tokens) == 20
     assert set(map(type, result.errors.values())) == {ClientClosedError}
-    assert len(service.asked) <= 20 + WIDTH
+    assert len(service.asked) <= 20 + CONCURRENCY
 
 
 async def test_a_closed_client_ends_a_stream(source: Any) -> None:
@@ -306,7 +293,7 @@ async def test_a_closed_client_ends_a_stream(source: Any) -> None:
 
     assert isinstance(raised, ClientClosedError)
     assert sum(item.ok for item in results) == 20
-    assert len(results) <= 20 + WIDTH
+    assert len(results) <= 20 + CONCURRENCY
 
 
 @pytest.mark.parametrize("kind", [UnauthorizedError, ForbiddenError, ClientClosedError])

@@ -7,19 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.bulk import (
-    HANG,
-    WIDTH,
-    Service,
-    breaking,
-    breaking_slowly,
-    drain,
-    fail,
-    gather,
-    names,
-    plain,
-    turns,
-)
+from support.bulk import CONCURRENCY, Service, breaking, breaking_slowly, drain, fail, gather, plain
+from support.payloads import names
+from support.waiting import HANG, turns
 
 from dd_sa_tokens import (
     AccessToken,
@@ -177,7 +167,7 @@ async def test_an_error_of_the_fetch_itself_is_not_blamed_on_the_source() -> Non
 
     async with asyncio.timeout(HANG):
         with pytest.raises(ZeroDivisionError):
-            await collect(["a", "b"], plain(fetch), WIDTH)
+            await collect(["a", "b"], plain(fetch), CONCURRENCY)
     _, raised = await drain(["a", "b"], fetch)
     assert isinstance(raised, ZeroDivisionError)
 

@@ -13,14 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bulk import ProgressBar, slowly
-from support.pages import (
-    KINDS,
-    WIDTH,
-    Account,
-    moods,
-    names,
-    others,
-)
+from support.pages import CONCURRENCY, KINDS, Account, moods
+from support.payloads import names
+from support.waiting import others
 
 from dd_sa_tokens import (
     AccessToken,
@@ -345,7 +340,7 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async def read(_number: int) -> Page:
         raise ZeroDivisionError
 
-    strategy = make_strategy("list", TokenRequests(Account([]).get, read, partial(read, 0), WIDTH), ["t1"])
+    strategy = make_strategy("list", TokenRequests(Account([]).get, read, partial(read, 0), CONCURRENCY), ["t1"])
     with pytest.raises(ZeroDivisionError):
         await strategy.prepare()
 
@@ -404,7 +399,7 @@ def needed(ids: Iterable[Any]) -> set[str]:
 
 @settings(max_examples=100, deadline=None)
 @given(wholes(), st.integers(0, 80), st.integers(1, 12), st.integers(1, 9))
-def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, width: int) -> None:
+def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, concurrency: int) -> None:
     """The three strategies give the same, and "auto" takes hardly more requests than the better of the others.
 
     Only IDs that are absent, which no page can tell beforehand, can make it pay for the list and for them.
@@ -414,7 +409,7 @@ def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, width
         results, requests = {}, {}
         for strategy in ("get", "list", "auto"):
             account = Account(names(tokens), size=size)
-            results[strategy] = summary(await account.collect(strategy, ids, width))
+            results[strategy] = summary(await account.collect(strategy, ids, concurrency))
             requests[strategy] = account.requests
         assert results["get"] == results["list"] == results["auto"]
         wanted = needed(ids)
@@ -432,19 +427,21 @@ def test_auto_is_never_much_dearer(ids: list[Any], tokens: int, size: int, width
 
 @settings(max_examples=100, deadline=None)
 @given(wholes(), moods(), st.integers(1, 9))
-def test_the_strategies_give_the_same_for_any_list(ids: list[Any], make: Callable[[], Account], width: int) -> None:
+def test_the_strategies_give_the_same_for_any_list(
+    ids: list[Any], make: Callable[[], Account], concurrency: int
+) -> None:
     """Over pages that fail, overlap, move and lie, "get", "list" and "auto" give the same, in bulk and streamed."""
 
     async def run() -> None:
-        expected = summary(await make().collect("get", ids, width))
+        expected = summary(await make().collect("get", ids, concurrency))
         for strategy in ("list", "auto"):
             account = make()
-            result = await account.collect(strategy, ids, width)
+            result = await account.collect(strategy, ids, concurrency)
             assert summary(result) == expected
-            assert account.most_in_flight <= width
+            assert account.most_in_flight <= concurrency
             assert len(account.gets) == len(set(account.gets))
             account = make()
-            streamed = [item async for item in stream(ids, account.strategy(strategy, width), width)]
+            streamed = [item async for item in stream(ids, account.strategy(strategy, concurrency), concurrency)]
             assert sorted(summary(streamed), key=repr) == sorted(expected, key=repr)
         assert others() == set()
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from support.calls import FAST, Connect
 from support.keys import ACCOUNT
-from support.lists import Served, names
-from support.payloads import rate_limit_headers
+from support.lists import Served
+from support.payloads import names, rate_limit_headers
 from support.replies import ReceivedRequest, Responder, hang_up, later, reply, reset, stall
 from support.servers import RawServer
 
@@ -21,8 +21,8 @@ COUNT = 40
 PATIENT = RetryPolicy(initial_backoff=5.0, max_backoff=30.0)  # a retry would take seconds, and the test would hang
 
 
-def is_list(exchange: ReceivedRequest) -> bool:
-    return urlsplit(exchange.target).path.endswith("/access_tokens")
+def is_list(request: ReceivedRequest) -> bool:
+    return urlsplit(request.target).path.endswith("/access_tokens")
 
 
 def count(server: RawServer) -> tuple[int, int]:
@@ -34,8 +34,8 @@ def count(server: RawServer) -> tuple[int, int]:
 def splitting(on_list: Responder, on_get: Responder) -> Responder:
     """Answer a list in one way, and a single token in another."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await (on_list if is_list(exchange) else on_get)(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        await (on_list if is_list(request) else on_get)(request)
 
     return act
 

@@ -10,7 +10,8 @@ import pytest
 from support.calls import ONCE, Connect
 from support.internals import in_flight, on_the_wire
 from support.keys import ACCOUNT
-from support.lists import Served, connected, names
+from support.lists import Served, connected
+from support.payloads import names
 from support.replies import Responder, hang_up, reply, stall
 from support.servers import RawServer
 

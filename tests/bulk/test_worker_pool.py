@@ -12,22 +12,10 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from support.bulk import (
-    FOREVER,
-    HANG,
-    WIDTH,
-    Direct,
-    Service,
-    drain,
-    fail,
-    gather,
-    names,
-    others,
-    plain,
-    slowly,
-    turns,
-)
+from support.bulk import CONCURRENCY, FOREVER, Direct, Service, drain, fail, gather, plain, slowly
 from support.internals import pool_sizes
+from support.payloads import names
+from support.waiting import HANG, others, turns
 
 from dd_sa_tokens import (
     AccessToken,
@@ -43,20 +31,20 @@ from dd_sa_tokens._bulk.worker_pool import WorkerPool
 
 
 async def test_at_most_concurrency_are_in_flight(source: Any) -> None:
-    """No more than `width` fetches run at the same time, and that many do."""
+    """No more than `concurrency` fetches run at the same time, and that many do."""
     service = Service(delay=lambda token_id: 1 + hash(token_id) % 5)
 
     await gather(source(names(50)), service)
     await drain(source(names(50)), service)
 
-    assert service.most_in_flight <= WIDTH
+    assert service.most_in_flight <= CONCURRENCY
     if source is list:
-        assert service.most_in_flight == WIDTH
+        assert service.most_in_flight == CONCURRENCY
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 3, 10])
 async def test_fetching_stays_within_concurrency_of_what_was_consumed(source: Any, consumed: int) -> None:
-    """A consumer that stops after k items finds at most k + width IDs fetched, and as many taken from the source."""
+    """When a consumer stops after k items, at most k + concurrency IDs were fetched and taken from the source."""
     service = Service()
     taken: list[str] = []
 
@@ -65,39 +53,39 @@ async def test_fetching_stays_within_concurrency_of_what_was_consumed(source: An
             taken.append(token_id)
             yield token_id
 
-    async with asyncio.timeout(HANG), aclosing(stream(source(watched()), plain(service), WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(source(watched()), plain(service), CONCURRENCY)) as items:
         for _ in range(consumed):
             await anext(items)
         await turns(100)
-        assert len(service.asked) <= consumed + WIDTH
+        assert len(service.asked) <= consumed + CONCURRENCY
         # A list is read by the test itself; what counts is the engine's own hunger for an async source.
         if source is slowly:
-            assert len(taken) <= consumed + WIDTH
+            assert len(taken) <= consumed + CONCURRENCY
     assert others() == set()
 
 
 async def test_a_slow_consumer_does_not_stop_the_others() -> None:
-    """While the consumer holds an item, the fetches go on up to the width."""
+    """While the consumer holds an item, further fetches run, at most `concurrency` of them."""
     service = Service()
-    async with asyncio.timeout(HANG), aclosing(stream(iter(names(100)), plain(service), WIDTH)) as items:
+    async with asyncio.timeout(HANG), aclosing(stream(iter(names(100)), plain(service), CONCURRENCY)) as items:
         await anext(items)
         await turns(50)
-        assert len(service.asked) == 1 + WIDTH
+        assert len(service.asked) == 1 + CONCURRENCY
 
 
 async def test_what_the_engine_remembers_is_bounded() -> None:
-    """Workers, flights and ready results never outgrow the width, however many IDs pass."""
+    """Workers, requests in flight and ready results never outgrow the concurrency, however many IDs pass."""
     pool = WorkerPool(
         slowly(itertools.islice(itertools.cycle(names(50)), 500), delay=0),
         Direct(Service(delay=3)),
-        WIDTH,
+        CONCURRENCY,
         collect_all=False,
     )
     seen = 0
     async with aclosing(pool.results()) as items:
         async for _ in items:
             seen += 1
-            assert max(pool_sizes(pool).values()) <= WIDTH
+            assert max(pool_sizes(pool).values()) <= CONCURRENCY
     assert seen == 500
 
 
@@ -213,9 +201,9 @@ async def test_cancelling_at_any_moment_leaves_nothing(source: Any, kind: Any, t
 
         async def run(service: Service = service) -> None:
             if to_the_end:
-                await collect(source(names(15)), plain(service), WIDTH)
+                await collect(source(names(15)), plain(service), CONCURRENCY)
             else:
-                async with aclosing(stream(source(names(15)), plain(service), WIDTH)) as items:
+                async with aclosing(stream(source(names(15)), plain(service), CONCURRENCY)) as items:
                     async for _ in items:
                         await turns(1)
 
@@ -241,7 +229,7 @@ async def test_a_stream_that_is_closed_early_cancels_its_requests(source: Any, c
     service = Service(delay=lambda token_id: 1 if int(token_id[1:]) < 5 else FOREVER)
 
     async with asyncio.timeout(HANG):
-        items = stream(source(names(100)), plain(service), WIDTH)
+        items = stream(source(names(100)), plain(service), CONCURRENCY)
         for _ in range(consumed):
             await anext(items)
         await items.aclose()
@@ -255,7 +243,7 @@ async def test_a_stream_that_is_dropped_cancels_its_requests(source: Any) -> Non
     """A stream that was left with a plain `break` and dropped is cleaned up by the loop within a turn or two."""
     service = Service(delay=lambda token_id: 1 if token_id == "t0" else FOREVER)
 
-    async for _ in stream(source(names(100)), plain(service), WIDTH):
+    async for _ in stream(source(names(100)), plain(service), CONCURRENCY):
         break
     gc.collect()
     await turns(5)
@@ -269,7 +257,7 @@ async def test_an_exception_of_the_consumer_comes_through() -> None:
     service = Service(delay=3)
 
     async def consume() -> None:
-        async with aclosing(stream(names(20), plain(service), WIDTH)) as items:
+        async with aclosing(stream(names(20), plain(service), CONCURRENCY)) as items:
             async for _ in items:
                 raise LookupError
 

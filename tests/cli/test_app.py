@@ -11,7 +11,7 @@ from importlib import import_module
 
 import pytest
 import typer
-from support.command_line import EXECUTABLE, environment, within
+from support.command_line import EXECUTABLE, assert_names_option, environment, within
 from typer.testing import CliRunner
 
 from dd_sa_tokens import DatadogError, TransportError, cli
@@ -22,7 +22,7 @@ from dd_sa_tokens.testing import FakeDatadog
 app = import_module("dd_sa_tokens.cli.app")  # the package also has a name `app`
 
 SECRET = "canary-0123456789abcdef"
-COMMANDS = ["get", "list", "audit", "create", "update", "revoke", "rotate", "demo"]
+COMMANDS = [command.name for command in cli.app.registered_commands]
 
 
 @pytest.fixture
@@ -101,12 +101,21 @@ async def test_options_on_both_sides_add_up(quiet_logger):
     assert "DEBUG" in done.err
 
 
-@pytest.mark.parametrize("words", [("--concurrency", "0", "list", "sa"), ("list", "sa", "--timeout", "nan"), ("-x",)])
+@pytest.mark.parametrize("words", [("--concurrency", "0", "list", "sa"), ("list", "sa", "--timeout", "nan")])
 async def test_invalid_options_end_with_code_2(words):
-    """An invalid option ends with code 2 on both sides of the command, before anything is sent."""
+    """An invalid option ends with code 2 and its name on both sides of the command, before anything is sent."""
     async with FakeDatadog(tokens=1) as datadog:
         done = await within(datadog, *words)
         assert (done.code, done.out, datadog.requests) == (2, "", 0)
+    assert_names_option(done.err, next(word for word in words if word.startswith("--")))
+
+
+async def test_unknown_options_end_with_code_2():
+    """An option that does not exist ends with code 2 and its name, before anything is sent."""
+    async with FakeDatadog(tokens=1) as datadog:
+        done = await within(datadog, "-x")
+        assert (done.code, done.out, datadog.requests) == (2, "", 0)
+    assert "No such option: -x" in done.err
 
 
 @pytest.mark.parametrize("words", [("--site", "datadoghq.eu", "demo"), ("demo", "--base-url", "http://127.0.0.1:9")])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from support.command_line import EXECUTABLE, MODULE, Done, Process, fast, keys, run, until, within
+from support.command_line import EXECUTABLE, MODULE, Done, Process, assert_names_option, fast, keys, run, until, within
 
 from dd_sa_tokens import AccessToken
 from dd_sa_tokens.cli.io.formats import token_record
@@ -224,10 +224,10 @@ async def test_a_failure_in_upper_case_is_replaced(datadog, tmp_path):
     ids=" ".join,
 )
 async def test_exit_code_2_for_usage(datadog, words):
-    """Invalid usage ends with code 2, before anything is sent or written."""
+    """Invalid usage ends with code 2 and the name of the option, before anything is sent or written."""
     done = await within(datadog, "get", datadog.service_account_id, *words, stdin="# nothing\n")
     assert (done.code, done.out, datadog.requests) == (2, "", 0)
-    assert done.err
+    assert_names_option(done.err, next((word for word in words if word.startswith("--")), "TOKEN_ID"))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 from support.command_line import ROOT, environment
 from support.forking_executable import forking_executable
+from typer.main import get_command
 
+from dd_sa_tokens.cli import app
 from dd_sa_tokens.cli.exit_codes import ExitCode
 from dd_sa_tokens.cli.options import Options
 
@@ -38,8 +41,9 @@ def test_the_exit_codes_are_complete() -> None:
 def test_the_options_are_complete() -> None:
     """The table has each option of all commands."""
     table = TEXT.partition("## Options of all commands\n")[2]
-    named = {name.replace("-", "_") for name in re.findall(r"^\| `--([\w-]+)", table, re.MULTILINE)}
-    assert named | {"verbose"} == {field.name for field in Options.__attrs_attrs__}
+    shared = {field.name for field in attrs.fields(Options)}
+    flags = {param.opts[-1] for param in get_command(app).params if param.name in shared}
+    assert {*re.findall(r"^\| `(--?[\w-]+)", table, re.MULTILINE)} == flags
 
 
 def test_the_contents_name_the_sections() -> None:

@@ -12,16 +12,9 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
-from support.cancelling import (
-    HANG,
-    cancelled_when_suspended,
-    check_nothing_left,
-    check_still_works,
-    turns,
-    until,
-    waiting,
-)
+from support.cancelling import cancelled_when_suspended, check_nothing_left, check_still_works, waiting
 from support.internals import in_flight
+from support.waiting import HANG, turns, until
 
 from dd_sa_tokens import ClientClosedError, RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog

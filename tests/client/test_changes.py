@@ -488,7 +488,7 @@ async def test_a_borrowed_session_s_middlewares_see_each_sending(
     assert [request.headers["x-seen"] for request in server.requests] == ["second"] * 3
 
 
-async def test_a_session_lent_to_two_clients_serves_both(server: RawServer, connect: Connect) -> None:
+async def test_a_session_borrowed_by_two_clients_serves_both(server: RawServer, connect: Connect) -> None:
     """What one client hangs on its requests is not in the way of another's, nor of the session's owner."""
     async with aiohttp.ClientSession() as session:
         clients = [connect(session=session, retry=ONCE) for _ in range(2)]

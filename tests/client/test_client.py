@@ -400,7 +400,7 @@ async def test_the_rate_limit_can_be_read(mocked: aioresponses, client: TokensCl
 
 
 async def test_only_the_client_s_own_session_is_closed(mocked: aioresponses) -> None:
-    """A session that was lent is used and stays open; one that the client made is closed with it."""
+    """A borrowed session is used and stays open; one that the client made is closed with it."""
     mocked.get(US1, payload={"data": resource()}, repeat=True)
     async with aiohttp.ClientSession() as session:
         async with TokensClient(**KEYS, session=session) as client:
@@ -415,7 +415,7 @@ async def test_only_the_client_s_own_session_is_closed(mocked: aioresponses) -> 
     assert own.closed
 
 
-async def test_a_closed_session_cannot_be_lent() -> None:
+async def test_a_closed_session_cannot_be_borrowed() -> None:
     """A session that is closed already is refused when the client is made."""
     session = aiohttp.ClientSession()
     await session.close()
@@ -500,10 +500,10 @@ def test_a_session_of_another_loop_is_refused(
     """A borrowed session of another loop is an error that says so."""
     first, second = two_loops
 
-    async def lend() -> aiohttp.ClientSession:
+    async def open_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession()
 
-    session = first.run_until_complete(lend())
+    session = first.run_until_complete(open_session())
     try:
         client = TokensClient(**KEYS, session=session, base_url="http://127.0.0.1:9", retry=ONCE, timeout=2)
         with pytest.raises(DatadogError, match="event loop"):
@@ -516,13 +516,13 @@ async def test_concurrency_holds_over_all_calls(server: RawServer, connect: Conn
     """Concurrent calls, single and bulk, share the client's concurrency."""
     most = running = 0
 
-    async def slow(exchange: ReceivedRequest) -> None:
+    async def slow(request: ReceivedRequest) -> None:
         nonlocal most, running
         running += 1
         most = max(most, running)
         await asyncio.sleep(0.002)
         running -= 1
-        await reply()(exchange)
+        await reply()(request)
 
     server.script(otherwise=slow)
     client = connect(concurrency=3)

@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import CALLS, FAST, Connect
-from support.cancelling import HANG, check_nothing_left, no_abandoned_generator, turns
+from support.cancelling import check_nothing_left, no_abandoned_generator
 from support.internals import point_at
 from support.keys import ACCOUNT, KEYS, leaks
 from support.payloads import rate_limit_headers
 from support.replies import Responder, any_answer, head, reply, stall
 from support.servers import RawServer
+from support.waiting import HANG, turns
 
 from dd_sa_tokens import ClientClosedError, ConfigurationError, DatadogError, RetryPolicy, TokensClient
 

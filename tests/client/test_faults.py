@@ -24,7 +24,7 @@ from typing import Any
 
 import attrs
 import pytest
-from support.cancelling import check_nothing_left, our_tasks, until
+from support.cancelling import check_nothing_left, our_tasks
 from support.internals import (
     connections_kept,
     decode_with,
@@ -39,6 +39,7 @@ from support.keys import ACCESS_TOKEN, ACCOUNT, API_KEY, APP_KEY, CREATED_KEY, K
 from support.payloads import rate_limit_headers, resource
 from support.replies import ReceivedRequest, Responder, bomb, drip, endless, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import until
 
 from dd_sa_tokens import (
     AccessToken,
@@ -67,23 +68,23 @@ CREDENTIALS: dict[str, dict[str, str]] = {"pair": KEYS, "bearer": {"access_token
 # What the server does
 
 
-def good(exchange: ReceivedRequest) -> tuple[int, bytes]:
+def good(request: ReceivedRequest) -> tuple[int, bytes]:
     """Return the status and the body that the API documents; a created token's holds its key."""
-    method = exchange.line.split(" ")[0]
+    method = request.line.split(" ")[0]
     if method == "POST":
         return 201, json.dumps({"data": resource("new", key=CREATED_KEY)}).encode()
     if method == "DELETE":
         return 200, b'{"meta": "what a proxy wrote into an answer that should be empty"}'
-    if "?" in exchange.target:
+    if "?" in request.target:
         page = {"data": [resource(token_id) for token_id in IDS], "meta": {"page": {"total_filtered_count": len(IDS)}}}
         return 200, json.dumps(page).encode()
-    return 200, json.dumps({"data": resource(exchange.token_id)}).encode()
+    return 200, json.dumps({"data": resource(request.token_id)}).encode()
 
 
-def keys_of(exchange: ReceivedRequest) -> str:
+def keys_of(request: ReceivedRequest) -> str:
     """Return the keys that a request brought, as a server that echoes them would."""
     names = ("dd-api-key", "dd-application-key", "authorization")
-    return " ".join(exchange.headers[name] for name in names if name in exchange.headers)
+    return " ".join(request.headers[name] for name in names if name in request.headers)
 
 
 def spoilt(
@@ -91,11 +92,11 @@ def spoilt(
 ) -> Responder:
     """Do something to the head and the body of a good answer."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        status, body = good(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        status, body = good(request)
         body = encode(body)
-        told = {"Content-Length": str(len(body)), "X-Echo": keys_of(exchange)} | headers
-        await spoil(head(status, told), body)(exchange)
+        told = {"Content-Length": str(len(body)), "X-Echo": keys_of(request)} | headers
+        await spoil(head(status, told), body)(request)
 
     return act
 
@@ -103,9 +104,9 @@ def spoilt(
 def instead(body: Callable[[dict[str, Any]], object]) -> Responder:
     """Answer with another document, made from the good one."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        status, document = good(exchange)
-        await reply(status, body(json.loads(document)), {"X-Echo": keys_of(exchange)})(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        status, document = good(request)
+        await reply(status, body(json.loads(document)), {"X-Echo": keys_of(request)})(request)
 
     return act
 
@@ -113,28 +114,28 @@ def instead(body: Callable[[dict[str, Any]], object]) -> Responder:
 def said(status: int, headers: dict[str, str] | None = None, body: bytes | None = None) -> Responder:
     """Answer an error that echoes the request with its keys in all that an error may show."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        keys = keys_of(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        keys = keys_of(request)
         told = {"X-Request-Id": keys, "X-RateLimit-Name": keys} if headers else {"X-Request-Id": keys}
-        words = {"errors": [keys, exchange.head.decode()]} if body is None else body + keys.encode()
-        await reply(status, words, told | (headers or {}))(exchange)
+        words = {"errors": [keys, request.head.decode()]} if body is None else body + keys.encode()
+        await reply(status, words, told | (headers or {}))(request)
 
     return act
 
 
-def epoch(exchange: ReceivedRequest) -> Awaitable[None]:
+def epoch(request: ReceivedRequest) -> Awaitable[None]:
     """Answer a 429 whose reset is a Unix time, seven seconds after the answer's own date."""
     sent = int(time.time())
     headers = {"Date": formatdate(sent, usegmt=True), "X-RateLimit-Reset": str(sent + 7)}
-    return said(429, headers)(exchange)
+    return said(429, headers)(request)
 
 
 def retry_at(seconds: float) -> Responder:
     """Answer a 503 whose `Retry-After` is a date so many seconds after the answer's own."""
 
-    async def act(exchange: ReceivedRequest) -> None:
+    async def act(request: ReceivedRequest) -> None:
         dates = {"Date": formatdate(1e9, usegmt=True), "Retry-After": formatdate(1e9 + seconds, usegmt=True)}
-        await said(503, dates)(exchange)
+        await said(503, dates)(request)
 
     return act
 
@@ -142,9 +143,9 @@ def retry_at(seconds: float) -> Responder:
 def elsewhere(status: int) -> Responder:
     """Answer a redirect to a host that must get no request; its port is the first segment of the path."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        location = f"http://127.0.0.1:{exchange.target.split('/')[1]}/?key={keys_of(exchange)}"
-        await reply(status, b"", {"Location": location})(exchange)
+    async def act(request: ReceivedRequest) -> None:
+        location = f"http://127.0.0.1:{request.target.split('/')[1]}/?key={keys_of(request)}"
+        await reply(status, b"", {"Location": location})(request)
 
     return act
 
@@ -221,9 +222,9 @@ class Fault:
 def whole(head: bytes, body: bytes) -> Responder:
     """Write a whole answer and keep the connection."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        exchange.writer.write(head + body)
-        await exchange.writer.drain()
+    async def act(request: ReceivedRequest) -> None:
+        request.writer.write(head + body)
+        await request.writer.drain()
 
     return act
 

@@ -72,10 +72,8 @@ def accept(server: RawServer, *keys: str) -> None:
     """Let a server answer requests that are signed with one of these tokens; others get a 401."""
     answer, refuse = any_answer(), reply(401)
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await (answer if exchange.headers.get("authorization") in {f"Bearer {key}" for key in keys} else refuse)(
-            exchange
-        )
+    async def act(request: ReceivedRequest) -> None:
+        await (answer if request.headers.get("authorization") in {f"Bearer {key}" for key in keys} else refuse)(request)
 
     server.script(otherwise=act)
 

@@ -10,8 +10,8 @@ import pytest
 from support.calls import Connect
 from support.internals import in_flight, on_the_wire
 from support.keys import ACCOUNT
-from support.lists import Served, connected, names
-from support.payloads import resource
+from support.lists import Served, connected
+from support.payloads import names, resource
 from support.replies import hang_up, reply, stall
 from support.servers import RawServer
 

@@ -67,11 +67,11 @@ class MovingList:
         """Let another value, by which the list is sorted, make a token the last one."""
         self.rows[token_id] = self.rows.pop(token_id)
 
-    async def __call__(self, exchange: ReceivedRequest) -> None:
+    async def __call__(self, request: ReceivedRequest) -> None:
         """Answer a page, or a single token."""
-        parts = urlsplit(exchange.target)
+        parts = urlsplit(request.target)
         if not parts.query.startswith("page"):
-            await reply(200 if exchange.token_id in self.rows else 404)(exchange)
+            await reply(200 if request.token_id in self.rows else 404)(request)
             return
         query = parse_qs(parts.query)
         size, number = int(query["page[size]"][0]), int(query["page[number]"][0])
@@ -86,7 +86,7 @@ class MovingList:
             "meta": {"page": {"total_filtered_count": self.total(len(self.rows))}},
         }
         dated = {"Date": formatdate(time.time(), usegmt=True)} if self.dated else {}
-        await reply(200, json.dumps(document).encode(), dated)(exchange)
+        await reply(200, json.dumps(document).encode(), dated)(request)
 
 
 @pytest.fixture

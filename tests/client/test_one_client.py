@@ -10,11 +10,12 @@ from itertools import count
 from typing import Any
 
 import pytest
-from support.cancelling import check_nothing_left, until
+from support.cancelling import check_nothing_left
 from support.in_memory import ROUND_TRIP, MemoryTransport, client_of
 from support.internals import bound_of, counted_in_windows, in_flight, waiting
 from support.keys import ACCOUNT
 from support.virtual_time import CountingServer, now, virtual
+from support.waiting import until
 
 from dd_sa_tokens import DeadlineExceededError, SourceError, TokensClient
 from dd_sa_tokens.testing import FakeDatadog

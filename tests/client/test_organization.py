@@ -100,10 +100,10 @@ async def test_what_the_list_did_not_hold_is_got_with_its_leak(server: RawServer
     leak = {"relationships": {"leak_information": {"data": {"id": "l1", "type": "leaked_keys"}}}}
     included = [{"id": "l1", "type": "leaked_keys", "attributes": {"leak_source": "a gist"}}]
 
-    async def act(exchange: Any) -> None:
-        named = exchange.target.partition("?")[0].rpartition("/")[2]
+    async def act(request: Any) -> None:
+        named = request.target.partition("?")[0].rpartition("/")[2]
         data: Any = [resource("t0") | leak] if named == "access_tokens" else resource(named) | leak
-        await reply(200, {"data": data, "included": included, "meta": {"page": {"total_filtered_count": 1}}})(exchange)
+        await reply(200, {"data": data, "included": included, "meta": {"page": {"total_filtered_count": 1}}})(request)
 
     server.script(otherwise=act)
     result = await connect().get_tokens("sa", ["t0", "t1", "t2"], strategy="list", include_leak=True)
@@ -154,8 +154,8 @@ async def test_a_malformed_leak_is_an_error_of_its_token_alone(server: RawServer
     """A bulk fetch names the path for the one ID, and fetches the others."""
     broken = resource("t1") | {"relationships": {"leak_information": {"data": "l1"}}}
 
-    async def act(exchange: Any) -> None:
-        await reply(200, {"data": broken} if exchange.token_id == "t1" else None)(exchange)
+    async def act(request: Any) -> None:
+        await reply(200, {"data": broken} if request.token_id == "t1" else None)(request)
 
     server.script(otherwise=act)
     result = await connect().get_tokens("sa", ["t0", "t1", "t2"])
@@ -371,9 +371,9 @@ async def test_parts_are_merged_without_duplicates(server: RawServer, connect: C
     rows = [resource(token_id) for token_id in ids(30)]
     organization = ServedRows(rows)
 
-    async def ignore_owners(exchange: Any) -> None:
-        head = exchange.head.replace(b"filter%5Bowned_by%5D", b"ignored")
-        await organization(attrs.evolve(exchange, head=head))
+    async def ignore_owners(request: Any) -> None:
+        head = request.head.replace(b"filter%5Bowned_by%5D", b"ignored")
+        await organization(attrs.evolve(request, head=head))
 
     server.script(otherwise=ignore_owners)
     tokens = connect().list_organization_tokens(service_account_ids=account_ids(120), page_size=10)

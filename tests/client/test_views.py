@@ -12,7 +12,8 @@ from support.internals import bound_of, in_flight, session_of
 from support.keys import ACCOUNT, KEYS
 from support.replies import reply, stall
 from support.servers import RawServer
-from support.virtual_time import CountingServer, now, turns, virtual
+from support.virtual_time import CountingServer, now, virtual
+from support.waiting import turns
 
 from dd_sa_tokens import (
     ClientClosedError,

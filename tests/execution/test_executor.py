@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import FAST, ONCE, Connect
-from support.cancelling import until
 from support.internals import connections_in_use, in_flight, replace_retry_sleep, send, stop_budget_refill, waiting
 from support.keys import ACCOUNT
 from support.payloads import rate_limit_headers
 from support.replies import ReceivedRequest, Responder, hang_up, head, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import until
 
 from dd_sa_tokens import (
     AccessToken,
@@ -573,9 +573,9 @@ async def test_a_cancelled_call_does_not_take_the_next_one_along(server: RawServ
 async def test_waiting_for_concurrency_does_not_count_toward_the_timeout(server: RawServer, connect: Connect) -> None:
     """With a concurrency of 1 and slow answers, the last of several calls waits longer than `timeout` and succeeds."""
 
-    async def slow(exchange: ReceivedRequest) -> None:
+    async def slow(request: ReceivedRequest) -> None:
         await asyncio.sleep(0.05)
-        await reply()(exchange)
+        await reply()(request)
 
     server.script(otherwise=slow)
     client = connect(concurrency=1, timeout=0.12, retry=ONCE)

@@ -193,7 +193,7 @@ def test_budget_never_holds_more_than_its_capacity() -> None:
     ],
 )
 def test_reset_is_known_from_the_headers(rate: RateLimit | None, known: bool) -> None:
-    """A positive reset says when; zero does only where the other headers make it a end of the window."""
+    """A positive reset says when; zero does only where the other headers make it the end of a window."""
     assert knows_reset(rate) is known
     assert counted(rejected(rate)) is not known
 

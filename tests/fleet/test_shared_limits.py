@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import redis
-from support.leasing import Fleet, by_headers, sharing, unspent, virtual_store
-from support.virtual_time import GET, CountingServer, enter, make, now, rate, turns, virtual
+from support.internals import by_headers, unspent
+from support.leasing import Fleet, sharing, virtual_store
+from support.virtual_time import GET, CountingServer, enter, make, now, rate, virtual
+from support.waiting import turns
 
 from benchmarks.virtual_store import VirtualStore
 from dd_sa_tokens import RateLimitError

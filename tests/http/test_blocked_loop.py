@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.cancelling import HANG, check_nothing_left
+from support.cancelling import check_nothing_left
 from support.internals import forget_faults, set_latency
+from support.waiting import HANG
 
 from dd_sa_tokens import RequestTimeoutError, RetryPolicy, TokensClient
 from dd_sa_tokens.testing import FakeDatadog
@@ -25,12 +26,12 @@ ONCE = RetryPolicy(max_attempts=1)
 pytestmark = pytest.mark.usefixtures("loop_errors")
 
 
-@pytest.fixture(params=["own session", "lent session"])
+@pytest.fixture(params=["own session", "borrowed session"])
 async def client(fake_datadog: FakeDatadog, request: pytest.FixtureRequest) -> AsyncIterator[TokensClient]:
     """A client that would notice a second attempt: it makes none."""
     async with aiohttp.ClientSession() as session:
-        lent = session if request.param == "lent session" else None
-        async with fake_datadog.client(timeout=TIMEOUT, retry=ONCE, session=lent) as client:
+        borrowed = session if request.param == "borrowed session" else None
+        async with fake_datadog.client(timeout=TIMEOUT, retry=ONCE, session=borrowed) as client:
             yield client
             check_nothing_left(client)
 
@@ -143,8 +144,8 @@ async def test_many_answers_that_are_there_are_taken(
     assert fake_datadog.requests == before + len(ids)
 
 
-@pytest.mark.parametrize("lent", [False, True])
-async def test_a_block_that_ends_with_the_timeout(fake_datadog: FakeDatadog, lent: bool) -> None:
+@pytest.mark.parametrize("borrowed", [False, True])
+async def test_a_block_that_ends_with_the_timeout(fake_datadog: FakeDatadog, borrowed: bool) -> None:
     """The timer fires in time, when the answer has been in the socket for a while and its task has not run.
 
     When exactly a request's time is up is not known to a fraction of a millisecond, so several moments are tried. Each
@@ -154,7 +155,7 @@ async def test_a_block_that_ends_with_the_timeout(fake_datadog: FakeDatadog, len
     set_latency(fake_datadog, LATENCY)
     async with aiohttp.ClientSession() as session:
         for step in range(10):
-            options: dict[str, Any] = {"session": session} if lent else {}
+            options: dict[str, Any] = {"session": session} if borrowed else {}
             async with fake_datadog.client(timeout=TIMEOUT, retry=ONCE, **options) as client:
                 before, begun = fake_datadog.requests, time.monotonic()
                 task = asyncio.ensure_future(client.get_token(account, token_id))

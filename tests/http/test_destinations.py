@@ -205,9 +205,9 @@ async def test_the_last_step_of_a_rotation_follows_no_redirect(
 # Borrowed sessions
 
 
-def comparable(exchange: ReceivedRequest) -> tuple[str, bytes, dict[str, str]]:
+def comparable(request: ReceivedRequest) -> tuple[str, bytes, dict[str, str]]:
     """Return the parts of a request that must be the same through any session."""
-    return exchange.line, exchange.body, exchange.headers
+    return request.line, request.body, request.headers
 
 
 async def plain(server: RawServer, call: Call, credentials: dict[str, str]) -> list[tuple[str, bytes, dict[str, str]]]:

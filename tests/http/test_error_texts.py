@@ -103,10 +103,10 @@ async def test_a_success_that_is_no_json_says_what_it_is(
 async def test_a_byte_order_mark_is_accepted(server: RawServer, connect: Connect, call: str) -> None:
     """A BOM before the JSON is skipped."""
 
-    async def act(exchange: Any) -> None:
+    async def act(request: Any) -> None:
         answer = resource("new", key=CREATED_KEY) if call == "create" else resource("t1")
         body = {"data": [answer], "meta": {"page": {"total_filtered_count": 1}}} if call == "list" else {"data": answer}
-        await reply(201 if call == "create" else 200, codecs.BOM_UTF8 + json.dumps(body).encode())(exchange)
+        await reply(201 if call == "create" else 200, codecs.BOM_UTF8 + json.dumps(body).encode())(request)
 
     server.script(otherwise=act)
     assert await CALLS[call](connect(), ACCOUNT, "t1")
@@ -120,7 +120,7 @@ async def test_a_byte_order_mark_is_accepted(server: RawServer, connect: Connect
 async def test_what_can_always_be_decoded_is_accepted(
     server: RawServer, connect: Connect, call: str, own: str | None
 ) -> None:
-    """Whatever is installed, and whatever a lent session asks for by default, each request accepts gzip and deflate."""
+    """Each request accepts gzip and deflate, with any library installed and any default of a borrowed session."""
     server.script(otherwise=any_answer())
     headers = {"Accept-Encoding": own} if own else {}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -139,12 +139,12 @@ def _free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("lent", [False, True])
-async def test_a_refused_connection_names_host_port_and_reason(connect: Connect, lent: bool) -> None:
+@pytest.mark.parametrize("borrowed", [False, True])
+async def test_a_refused_connection_names_host_port_and_reason(connect: Connect, borrowed: bool) -> None:
     """Host, port, and what the operating system says."""
     port = _free_port()
     async with aiohttp.ClientSession() as session:
-        client = connect(base_url=f"http://127.0.0.1:{port}", session=session if lent else None)
+        client = connect(base_url=f"http://127.0.0.1:{port}", session=session if borrowed else None)
         text = str(await failure(client))
     assert f"127.0.0.1:{port}" in text
     assert "Connection refused" in text
@@ -269,8 +269,8 @@ async def test_a_proxy_that_echoes_its_password(
     """A proxy's answer to a plain request may quote it: the user and password are masked, also in base64."""
     proxy = await start_server()
 
-    async def echo(exchange: Any) -> None:
-        said = exchange.headers["proxy-authorization"]
+    async def echo(request: Any) -> None:
+        said = request.headers["proxy-authorization"]
         words = {
             "errors": [
                 f"wrong: {said}",
@@ -279,7 +279,7 @@ async def test_a_proxy_that_echoes_its_password(
                 quote(PASSWORD),
             ]
         }
-        await reply(status, words, {"X-Request-Id": said, "X-RateLimit-Name": said})(exchange)
+        await reply(status, words, {"X-Request-Id": said, "X-RateLimit-Name": said})(request)
 
     proxy.script(otherwise=echo)
     async with proxied(proxy, way, monkeypatch) as session:
@@ -300,17 +300,17 @@ NO_TUNNEL: dict[str, tuple[Responder, str]] = {
 }
 
 
-@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("borrowed", [False, True])
 @pytest.mark.parametrize(("act", "says"), NO_TUNNEL.values(), ids=list(NO_TUNNEL))
 async def test_a_proxy_that_opens_no_tunnel_is_named(
-    start_server: StartServer, connect: Connect, act: Responder, says: str, lent: bool
+    start_server: StartServer, connect: Connect, act: Responder, says: str, borrowed: bool
 ) -> None:
     """The error is about the proxy, not about the server: it has host and port of the proxy, and not its password."""
     proxy = await start_server()
     proxy.script(otherwise=act)
     url = proxy.url.replace("://", f"://{USER}:{quote(PASSWORD)}@")
     async with aiohttp.ClientSession(proxy=url) as session:
-        options: dict[str, Any] = {"session": session} if lent else {"proxy": url}
+        options: dict[str, Any] = {"session": session} if borrowed else {"proxy": url}
         client = connect(base_url="https://datadog.example", retry=ONCE, **options)
         error = await failure(client, call="create")
     assert f"{says}127.0.0.1:{proxy.port}" in str(error)

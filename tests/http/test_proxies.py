@@ -97,9 +97,9 @@ async def test_an_authority_of_ones_own(start_server: StartServer, connect: Conn
 def quote_all(status: int) -> Callable[[ReceivedRequest], Any]:
     """Refuse a CONNECT, and quote all that was sent."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        quoted = " ".join(exchange.head.decode().split("\r\n"))
-        exchange.writer.write(f"HTTP/1.1 {status} {quoted} {PASSWORD} {ENCODED}\r\nContent-Length: 0\r\n\r\n".encode())
+    async def act(request: ReceivedRequest) -> None:
+        quoted = " ".join(request.head.decode().split("\r\n"))
+        request.writer.write(f"HTTP/1.1 {status} {quoted} {PASSWORD} {ENCODED}\r\nContent-Length: 0\r\n\r\n".encode())
 
     return act
 

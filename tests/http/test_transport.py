@@ -16,12 +16,12 @@ import aiohttp
 import pytest
 import trustme
 from support.calls import FAST, ONCE, Connect
-from support.cancelling import HANG
 from support.internals import expire_attempts, in_flight
 from support.keys import ACCOUNT, API_KEY, APP_KEY, KEYS
 from support.payloads import resource
 from support.replies import Responder, bomb, drip, endless, hang_up, head, later, raw, reply, reset, stall
 from support.servers import RawServer, StartServer
+from support.waiting import HANG
 
 from dd_sa_tokens import (
     APIError,
@@ -564,7 +564,7 @@ async def test_a_middleware_that_fails(server: RawServer, connect: Connect, erro
 
 @pytest.mark.parametrize("in_flight", [False, True])
 async def test_a_session_that_its_owner_closed(server: RawServer, connect: Connect, in_flight: bool) -> None:
-    """When the lent session is closed, before or during a call, the call ends with `ClientClosedError`."""
+    """When the borrowed session is closed, before or during a call, the call ends with `ClientClosedError`."""
     server.script(otherwise=stall())
     session = aiohttp.ClientSession()
     client = connect(session=session)

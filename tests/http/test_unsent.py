@@ -15,7 +15,6 @@ import pytest
 import trustme
 from aioresponses import aioresponses
 from support.calls import CALLS, ONCE, Connect
-from support.cancelling import HANG
 from support.internals import in_flight, on_the_wire, replace_retry_sleep
 from support.keys import ACCOUNT, CREATED_KEY, KEYS
 from support.mocked import TOKENS
@@ -24,6 +23,7 @@ from support.payloads import rate_limit_headers, resource
 from support.replies import any_answer, hang_up, reply, reset, stall
 from support.servers import RawServer
 from support.sessions import ReplacedSession
+from support.waiting import HANG
 
 from dd_sa_tokens import DatadogError, RequestTimeoutError, RetryPolicy, TokensClient, TransportError
 
@@ -40,27 +40,27 @@ class Way:
 
     Attributes:
         obstruct: Puts the obstacle there.
-        lent: Whether the session is lent.
+        borrowed: Whether the session is borrowed.
         tls: Whether the server speaks TLS.
         host: The host's name.
     """
 
     obstruct: Obstruct
-    lent: bool
+    borrowed: bool
     tls: bool = False
     host: str = "127.0.0.1"
 
 
 WAYS = {
-    "SYNs dropped, own session": Way(dropped_syns, lent=False),
-    "SYNs dropped, lent session": Way(dropped_syns, lent=True),
-    "TLS stalls, own session": Way(stalled_handshake, lent=False, tls=True, host="localhost"),
-    "TLS stalls, lent session": Way(stalled_handshake, lent=True, tls=True, host="localhost"),
-    "no free connection, lent session": Way(taken_connection, lent=True),
-    "DNS behind a full executor, own session": Way(full_executor, lent=False, host="localhost"),
-    "DNS behind a full executor, lent session": Way(full_executor, lent=True, host="localhost"),
+    "SYNs dropped, own session": Way(dropped_syns, borrowed=False),
+    "SYNs dropped, borrowed session": Way(dropped_syns, borrowed=True),
+    "TLS stalls, own session": Way(stalled_handshake, borrowed=False, tls=True, host="localhost"),
+    "TLS stalls, borrowed session": Way(stalled_handshake, borrowed=True, tls=True, host="localhost"),
+    "no free connection, borrowed session": Way(taken_connection, borrowed=True),
+    "DNS behind a full executor, own session": Way(full_executor, borrowed=False, host="localhost"),
+    "DNS behind a full executor, borrowed session": Way(full_executor, borrowed=True, host="localhost"),
 }
-MENDABLE = {name: way for name, way in WAYS.items() if not (way.tls and not way.lent)}
+MENDABLE = {name: way for name, way in WAYS.items() if not (way.tls and not way.borrowed)}
 """Those that work once the obstacle is gone: a session of one's own does not trust the test's certificate."""
 
 
@@ -89,7 +89,7 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[Way]
             await server.start(context if way.tls else None, way.host)
             stack.push_async_callback(server.stop)
             session = None
-            if way.lent:
+            if way.borrowed:
                 connector = aiohttp.TCPConnector(limit=1, ssl=trusting, use_dns_cache=False)
                 session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             obstruct = partial(stalled_handshake, context=context) if way.tls else way.obstruct
@@ -103,7 +103,7 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[Way]
         yield build
 
 
-EACH_CALL = ("SYNs dropped, own session", "no free connection, lent session")
+EACH_CALL = ("SYNs dropped, own session", "no free connection, borrowed session")
 """The ways in which each operation is tried; in the others one that is repeated anyway, and one that is not."""
 
 
@@ -144,7 +144,7 @@ async def test_a_create_that_never_left_is_made_once_it_can_leave(
     assert scene.client.stats.retries == 1
 
 
-SPENDING = {name: way for name, way in MENDABLE.items() if way.lent or way.obstruct is dropped_syns}
+SPENDING = {name: way for name, way in MENDABLE.items() if way.borrowed or way.obstruct is dropped_syns}
 
 
 @pytest.mark.parametrize("way", SPENDING.values(), ids=list(SPENDING))
@@ -165,13 +165,15 @@ async def test_what_never_left_spends_no_rate_limit(build: Callable[[Way], Await
 # What left, or may have left
 
 
-@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("borrowed", [False, True])
 @pytest.mark.parametrize("act", [stall(), hang_up(), reset(), stall(b"HTTP/1.1 201 OK\r\n")])
-async def test_a_create_that_left_is_not_repeated(server: RawServer, connect: Connect, act: Any, lent: bool) -> None:
+async def test_a_create_that_left_is_not_repeated(
+    server: RawServer, connect: Connect, act: Any, borrowed: bool
+) -> None:
     """A create that was seen leaving is sent once, and may have been carried out."""
     server.script(otherwise=act)
     async with aiohttp.ClientSession() as session:
-        client = connect(session=session if lent else None, timeout=TIMEOUT, retry=POLICY)
+        client = connect(session=session if borrowed else None, timeout=TIMEOUT, retry=POLICY)
         with pytest.raises(TransportError) as caught:
             await client.create_token(ACCOUNT, name="n", scopes=["a"])
     assert caught.value.outcome_unknown is True
@@ -179,14 +181,14 @@ async def test_a_create_that_left_is_not_repeated(server: RawServer, connect: Co
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("borrowed", [False, True])
 async def test_a_create_on_a_connection_that_was_lost_meanwhile_is_not_repeated(
-    server: RawServer, connect: Connect, lent: bool
+    server: RawServer, connect: Connect, borrowed: bool
 ) -> None:
     """A create that left over a kept connection, which the server then closed without an answer, is sent once."""
     server.script(reply(), hang_up(), otherwise=any_answer())
     async with aiohttp.ClientSession() as session:
-        client = connect(session=session if lent else None, retry=POLICY)
+        client = connect(session=session if borrowed else None, retry=POLICY)
         await client.get_token(ACCOUNT, "t1")
         with pytest.raises(TransportError) as caught:
             await client.create_token(ACCOUNT, name="n", scopes=["a"])
@@ -218,7 +220,7 @@ async def test_a_create_that_a_mock_fails_counts_as_left(mocked: aioresponses, e
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_create_in_a_middleware_that_hangs(server: RawServer, connect: Connect, when: str) -> None:
-    """A middleware of a lent session that hangs may have sent the request in its own way: it counts as left."""
+    """A middleware of a borrowed session that hangs may have sent the request in its own way: it counts as left."""
 
     async def middleware(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if when == "after":

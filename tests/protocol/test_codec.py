@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
+import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from support.documents import (
     SECRET,
     TOKENS,
     body,
+    documented_attributes,
     documents,
     offsets,
     sample,
@@ -20,9 +23,10 @@ from support.documents import (
 )
 from support.internals import decode_with, json_loads_strictly
 
-from dd_sa_tokens import AccessToken, InvalidResponseError, converter
+from dd_sa_tokens import AccessToken, InvalidResponseError, Leak, converter
 from dd_sa_tokens._protocol.codec import decode_token
 from dd_sa_tokens._protocol.documents import decode_errors
+from dd_sa_tokens.models import TOKEN_TYPE
 
 
 @pytest.mark.parametrize(("case", "token"), TOKENS.items())
@@ -307,19 +311,28 @@ def test_converter_structures_any_value_or_says_where_not(document: object) -> N
 
 moments = st.datetimes(timezones=st.just(UTC) | (whole | offsets).map(timezone))
 texts = st.text(alphabet=st.characters())
-tokens = st.builds(
-    AccessToken,
-    id=texts.filter(bool),
-    name=st.none() | texts,
-    public_portion=st.none() | texts,
-    scopes=st.lists(texts).map(tuple),
-    created_at=st.none() | moments,
-    modified_at=st.none() | moments,
-    last_used_at=st.none() | moments,
-    expires_at=st.none() | moments,
-    service_account_id=st.none() | texts,
-    type=texts,
-)
+token_fields: dict[str, st.SearchStrategy[Any]] = {
+    "id": texts.filter(bool),
+    "name": st.none() | texts,
+    "public_portion": st.none() | texts,
+    "scopes": st.lists(texts).map(tuple),
+    "created_at": st.none() | moments,
+    "modified_at": st.none() | moments,
+    "last_used_at": st.none() | moments,
+    "expires_at": st.none() | moments,
+    "service_account_id": st.none() | texts,
+    "type": st.just(TOKEN_TYPE) | texts,
+    "leak": st.none() | st.builds(Leak, texts.filter(bool)),
+}
+tokens = st.builds(AccessToken, **token_fields)
+
+
+def test_random_tokens_and_documents_have_every_field() -> None:
+    """A new field of a token fails here until the tests below and those of any JSON have values for it."""
+    fields = {field.name for field in attrs.fields(AccessToken)}
+    assert token_fields.keys() == fields
+    outside = {"id", "type", "service_account_id", "leak"}  # these are not in the attributes
+    assert documented_attributes.keys() == fields - outside
 
 
 @given(tokens)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from support.function_calls import function_calls
 from support.internals import replace_window, waiting_at, window_of
-from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, turns, virtual, wall
+from support.virtual_time import GET, LIST, CountingServer, enter, make, now, opened, rate, virtual, wall
+from support.waiting import turns
 
 from dd_sa_tokens import ClientClosedError, RateLimit
 from dd_sa_tokens._clock import Clock

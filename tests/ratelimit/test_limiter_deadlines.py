@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from support.internals import waiting_at
-from support.virtual_time import GET, enter, make, now, opened, rate, turns, virtual
+from support.virtual_time import GET, enter, make, now, opened, rate, virtual
+from support.waiting import turns
 
 from dd_sa_tokens import RateLimitError
 from dd_sa_tokens._ratelimit import Permit

@@ -16,7 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.internals import could_pass, waiting_at
-from support.virtual_time import GET, LIST, START, CountingServer, enter, make, turns, virtual, wall
+from support.virtual_time import GET, LIST, START, CountingServer, enter, make, virtual, wall
+from support.waiting import turns
 
 from benchmarks.virtual_loop import EPOCH, VirtualLoop
 from dd_sa_tokens import RateLimit

@@ -61,15 +61,15 @@ class Calls:
             return
         assert isinstance(permit, Permit)
         there, back = self._random.uniform(0.0, 0.1), self._random.uniform(0.0, 0.3)
-        fate = self._random.random()
+        chance = self._random.random()
         await asyncio.sleep(there)
-        if fate < self._unsent:
+        if chance < self._unsent:
             self._limiter.cancel(permit)
             self.outcomes["not sent"] += 1
             return
         said, status = self._server.spend()
         await asyncio.sleep(back)
-        if fate < self._unsent + self._lost:
+        if chance < self._unsent + self._lost:
             self._limiter.abandon(permit)
             self.outcomes["lost"] += 1
             return

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from support.internals import waiting_at
-from support.virtual_time import GET, LIST, enter, make, opened, turns, virtual
+from support.virtual_time import GET, LIST, enter, make, opened, virtual
+from support.waiting import turns
 
 from dd_sa_tokens import RateLimit
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.function_calls import function_calls
 from support.internals import waiting_at
-from support.virtual_time import GET, LIST, CountingServer, block, enter, make, now, opened, rate, turns, virtual
+from support.virtual_time import GET, LIST, CountingServer, block, enter, make, now, opened, rate, virtual
+from support.waiting import turns
 
 from dd_sa_tokens import RateLimitError
 from dd_sa_tokens._ratelimit import Permit, RateLimiter

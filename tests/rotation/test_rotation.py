@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 from support.calls import Connect
-from support.cancelling import HANG, check_nothing_left, how_it_ended, until
+from support.cancelling import check_nothing_left, how_it_ended
 from support.keys import ACCOUNT
 from support.payloads import resource
 from support.replies import reply
@@ -30,6 +30,7 @@ from support.rotations import (
 )
 from support.scripted import ScriptedDatadog
 from support.servers import RawServer
+from support.waiting import HANG, until
 
 from dd_sa_tokens import (
     AccessToken,

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from support.cancelling import check_nothing_left, until
+from support.cancelling import check_nothing_left
 from support.internals import LoopPasses, undo_within
 from support.rotations import QUICK, SomeError, Vault, connect, warnings
 from support.scripted import ScriptedDatadog
+from support.waiting import until
 
 from dd_sa_tokens import CreatedToken, TokensClient
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import Connect
-from support.cancelling import HANG, Ending, cancelled_at, check_nothing_left, how_it_ended, turns, until
+from support.cancelling import Ending, cancelled_at, check_nothing_left, how_it_ended
 from support.internals import set_latency, undo_within
 from support.keys import ACCOUNT
 from support.payloads import resource
@@ -29,6 +29,7 @@ from support.rotations import (
 )
 from support.scripted import ScriptedDatadog
 from support.servers import RawServer
+from support.waiting import HANG, turns, until
 
 from dd_sa_tokens import (
     CreatedToken,

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support.cancelling import until
 from support.rotations import (
     SCENARIOS,
     SomeError,
@@ -21,6 +20,7 @@ from support.rotations import (
     notes,
 )
 from support.scripted import ScriptedDatadog
+from support.waiting import until
 
 from dd_sa_tokens import (
     CreatedToken,

@@ -19,7 +19,7 @@ _FLAGS = (
 )
 
 
-_LOADING = 60.0  # seconds: on a busy machine the driver may return before the page is there
+_LOAD_TIMEOUT = 60.0  # seconds: on a busy machine the driver may return before the page is there
 
 
 @attrs.define
@@ -36,7 +36,7 @@ class Browser:
         )
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.driver.get(path.as_uri())
-        deadline = time.monotonic() + _LOADING
+        deadline = time.monotonic() + _LOAD_TIMEOUT
         while not self.js(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'"):
             assert time.monotonic() < deadline, "the page is not loaded"
             time.sleep(0.01)

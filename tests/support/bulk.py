@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from support.waiting import HANG, turns
+
 from dd_sa_tokens import (
     AccessToken,
     BulkResult,
@@ -17,21 +19,14 @@ from dd_sa_tokens import (
 from dd_sa_tokens._bulk import collect, stream
 from dd_sa_tokens._validation import check_id
 
-WIDTH = 4
-HANG = 2.0  # seconds, after which something that should end is taken for hung
+CONCURRENCY = 4
 FOREVER = 10**9  # turns
 
 Answer = Callable[[str], DatadogError | None]
 
 
-async def turns(count: int) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 class Service:
-    """Answers fetches and keeps the books.
+    """Answers fetches and counts them.
 
     Args:
         answer: Gives the error that an ID meets, or None.
@@ -137,10 +132,6 @@ async def breaking_slowly(token_ids: Iterable[str], error: BaseException) -> Asy
         yield token_id
 
 
-def names(count: int) -> list[str]:
-    return [f"t{number}" for number in range(count)]
-
-
 class Direct:
     """A strategy that fetches each ID by itself."""
 
@@ -159,18 +150,20 @@ def plain(fetch: Any) -> Any:
     return lambda _ids: Direct(fetch)
 
 
-async def gather(token_ids: Any, fetch: Any, width: int = WIDTH) -> BulkResult:
+async def gather(token_ids: Any, fetch: Any, concurrency: int = CONCURRENCY) -> BulkResult:
     async with asyncio.timeout(HANG):
-        return await collect(token_ids, plain(fetch), width)
+        return await collect(token_ids, plain(fetch), concurrency)
 
 
-async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[TokenResult], Exception | None]:
+async def drain(
+    token_ids: Any, fetch: Any, concurrency: int = CONCURRENCY
+) -> tuple[list[TokenResult], Exception | None]:
     """Run a stream to its end: the results, and the error that it raised."""
     results: list[TokenResult] = []
     error: Exception | None = None
     async with asyncio.timeout(HANG):
         try:
-            async with aclosing(stream(token_ids, plain(fetch), width)) as items:
+            async with aclosing(stream(token_ids, plain(fetch), concurrency)) as items:
                 async for item in items:
                     results.append(item)  # noqa: PERF401 - the results before an error are wanted
         except TimeoutError:
@@ -178,8 +171,3 @@ async def drain(token_ids: Any, fetch: Any, width: int = WIDTH) -> tuple[list[To
         except Exception as raised:  # noqa: BLE001 - the test looks at it
             error = raised
     return results, error
-
-
-def others() -> set[asyncio.Task[Any]]:
-    """Return the other tasks."""
-    return asyncio.all_tasks() - {asyncio.current_task()}

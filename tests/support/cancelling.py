@@ -12,33 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from support.waiting import HANG, others
 
 from dd_sa_tokens import TokensClient
 from dd_sa_tokens.testing import FakeDatadog
 
 from .internals import connections_in_use, counted_in_windows, in_flight, on_the_wire, session_of, waiting
 
-HANG = 5.0  # seconds, after which something that should end is taken for hung
-
-
-async def turns(count: int) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(HANG):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.001)
-
 
 def our_tasks() -> set[asyncio.Task[Any]]:
     """Return the other tasks, without those in which the servers accept and serve connections."""
     servers = ("BaseSelectorEventLoop._accept_connection2", "RequestHandler.", "RawServer.")
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task for task in others if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
+    return {task for task in others() if not getattr(task.get_coro(), "__qualname__", "").startswith(servers)}
 
 
 def check_nothing_left(client: TokensClient) -> None:

@@ -215,6 +215,12 @@ async def within(datadog: FakeDatadog, *args: str, stdin: str | None = None, **e
     return Done(result.exit_code, result.stdout, result.stderr)
 
 
+def assert_names_option(message: str, option: str) -> None:
+    """See that an error message is about an option that exists; the client's own errors name it as a parameter."""
+    assert "No such option" not in message
+    assert option.removeprefix("--").replace("-", "_") in message.replace("-", "_"), message
+
+
 async def fast(datadog: FakeDatadog, *args: str, **options: Any) -> Done:
     """Run the command line within this process, unless the options or the exact bytes of CSV need a process."""
     if "csv" in args or options.keys() & {"program", "url", "stdin"}:

@@ -6,10 +6,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 from hypothesis import strategies as st
 from support.samples import SAMPLES
 
-from dd_sa_tokens import AccessToken
+from dd_sa_tokens import AccessToken, Leak
 
 ACCOUNT = "5e0f7c1a-3b1d-4c55-9d0a-6a1f2b3c4d5e"
 SECRET = "hunter22-must-not-show"
@@ -21,6 +22,11 @@ def sample(case: str, status: int = 200) -> bytes:
 
 def body(resource: object) -> bytes:
     return json.dumps({"data": resource}).encode()
+
+
+def unset_fields(value: AccessToken | Leak) -> set[str]:
+    """Return the names of the fields that have their default value."""
+    return {field.name for field in attrs.fields(type(value)) if getattr(value, field.name) == field.default}
 
 
 # Samples
@@ -70,16 +76,14 @@ def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 dates = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+documented_attributes = {
+    "name": mostly(st.text()),
+    "public_portion": mostly(st.text()),
+    "scopes": mostly(st.lists(st.text(), max_size=3)),
+    **{name: mostly(dates) for name in ("created_at", "modified_at", "last_used_at", "expires_at")},
+}
 attributes = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": mostly(st.text()),
-        "public_portion": mostly(st.text()),
-        "scopes": mostly(st.lists(st.text(), max_size=3)),
-        **{name: mostly(dates) for name in ("created_at", "modified_at", "last_used_at", "expires_at")},
-        "service_account_id": values,
-        "unknown": values,
-    },
+    {}, optional=documented_attributes | {"service_account_id": values, "unknown": values}
 )
 owner = mostly(st.fixed_dictionaries({}, optional={"id": mostly(st.text()), "type": values}))
 resources = mostly(

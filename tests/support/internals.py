@@ -1,6 +1,6 @@
-"""What tests read or change inside the package: the only module of the tests that uses its private names.
+"""What tests read or change inside the package.
 
-Each function says what a tester wants to know, so a rename in the package changes this file alone.
+A rename of a private name in the package changes this file alone, and `scripted.py`, whose fake server overrides some.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dd_sa_tokens._execution import Executor, executor
 from dd_sa_tokens._protocol import codec, documents
 from dd_sa_tokens._protocol.operations import Request
 from dd_sa_tokens._ratelimit import Permit, RateLimiter
+from dd_sa_tokens._ratelimit.leased_window import LeasedWindow
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 from dd_sa_tokens._rotation import saga
 from dd_sa_tokens.testing import FakeDatadog
@@ -193,6 +194,20 @@ def replace_window(limiter: RateLimiter, operation: str, window: Any) -> None:
     limiter._routes[operation].bucket.window = window
 
 
+def by_headers(limiter: RateLimiter) -> bool:
+    """Return whether a limiter uses the headers of its own answers only."""
+    return all(window._leases.by_headers for window in _leased_windows(limiter))
+
+
+def unspent(limiter: RateLimiter) -> int:
+    """Return the number of permits that a limiter has leased and not used."""
+    return sum(window._leases.unspent for window in _leased_windows(limiter))
+
+
+def _leased_windows(limiter: RateLimiter) -> list[LeasedWindow]:
+    return [bucket.window for bucket in limiter._buckets.all if isinstance(bucket.window, LeasedWindow)]
+
+
 def probe_of(window: RateLimitWindow) -> Permit | None:
     """Return the permit of the request that a window waits for, before it lets others pass."""
     return window.probe.permit
@@ -266,6 +281,14 @@ def forget_faults(datadog: FakeDatadog) -> None:
 def set_latency(datadog: FakeDatadog, seconds: float) -> None:
     """Change the time that a fake server takes for each answer."""
     datadog._service._latency = seconds
+
+
+def texts_of(datadog: FakeDatadog) -> str:
+    """Return the reprs of a fake and of all that it holds."""
+    accounts = datadog._accounts
+    records = [record for account in accounts._accounts.values() for record in account.values()]
+    service = datadog._service
+    return f"{datadog!r} {accounts!r} {records!r} {datadog.tokens!r} {datadog.received!r} {vars(service)!r}"
 
 
 # Python

@@ -12,7 +12,6 @@ from benchmarks.virtual_store import Script, VirtualStore
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import RateLimiter, share_limits
-from dd_sa_tokens._ratelimit.leased_window import LeasedWindow
 from dd_sa_tokens.fleet import WindowView
 
 from .virtual_time import GET, CountingServer, now, wall
@@ -31,21 +30,6 @@ def seen(remaining: int, ends_in: float, limit: int = 100, period: float = 10.0,
     """Describe a window as a client with a good clock sees it."""
     about: dict[str, Any] = {"uncertainty": 0.02} | more
     return WindowView(limit=limit, period=period, remaining=remaining, ends_in=ends_in, **about)
-
-
-def by_headers(limiter: RateLimiter) -> bool:
-    """Return whether a limiter uses the headers of its own answers only."""
-    return all(
-        window._leases.by_headers
-        for bucket in limiter._buckets.all
-        if isinstance(window := bucket.window, LeasedWindow)
-    )
-
-
-def unspent(limiter: RateLimiter) -> int:
-    """Return the number of permits that a limiter has leased and not used."""
-    windows = [bucket.window for bucket in limiter._buckets.all]
-    return sum(window._leases.unspent for window in windows if isinstance(window, LeasedWindow))
 
 
 @attrs.define

@@ -22,10 +22,6 @@ def connected(datadog: FakeDatadog, **options: Any) -> TokensClient:
     return TokensClient(**({"retry": FAST} | keys | options))
 
 
-def names(count: int) -> list[str]:
-    return [f"t{number}" for number in range(count)]
-
-
 class Served:
     """A service account on a raw server.
 
@@ -42,12 +38,12 @@ class Served:
         self.pages: list[int] = []
         self.gets: list[str] = []
 
-    async def __call__(self, exchange: ReceivedRequest) -> None:
+    async def __call__(self, request: ReceivedRequest) -> None:
         """Answer a request."""
-        parts = urlsplit(exchange.target)
+        parts = urlsplit(request.target)
         if not parts.path.endswith("/access_tokens"):
-            self.gets.append(exchange.token_id)
-            await reply(200 if exchange.token_id in self.ids else 404)(exchange)
+            self.gets.append(request.token_id)
+            await reply(200 if request.token_id in self.ids else 404)(request)
             return
         query = {name: int(values[0]) for name, values in parse_qs(parts.query).items()}
         size, number = query["page[size]"], query["page[number]"]
@@ -55,4 +51,4 @@ class Served:
         act = self.before(number)
         data = [resource(token_id) for token_id in self.ids[number * size : (number + 1) * size]]
         meta = {"page": {"total_filtered_count": len(self.ids)}}
-        await (act or reply(200, {"data": data, "meta": meta}))(exchange)
+        await (act or reply(200, {"data": data, "meta": meta}))(request)

@@ -79,7 +79,7 @@ async def stalled_handshake(
 
 @asynccontextmanager
 async def taken_connection(server: RawServer, session: aiohttp.ClientSession | None) -> AsyncIterator[Obstacle]:
-    """The only connection of a lent session is held by another request."""
+    """The only connection of a borrowed session is held by another request."""
     assert session is not None
     others: list[asyncio.Task[aiohttp.ClientResponse]] = []
 

@@ -75,9 +75,9 @@ class ServedRows:
         self.pages: list[int] = []
         self.queries: list[list[tuple[str, str]]] = []
 
-    async def __call__(self, exchange: ReceivedRequest) -> None:
+    async def __call__(self, request: ReceivedRequest) -> None:
         """Answer a request."""
-        query = urlsplit(exchange.target).query
+        query = urlsplit(request.target).query
         self.queries.append(parse_qsl(query))
         values = parse_qs(query)
         size, number = int(values["page[size]"][0]), int(values["page[number]"][0])
@@ -87,7 +87,7 @@ class ServedRows:
         rows = [row for row in self.rows if owners is None or _owner(row) in owners]
         data, meta = rows[number * size : (number + 1) * size], {"page": {"total_filtered_count": len(rows)}}
         headers = {"Date": self.date} if self.date else {}
-        await (act or reply(200, {"data": data, "meta": meta}, headers))(exchange)
+        await (act or reply(200, {"data": data, "meta": meta}, headers))(request)
 
     @property
     def owners(self) -> list[list[str]]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 from hypothesis import strategies as st
+from support.payloads import names
+from support.waiting import HANG, turns
 
 from dd_sa_tokens import (
     AccessToken,
@@ -32,9 +34,8 @@ from dd_sa_tokens._pagination import list_all, read_pages
 from dd_sa_tokens._protocol.documents import Page
 from dd_sa_tokens._validation import check_id
 
-WIDTH = 4
+CONCURRENCY = 4
 SIZE = 5
-HANG = 2.0  # seconds, after which something that should end is taken for hung
 
 KINDS: list[type[DatadogError]] = [
     BadRequestError,
@@ -51,28 +52,13 @@ KINDS: list[type[DatadogError]] = [
 ]
 
 
-async def turns(count: int) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def others() -> set[asyncio.Task[Any]]:
-    """Return the other tasks."""
-    return asyncio.all_tasks() - {asyncio.current_task()}
-
-
-def names(count: int, first: int = 0) -> list[str]:
-    return [f"t{number}" for number in range(first, first + count)]
-
-
 def page(ids: Iterable[str], total: int | None) -> Page[AccessToken]:
     return Page(tuple(AccessToken(id=token_id) for token_id in ids), total)
 
 
 @attrs.define(eq=False)
 class Account:
-    """A service account that serves pages and tokens, and keeps the books.
+    """A service account that serves pages and tokens, and counts requests.
 
     Attributes:
         ids: Its tokens, as they are now.
@@ -122,31 +108,32 @@ class Account:
             raise NotFoundError(token_id=token_id)
         return AccessToken(id=token_id)
 
-    async def choose(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> Any:
+    async def choose(self, strategy: Any, token_ids: Any, concurrency: int = CONCURRENCY) -> Any:
         """Prepare a strategy, and return what it fetches with."""
-        made = self.strategy(strategy, width)(token_ids if is_rereadable(token_ids) else None)
+        made = self.strategy(strategy, concurrency)(token_ids if is_rereadable(token_ids) else None)
         await made.prepare()
         return made.fetch
 
-    def strategy(self, name: Any, width: int = WIDTH) -> MakeStrategy:
+    def strategy(self, name: Any, concurrency: int = CONCURRENCY) -> MakeStrategy:
         """Return what makes a strategy."""
-        return partial(make_strategy, name, TokenRequests(self.get, self.read, partial(self.read, 0), width))
+        return partial(make_strategy, name, TokenRequests(self.get, self.read, partial(self.read, 0), concurrency))
 
-    async def collect(self, strategy: Any, token_ids: Any, width: int = WIDTH) -> BulkResult:
+    async def collect(self, strategy: Any, token_ids: Any, concurrency: int = CONCURRENCY) -> BulkResult:
         async with asyncio.timeout(HANG):
-            return await collect(token_ids, self.strategy(strategy, width), width)
+            return await collect(token_ids, self.strategy(strategy, concurrency), concurrency)
 
 
-async def read_all(account: Account, width: int = WIDTH) -> list[list[str]]:
+async def read_all(account: Account, concurrency: int = CONCURRENCY) -> list[list[str]]:
     async with asyncio.timeout(HANG):
         return [
-            [token.id for token in page.items] async for page, _ in read_pages(account.read, width, size=account.size)
+            [token.id for token in page.items]
+            async for page, _ in read_pages(account.read, concurrency, size=account.size)
         ]
 
 
-async def listed(account: Account, width: int = WIDTH, size: int | None = None) -> list[str]:
+async def listed(account: Account, concurrency: int = CONCURRENCY, size: int | None = None) -> list[str]:
     async with asyncio.timeout(HANG):
-        return [token.id async for token in list_all(account.read, width, size=size or account.size)]
+        return [token.id async for token in list_all(account.read, concurrency, size=size or account.size)]
 
 
 @st.composite

@@ -1,10 +1,15 @@
-"""Bodies and headers as the API writes them."""
+"""IDs of tokens, and bodies and headers as the API writes them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .keys import ACCOUNT
+
+
+def names(count: int, first: int = 0) -> list[str]:
+    """Return short IDs of tokens."""
+    return [f"t{number}" for number in range(first, first + count)]
 
 
 def resource(token_id: str = "t1", **attributes: Any) -> dict[str, Any]:

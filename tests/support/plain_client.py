@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -107,9 +107,3 @@ def head(datadog: FakeDatadog, target: str, method: str, length: int) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in keys(datadog).items()]
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the server has no event to wait for
-            await asyncio.sleep(0.001)

@@ -13,18 +13,18 @@ from .replies import ReceivedRequest
 def forward(seen: list[str]) -> Callable[[ReceivedRequest], Coroutine[Any, Any, None]]:
     """Do as a proxy does: pass a request on to where its line says, or a whole connection (CONNECT)."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        seen.append(exchange.head.decode())
-        method, target, _ = exchange.line.split(" ")
+    async def act(request: ReceivedRequest) -> None:
+        seen.append(request.head.decode())
+        method, target, _ = request.line.split(" ")
         tunnel = method == "CONNECT"
         address = urlsplit(f"//{target}" if tunnel else target)
         host = f"{address.scheme}://{address.netloc}".encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
         if tunnel:
-            exchange.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            request.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
-            writer.write(exchange.head.replace(host, b"", 1) + b"\r\n\r\n" + exchange.body)
-        await asyncio.gather(_pump(exchange.reader, writer, host), _pump(reader, exchange.writer))
+            writer.write(request.head.replace(host, b"", 1) + b"\r\n\r\n" + request.body)
+        await asyncio.gather(_pump(request.reader, writer, host), _pump(reader, request.writer))
 
     return act
 

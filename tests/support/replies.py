@@ -63,15 +63,15 @@ Responder = Callable[[ReceivedRequest], Awaitable[None]]
 def reply(status: int = 200, body: object = None, headers: Mapping[str, str] | None = None, **named: str) -> Responder:
     """Answer: by default with the token that was asked for, or with the documented shape of an error."""
 
-    async def act(exchange: ReceivedRequest) -> None:
+    async def act(request: ReceivedRequest) -> None:
         if body is None and status == 200:
-            content = json.dumps({"data": resource(exchange.token_id)}).encode()
+            content = json.dumps({"data": resource(request.token_id)}).encode()
         elif body is None:
             content = b"" if status == 204 else json.dumps({"errors": [f"words about {status}"]}).encode()
         else:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        await _send(exchange, head(status, {"Content-Length": str(len(content))} | dict(headers or {}) | named))
-        await _send(exchange, content)
+        await _send(request, head(status, {"Content-Length": str(len(content))} | dict(headers or {}) | named))
+        await _send(request, content)
 
     return act
 
@@ -82,17 +82,17 @@ def head(status: int, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def _send(exchange: ReceivedRequest, data: bytes) -> None:
-    exchange.writer.write(data)
-    await exchange.writer.drain()
+async def _send(request: ReceivedRequest, data: bytes) -> None:
+    request.writer.write(data)
+    await request.writer.drain()
 
 
 def raw(data: bytes) -> Responder:
     """Write these bytes and close the connection."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await _send(exchange, data)
-        exchange.writer.close()
+    async def act(request: ReceivedRequest) -> None:
+        await _send(request, data)
+        request.writer.close()
 
     return act
 
@@ -105,13 +105,13 @@ def hang_up() -> Responder:
 def reset(data: bytes = b"") -> Responder:
     """Write these bytes and break the connection off (RST)."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await _send(exchange, data)
+    async def act(request: ReceivedRequest) -> None:
+        await _send(request, data)
         if data:
             await asyncio.sleep(0.02)  # a reset overtakes what the other side has not read yet
-        sock = exchange.writer.get_extra_info("socket")
+        sock = request.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        exchange.writer.transport.abort()
+        request.writer.transport.abort()
 
     return act
 
@@ -119,10 +119,10 @@ def reset(data: bytes = b"") -> Responder:
 def stall(data: bytes = b"") -> Responder:
     """Write these bytes, and then nothing until the client has gone."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await _send(exchange, data)
-        await exchange.reader.read()
-        exchange.writer.close()
+    async def act(request: ReceivedRequest) -> None:
+        await _send(request, data)
+        await request.reader.read()
+        request.writer.close()
 
     return act
 
@@ -130,9 +130,9 @@ def stall(data: bytes = b"") -> Responder:
 def drip(data: bytes, every: float, step: int = 1) -> Responder:
     """Write a few bytes at a time, slowly."""
 
-    async def act(exchange: ReceivedRequest) -> None:
+    async def act(request: ReceivedRequest) -> None:
         for start in range(0, len(data), step):
-            await _send(exchange, data[start : start + step])
+            await _send(request, data[start : start + step])
             await asyncio.sleep(every)
 
     return act
@@ -141,10 +141,10 @@ def drip(data: bytes, every: float, step: int = 1) -> Responder:
 def endless(start: bytes, chunk: bytes) -> Responder:
     """Write until the client has had enough."""
 
-    async def act(exchange: ReceivedRequest) -> None:
-        await _send(exchange, start)
-        while not exchange.writer.is_closing():
-            await _send(exchange, chunk)
+    async def act(request: ReceivedRequest) -> None:
+        await _send(request, start)
+        while not request.writer.is_closing():
+            await _send(request, chunk)
             await asyncio.sleep(0)
 
     return act
@@ -153,9 +153,9 @@ def endless(start: bytes, chunk: bytes) -> Responder:
 def later(event: asyncio.Event, act: Responder) -> Responder:
     """Do something once the event has come."""
 
-    async def wait(exchange: ReceivedRequest) -> None:
+    async def wait(request: ReceivedRequest) -> None:
         await event.wait()
-        await act(exchange)
+        await act(request)
 
     return wait
 
@@ -169,16 +169,16 @@ def bomb(mebibytes: int = 64) -> bytes:
 def any_answer(delay: float = 0.0) -> Responder:
     """Answer each operation as the API does, after a while."""
 
-    async def act(exchange: ReceivedRequest) -> None:
+    async def act(request: ReceivedRequest) -> None:
         await asyncio.sleep(delay)
-        if exchange.line.startswith("POST"):
+        if request.line.startswith("POST"):
             answer = reply(201, {"data": resource("new", key=CREATED_KEY)})
-        elif exchange.line.startswith("DELETE"):
+        elif request.line.startswith("DELETE"):
             answer = reply(204)
-        elif "?" in exchange.target:
+        elif "?" in request.target:
             answer = reply(200, {"data": [resource()], "meta": {"page": {"total_filtered_count": 1}}})
         else:
             answer = reply()
-        await answer(exchange)
+        await answer(request)
 
     return act

@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 import pytest
-from support.cancelling import HANG
 from support.internals import parts
 from support.keys import leaks, remains
 from support.scripted import ScriptedDatadog
+from support.waiting import HANG
 
 from dd_sa_tokens import (
     AccessToken,

@@ -98,12 +98,12 @@ class RawServer:
                 writer.close()
             while not writer.is_closing():
                 received = await reader.readuntil(b"\r\n\r\n")
-                exchange = ReceivedRequest(received[:-4], number, time.monotonic(), reader, writer)
-                length = int(exchange.headers.get("content-length", 0))
-                exchange = attrs.evolve(exchange, body=await reader.readexactly(length))
-                self.requests.append(exchange)
+                request = ReceivedRequest(received[:-4], number, time.monotonic(), reader, writer)
+                length = int(request.headers.get("content-length", 0))
+                request = attrs.evolve(request, body=await reader.readexactly(length))
+                self.requests.append(request)
                 self._arrived.set()
-                await (self._script.popleft() if self._script else self._otherwise)(exchange)
+                await (self._script.popleft() if self._script else self._otherwise)(request)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client went, or the test is over
         finally:

@@ -66,12 +66,6 @@ async def enter(
     return permit or await limiter.acquire(operation, max_wait, reserve=reserve, bound=bound)
 
 
-async def turns(count: int = 5) -> None:
-    """Let each task that can run do so; no time passes."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def opened(limiter: RateLimiter, operation: str = GET, answer: RateLimit | None = None) -> None:
     """Let one request through and answer it, so that the rate limiter knows what there is to know."""
     permit = limiter.try_acquire(operation)

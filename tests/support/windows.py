@@ -6,7 +6,7 @@ from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ratelimit import Permit
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
-SOON = 0.05  # seconds for clocks and timers after a end of the window
+SOON = 0.05  # seconds for clocks and timers after the end of a window
 
 
 LIMIT, PERIOD = 100, 10.0

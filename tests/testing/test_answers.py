@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import aiohttp
 import attrs
 import pytest
+from support.documents import unset_fields
 from support.plain_client import LIMIT_HEADERS, address, get, keys, listed, raw
 from yarl import URL
 
-from dd_sa_tokens import AccessToken, converter
+from dd_sa_tokens import AccessToken, Leak, converter
 from dd_sa_tokens.testing import FakeDatadog
 
 
@@ -31,6 +33,27 @@ async def test_a_token_in_the_documented_shape(session: aiohttp.ClientSession) -
                 "type": "service_account",
             }
             assert ("modified_at" in resource["attributes"]) == (token.modified_at is not None)
+
+
+async def test_every_field_of_a_token_comes_back() -> None:
+    """A new field of a token or a leak fails here until both have a value for it, and the fake answers with it."""
+    leak = Leak("l1", datetime(2026, 5, 1, tzinfo=UTC), "a gist")
+    token = AccessToken(
+        id="t1",
+        name="deploy",
+        public_portion="ddsat_x",
+        scopes=("dashboards_read",),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        modified_at=datetime(2026, 2, 1, tzinfo=UTC),
+        last_used_at=datetime(2026, 3, 1, tzinfo=UTC),
+        expires_at=datetime(2036, 1, 1, tzinfo=UTC),
+        service_account_id="an account",
+        leak=leak,
+    )
+    assert unset_fields(token) == {"type"}  # the type of personal tokens makes the owner a user
+    assert unset_fields(leak) == set()
+    async with FakeDatadog(tokens=[token]) as datadog, datadog.client() as client:
+        assert await client.get_token("an account", "t1", include_leak=True) == token
 
 
 async def test_a_list_in_the_documented_shape(session: aiohttp.ClientSession) -> None:

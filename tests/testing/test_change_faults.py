@@ -10,16 +10,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.plain_client import (
-    address,
-    ask,
-    change,
-    get,
-    head,
-    raw,
-    until,
-    wanted,
-)
+from support.plain_client import address, ask, change, get, head, raw, wanted
+from support.waiting import until
 from yarl import URL
 
 from dd_sa_tokens.testing import FakeDatadog

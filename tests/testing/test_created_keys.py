@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support.fake_internals import texts_of
+from support.internals import texts_of
 from support.plain_client import (
     address,
     ask,

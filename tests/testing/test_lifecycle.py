@@ -7,7 +7,8 @@ import time
 
 import aiohttp
 import pytest
-from support.plain_client import address, get, raw, until
+from support.plain_client import address, get, raw
+from support.waiting import until
 
 from dd_sa_tokens.testing import FakeDatadog
 

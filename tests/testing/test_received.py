@@ -8,7 +8,8 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from support.plain_client import address, ask, change, get, keys, raw, until, wanted
+from support.plain_client import address, ask, change, get, keys, raw, wanted
+from support.waiting import until
 from yarl import URL
 
 from dd_sa_tokens import ConfigurationError, RetryPolicy, ServerError, TokensClient, UnauthorizedError

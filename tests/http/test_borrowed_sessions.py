@@ -9,11 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import CALLS, FAST, ONCE, Connect
-from support.cancelling import HANG, check_nothing_left
+from support.cancelling import check_nothing_left
 from support.keys import ACCOUNT, API_KEY, CREATED_KEY, leaks, remains
 from support.replies import any_answer, stall
 from support.servers import RawServer
 from support.sessions import OtherTaskSession, ReplacedSession
+from support.waiting import HANG
 
 from dd_sa_tokens import RequestTimeoutError, TokensClient, TransportError
 
@@ -57,7 +58,7 @@ class Nested:
 @pytest.mark.parametrize(
     "place", ["middleware", "on_request_start", "on_request_headers_sent", "on_request_end", "on_connection_create_end"]
 )
-async def test_code_of_a_lent_session_may_call_the_client(
+async def test_code_of_a_borrowed_session_may_call_the_client(
     server: RawServer, connect: Connect, place: str, call: str
 ) -> None:
     """Wherever it calls the client from, both calls have their answers."""
@@ -114,13 +115,13 @@ async def test_a_session_that_sends_from_another_task(server: RawServer, connect
         check_nothing_left(client)
 
 
-@pytest.mark.parametrize("lent", ["plain", "other task"])
+@pytest.mark.parametrize("borrowed", ["plain", "other task"])
 async def test_a_timeout_of_a_session_that_sends_from_another_task(
-    server: RawServer, connect: Connect, lent: str
+    server: RawServer, connect: Connect, borrowed: str
 ) -> None:
     """The timeout ends a call whose request another task sends; it was seen leaving."""
     server.script(otherwise=stall())
-    async with OtherTaskSession() if lent == "other task" else aiohttp.ClientSession() as session:
+    async with OtherTaskSession() if borrowed == "other task" else aiohttp.ClientSession() as session:
         client = connect(session=session, timeout=0.1, retry=FAST)
         with pytest.raises(RequestTimeoutError) as caught:
             await client.create_token(ACCOUNT, name="n", scopes=["a"])
@@ -156,7 +157,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
 
 @pytest.mark.parametrize("place", ["middleware", "trace", "connector", "mock"])
 @pytest.mark.parametrize(("error", "words"), ERRORS.values(), ids=list(ERRORS))
-async def test_what_code_of_a_lent_session_raises_is_told(
+async def test_what_code_of_a_borrowed_session_raises_is_told(
     server: RawServer, connect: Connect, place: str, error: Exception, words: str
 ) -> None:
     """The error has the masked message, and the file and line where it was raised; values of no frame."""
@@ -185,7 +186,7 @@ async def test_what_code_of_a_lent_session_raises_is_told(
             await connect(session=session).get_token(ACCOUNT, "t1")
     text = str(caught.value)
     assert re.search(words, text)
-    assert re.search(rf"{'sessions' if place == 'mock' else 'test_lent_sessions'}\.py:\d+", text)
+    assert re.search(rf"{'sessions' if place == 'mock' else 'test_borrowed_sessions'}\.py:\d+", text)
     assert len(text) < 900
     for where, left in remains(caught.value):
         assert leaks(left) == [], where
