@@ -77,7 +77,7 @@ class MovingList:
         size, number = int(query["page[size]"][0]), int(query["page[number]"][0])
         self.pages.append(number)
         if self.beyond != 200 and number * size >= len(self.rows):
-            await reply(self.beyond)(exchange)
+            await reply(self.beyond)(request)
             return
         self.changes.pop(number, lambda: None)()
         ids = list(self.rows)[number * size : (number + 1) * size]
