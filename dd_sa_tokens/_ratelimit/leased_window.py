@@ -9,6 +9,7 @@ from typing import cast
 
 import attrs
 
+from dd_sa_tokens._cancellation import Cancellation
 from dd_sa_tokens.errors import ConfigurationError
 from dd_sa_tokens.models import RateLimit
 
@@ -250,12 +251,11 @@ class LeasedWindow:
         return self._leases.take_request(now, needed, reserve, self._headers.describe(now), is_idle=is_idle)
 
     async def _try_lease(self, request: LeaseRequest) -> Lease | None:
-        task = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
+        caller = Cancellation.of_current_task()
         try:
             lease = await self._shared.store.lease(request)
         except (Exception, asyncio.CancelledError) as error:
-            if task is not None and task.cancelling() > before:
+            if caller.is_external():
                 raise
             # A user's store must not end the only task that asks it.
             _logger.warning("the rate-limit store raised %s: using the headers only", type(error).__name__)

@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import sys
 import traceback
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,9 @@ def test_a_client_takes_only_a_store() -> None:
         TokensClient(**KEYS, rate_limit_store=NOWHERE)  # type: ignore[arg-type] # on purpose
     with pytest.raises(ConfigurationError, match="not the class RedisStore"):
         TokensClient(**KEYS, rate_limit_store=RedisStore)  # type: ignore[arg-type] # on purpose
+    for methods in ({"lease": None, "check": print}, {"lease": print}, {"check": print}):
+        with pytest.raises(ConfigurationError, match="rate_limit_store must be a store such as"):
+            TokensClient(**KEYS, rate_limit_store=SimpleNamespace(**methods))  # type: ignore[arg-type] # on purpose
 
 
 async def test_a_store_must_be_open() -> None:

@@ -182,6 +182,24 @@ async def test_a_client_that_has_ended_its_requests_holds_no_other_back(connecti
     assert fleet.server.rejected == 0
 
 
+@virtual
+async def test_each_request_that_has_ended_is_reported(connection: redis.Redis) -> None:
+    """A client that does nothing more reports soon, whether it has permits to give back or not."""
+    fleet = Fleet(CountingServer(1000, 100.0))
+    script = virtual_store(connection).script
+    unspent_before: set[bool] = set()
+    for count in range(1, 30):
+        store = VirtualStore(script)
+        limiter = sharing(store)
+        for _ in range(count):
+            await fleet.send(limiter)
+        unspent_before.add(unspent(limiter) > 0)
+        await asyncio.sleep(1.2)
+        assert sum(request.finished for request in store.requests) == count
+        assert unspent(limiter) == 0
+    assert unspent_before == {True, False}
+
+
 @pytest.mark.parametrize("fault", ["raises", "is cancelled", "is junk"])
 @virtual
 async def test_a_store_of_the_users_fails_no_call(fault: str, caplog: pytest.LogCaptureFixture) -> None:

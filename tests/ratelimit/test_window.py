@@ -471,6 +471,15 @@ def test_the_reserve_is_left_to_others(reserve: float, limit: int, remaining: in
     assert len(passing(window, 3.2, reserve=reserve)) == may_go
 
 
+def test_the_reserve_holds_while_plenty_is_left_without_it() -> None:
+    """So much may be left that nothing holds a request back, and yet it is all reserved."""
+    window = RateLimitWindow(concurrency=50)
+    answer(window, 3.0, 3.2, rate(9_000, 7, 10_000))
+    assert window.can_send(3.3)
+    assert not window.can_send(3.3, 0.95)
+    assert window.can_send(3.3, 0.5)
+
+
 def test_the_reserve_holds_in_later_windows() -> None:
     """The next window, too, is spent down to the reserve only."""
     window = opened(remaining=20)
