@@ -265,7 +265,7 @@ def test_a_lock_that_does_not_exist(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     ResumableJsonl(tmp_path / "x.jsonl", Messages(), "resume").finish()
-    monkeypatch.setattr("dd_sa_tokens.cli.io.jsonl.fcntl", None)
+    monkeypatch.setattr("dd_sa_tokens.cli.io.partial.fcntl", None)
     ResumableJsonl(tmp_path / "x.jsonl", Messages(), "resume").finish()
 
 
@@ -296,6 +296,95 @@ async def test_two_runs_do_not_share_a_file(datadog, tmp_path, mode):
         ResumableJsonl(path, Messages(), mode)
     first.finish()
     ResumableJsonl(path, Messages(), mode).finish()
+
+
+# ---- FILE.partial
+
+
+def stopped_run(path: Path) -> Path:
+    """Leave a .partial with one line beside a file, as a run that was stopped does. All else is written later."""
+    beside = path.with_name(f"{path.name}.partial")
+    beside.write_text('{"id": "t3"}\n')
+    os.utime(beside, (1_700_000_000,) * 2)
+    return beside
+
+
+@pytest.mark.parametrize("old", [None, '{"id": "t1"}\n'])
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("list",), "x.jsonl"),
+        (("list",), "x.csv"),
+        (("list", "--append"), "x.jsonl"),
+        (("get", "t0"), "x.jsonl"),
+        (("get", "t0"), "x.json"),
+        (("get", "t0", "--append"), "x.jsonl"),
+        (("audit",), "x.html"),
+    ],
+)
+async def test_a_run_that_completes_its_file_removes_an_older_partial(datadog, tmp_path, words, name, old):
+    """Each command that writes a file removes the .partial of an earlier run, which is out of date then."""
+    file, (command, *more) = tmp_path / name, words
+    stopped_run(file)
+    if old is not None:
+        file.write_text(old)
+    done = await within(datadog, command, datadog.service_account_id, *more, "--output", str(file))
+    assert done.code == 0, done.err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_stopped_run_without_results_keeps_an_older_partial(datadog, tmp_path):
+    """If a run ends before it has written anything, the results of the run before it can still be resumed."""
+    file = tmp_path / "x.jsonl"
+    beside = stopped_run(file)
+    for mode in ("replace", "append"):
+        ResumableJsonl(file, Messages(), mode).abandon(empty=True)
+    datadog.fail_next(1, status=403)
+    assert (await within(datadog, "list", datadog.service_account_id, "--output", str(file))).code == 3
+    assert list(tmp_path.iterdir()) == [beside]
+    done = await within(datadog, "get", datadog.service_account_id, "t0", "--output", str(file), "--resume")
+    assert (done.code, "x.jsonl.partial has 1 tokens already" in done.err) == (0, True)
+    assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t3"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("mode", ["replace", "append", "resume"])
+async def test_a_file_that_grows_makes_an_older_partial_go_away(tmp_path, mode):
+    """A stopped run that wrote to the file itself leaves no older .partial: --resume goes on with the file."""
+    path = tmp_path / "x.jsonl"
+    stopped_run(path)
+    if mode != "replace":
+        path.write_text('{"id": "t1"}\n')
+    file = ResumableJsonl(path, Messages(), mode)
+    await file.write('{"id": "t0"}\n')
+    assert list(tmp_path.iterdir()) == [path]
+    file.abandon(empty=False)
+    resumed = ResumableJsonl(path, Messages(), "resume")
+    assert resumed.done == {"t0"} | ({"t1"} if mode != "replace" else set())
+    resumed.finish()
+
+
+async def test_resume_prefers_a_newer_file(datadog, tmp_path):
+    """A file that another program wrote after the .partial is resumed, and keeps its lines."""
+    file = tmp_path / "x.jsonl"
+    stopped_run(file)
+    file.write_text('{"id": "t1"}\n{"id": "t2"}\n')
+    done = await within(datadog, "get", datadog.service_account_id, "t0", "--output", str(file), "--resume")
+    assert (done.code, done.err) == (0, "x.jsonl has 2 tokens already; they are not fetched again\n")
+    assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t1", "t2"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_list_leaves_the_partial_of_a_run_that_goes_on(datadog, tmp_path):
+    """A `list` that completes the same file does not take the lines of a `get` that is still writing."""
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "old"}\n')
+    growing = ResumableJsonl(path, Messages(), "replace")
+    await growing.write('{"id": "new"}\n')
+    assert (await within(datadog, "list", datadog.service_account_id, "--output", str(path))).code == 0
+    growing.finish()
+    assert path.read_text() == '{"id": "new"}\n'
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ---- Other platforms

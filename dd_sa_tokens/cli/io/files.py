@@ -16,6 +16,7 @@ from pathlib import Path
 from dd_sa_tokens.cli.exit_codes import CommandError, cannot_write
 
 from .console import Messages
+from .partial import is_locked, partial_of, remove
 from .streams import BlockingThread, close, write_all
 
 STANDARD_OUTPUT = "standard output"
@@ -184,7 +185,7 @@ class AtomicFile(Sink):
         if empty:
             self._discard()
             return
-        partial_file = self._path.with_name(f"{self._path.name}.partial")
+        partial_file = partial_of(self._path)
         with suppress(OSError):  # a full disk may have room for a part of what is buffered
             self._file.flush()
         try:
@@ -210,7 +211,10 @@ class AtomicFile(Sink):
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        is_growing = is_locked(self._path)  # a run that replaces its lines writes to .partial
         self._move(self._path)
+        if not is_growing:
+            remove(partial_of(self._path))
 
     def _move(self, to: Path) -> None:
         self._temporary.chmod(_mode_for(self._path))
