@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from dd_sa_tokens.cli.exit_codes import CommandError
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.files import AtomicFile, StreamFile, open_file, open_stdout
 from dd_sa_tokens.cli.io.jsonl import ResumableJsonl
+from dd_sa_tokens.cli.io.partial import partial_of
 from dd_sa_tokens.cli.output import Destination, open_results
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -385,6 +387,69 @@ async def test_a_list_leaves_the_partial_of_a_run_that_goes_on(datadog, tmp_path
     growing.finish()
     assert path.read_text() == '{"id": "new"}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- Names
+
+
+def named(length: int, suffix: str) -> str:
+    """Return a file name of a length in bytes."""
+    return "\u00e9" * ((length - len(suffix)) // 2) + "e" * ((length - len(suffix)) % 2) + suffix
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("length", [237, 238, 245, 246, 247, 248, 254, 255])
+async def test_the_longest_names_work(datadog, tmp_path, suffix, length):
+    """A file with the longest name is written, replaced, and resumed after a stop, by each command."""
+    file = tmp_path / named(length, suffix)
+    account, output = datadog.service_account_id, ("--output", str(file))
+    for words in (("list", account), ("get", account, "t0"), ("audit", account), ("list", account)):
+        done = await within(datadog, *words, *output)
+        assert (done.code, list(tmp_path.iterdir())) == (0, [file]), done.err
+    if suffix == ".jsonl":
+        stopped = ResumableJsonl(file, Messages(), "replace")
+        await stopped.write('{"id": "t1"}\n')
+        stopped.abandon(empty=False)
+        assert len(list(tmp_path.iterdir())) == 2
+        done = await within(datadog, "get", account, "t0", *output, "--resume")
+        assert (done.code, list(tmp_path.iterdir())) == (0, [file]), done.err
+        assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t1"]
+
+
+def test_long_names_that_begin_alike(tmp_path):
+    """Two files with long names have different .partial files."""
+    one, other = (partial_of(tmp_path / ("x" * 254 + end)) for end in "ab")
+    assert one != other
+    assert partial_of(tmp_path / "x.jsonl") == tmp_path / "x.jsonl.partial"
+
+
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        *product([("list",), ("get", "t0"), ("audit",), ("update", "t0")], [".jsonl", ".csv", ""]),
+        *product([("get", "t0", "--resume"), ("list", "--append")], [".jsonl", ""]),
+    ],
+)
+async def test_names_that_cannot_be_files(datadog, tmp_path, words, suffix):
+    """A name that is too long, a loop of links and a file as a directory are usage errors, before a request."""
+    loop, file = tmp_path / f"loop{suffix}", tmp_path / "file"
+    loop.symlink_to(loop)
+    file.write_text("old")
+    more = ("--name", "x") if words[0] == "update" else ()
+    for path, reason in (
+        (tmp_path / named(256, suffix), "File name too long"),
+        (loop, "Too many levels of symbolic links"),
+        (file / f"x{suffix}", "Not a directory"),
+        (tmp_path / "nowhere" / f"x{suffix}", "No such file or directory"),
+    ):
+        args = (words[0], datadog.service_account_id, *words[1:], *more, "--output", str(path))
+        done = await within(datadog, *args)
+        assert done.code == 2
+        said = re.sub(r"[\s\u2502]", "", done.err)
+        assert re.sub(r"\s", "", f"cannot write to {path}: {reason}") in said
+    assert datadog.requests == 0
+    assert loop.is_symlink()
+    assert sorted(tmp_path.iterdir()) == sorted([loop, file])
 
 
 # ---- Other platforms

@@ -16,10 +16,12 @@ from pathlib import Path
 from dd_sa_tokens.cli.exit_codes import CommandError, cannot_write
 
 from .console import Messages
-from .partial import is_locked, partial_of, remove
+from .partial import is_locked, partial_of, remove, resolve, shortened
 from .streams import BlockingThread, close, write_all
 
 STANDARD_OUTPUT = "standard output"
+
+_TEMPORARY = 10  # bytes more that the name of a temporary file has: two dots, and what makes it unique
 
 
 class Sink(ABC):
@@ -160,11 +162,11 @@ class AtomicFile(Sink):
     """
 
     def __init__(self, path: Path, messages: Messages) -> None:
-        self._path = path.resolve()  # a link stays a link
+        self._path = resolve(path)
         self._messages = messages
         self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by finish and abandon
             "w", encoding="utf-8", errors="backslashreplace", newline="",
-            dir=self._path.parent, prefix=f".{self._path.name}.", delete=False,
+            dir=self._path.parent, prefix=f".{shortened(self._path.name, _TEMPORARY)}.", delete=False,
         )  # fmt: skip
         self._temporary = Path(self._file.name)
 
@@ -258,5 +260,8 @@ def open_file(path: Path | None, messages: Messages) -> Sink:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether a path is that of a device or a named pipe. A directory is refused when it is opened."""
-    return path.exists() and not path.is_file()
+    """Return whether a path is that of a device or a named pipe. What cannot be a file is refused when it is opened."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False

@@ -52,7 +52,7 @@ class ResumableJsonl(Sink):
         self.done: set[str] = set()
         self.is_removed: bool = False
         self._messages = messages
-        self._path = path.resolve()  # a link stays a link
+        self._path = partial.resolve(path)
         self._partial = partial.partial_of(self._path)
         self._one_line_each = mode == "resume"
         is_new = not self._path.exists()
@@ -65,7 +65,7 @@ class ResumableJsonl(Sink):
         self._older_is_removed = False
         self._is_own = is_new or self._is_beside  # and of no use to the user while it is empty
         self.name: str = Path(self._file.name).name
-        self._rewritten = self._path.with_name(f".{self.name}.rewritten")
+        self._rewritten = self._path.with_name(f".{partial.shortened(self.name, len('..rewritten'))}.rewritten")
         try:
             self._rewritten.unlink(missing_ok=True)  # from a run that was killed
             self._read()

@@ -1,7 +1,9 @@
-"""`FILE.partial`: the results that the last stopped run left beside FILE, and the lock of a run that writes."""
+"""What is beside FILE: `FILE.partial`, which the last stopped run left, and the lock of a run that writes."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -12,9 +14,33 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]  # checked before each use
 
 
+_LONGEST_NAME = 255  # bytes, on all usual file systems
+_HASH_LENGTH = 8
+
+
+def resolve(path: Path) -> Path:
+    """Return a file's own path if it is a link to it, so that the link stays a link.
+
+    Raises:
+        OSError: It cannot exist: its name is too long, or its links form a loop.
+    """
+    with suppress(FileNotFoundError):  # a new file, or a link to one
+        path.stat()
+    return path.resolve()
+
+
+def shortened(name: str, room: int) -> str:
+    """Return the name of a file, with a hash in place of its end if `room` bytes more would make it too long."""
+    data = os.fsencode(name)
+    if len(data) + room <= _LONGEST_NAME:
+        return name
+    cut = data[: _LONGEST_NAME - room - _HASH_LENGTH - 1].decode(errors="ignore")
+    return f"{cut}~{hashlib.sha256(data).hexdigest()[:_HASH_LENGTH]}"
+
+
 def partial_of(path: Path) -> Path:
-    """Return the name of a file's .partial."""
-    return path.with_name(f"{path.name}.partial")
+    """Return the path of a file's .partial."""
+    return path.with_name(f"{shortened(path.name, len('.partial'))}.partial")
 
 
 def is_current(partial: Path, path: Path) -> bool:
