@@ -490,6 +490,18 @@ async def test_a_command_in_a_pipeline(datadog):
     assert done.code == 1
 
 
+@pytest.mark.parametrize(
+    "words", ["create SA --name n --scope s", "update SA t0 --name n", "ROTATE", "list SA", "demo"]
+)
+async def test_a_closed_standard_output_is_seen_before_a_request(datadog, words):
+    """No token is made, changed or replaced if its result cannot be written."""
+    words = words.replace("ROTATE", "rotate SA t0 --store-command cat").replace("SA", datadog.service_account_id)
+    url = "" if words == "demo" else f"--base-url {datadog.url}"
+    done = await run(datadog, "-c", f"{EXECUTABLE} {words} {url} >&-", program=("bash",))
+    assert (done.code, done.err) == (1, "dd-sa-tokens: cannot write to standard output: it is closed\n")
+    assert datadog.requests == 0
+
+
 FULL = """
 import io, os, sys
 os.dup2(os.open("/dev/full", os.O_WRONLY), 1)

@@ -68,7 +68,7 @@ class StreamFile(Sink):
 
     Args:
         name: Its name, for errors.
-        descriptor: Its file descriptor; `None` for one that is closed, or not open yet.
+        descriptor: Its file descriptor; `None` for one that is not open yet.
         encoding: How its text is encoded.
         pipe: The path of a named pipe, which the thread opens: that takes until there is a reader.
     """
@@ -93,8 +93,6 @@ class StreamFile(Sink):
         """Write some text. See `Sink.write`."""
         if not text and self._descriptor is not None:
             return  # but a pipe is opened without text as well: its reader waits for an end
-        if self._descriptor is None and self._pipe is None:
-            raise CommandError(f"cannot write to {self._name}: it is closed")
         self.is_blocked = True
         try:
             await self._thread.run(partial(self._write, self._encoder.encode(text)))
@@ -138,15 +136,20 @@ class _Replacement(Sink):
 
 
 def open_stdout() -> Sink:
-    """Return standard output."""
+    """Return standard output.
+
+    Raises:
+        CommandError: It is closed.
+    """
+    closed = CommandError(f"cannot write to {STANDARD_OUTPUT}: it is closed")
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
-        return StreamFile(STANDARD_OUTPUT, None)
+        raise closed
     try:
         descriptor = sys.stdout.fileno()
     except OSError:
         return _Replacement()
     except ValueError:
-        return StreamFile(STANDARD_OUTPUT, None)
+        raise closed from None
     return StreamFile(STANDARD_OUTPUT, descriptor, sys.stdout.encoding)
 
 
