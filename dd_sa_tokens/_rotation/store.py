@@ -90,7 +90,7 @@ def _is_left_to_do(given: object) -> bool:
 
 def holds_secret(failure: BaseException, key: Secret) -> bool:
     """Return whether the caller's exception, or one behind or inside it, holds the secret, also if it is encoded."""
-    forms = _forms(key.reveal())
+    forms = forms_of(key.reveal())
     left: list[BaseException | None] = [failure]
     seen: set[int] = set()
     while left:
@@ -111,7 +111,7 @@ def holds_secret(failure: BaseException, key: Secret) -> bool:
     return False
 
 
-def _forms(secret: str) -> set[str]:
+def forms_of(secret: str) -> set[str]:
     """Return what shows a secret in a text: the secret, percent-encoded or in base64, also as a part of other data.
 
     Base64 encodes three bytes at a time, so it has three forms, by where in the data the secret begins. The characters
@@ -123,4 +123,4 @@ def _forms(secret: str) -> set[str]:
     for before, mixed in enumerate((0, 2, 3)):
         encoded = b64encode(bytes(before) + data)[mixed : (before + len(data)) * 8 // 6].decode()
         forms |= {encoded, encoded.replace("+", "-").replace("/", "_")}
-    return forms
+    return forms - {""}

@@ -82,17 +82,23 @@ def audit_tokens(
         the order of the rules.
 
     Raises:
-        InvalidArgumentError: `now` is no datetime with a timezone, or a rule's function does not return an answer for
-            each token.
+        InvalidArgumentError: `now` is no datetime with a timezone, `tokens` or `rules` hold something else, or a rule's
+            function does not return a text or `None` for each token.
     """
     is_aware = isinstance(cast("object", now), datetime) and now.utcoffset() is not None
     check("now", is_aware, "a timezone-aware datetime, for example datetime.now(UTC)", now)
+    check("rules", isinstance(cast("object", rules), Iterable), "Rules, such as those of rules_with()", rules)
+    check("tokens", isinstance(cast("object", tokens), Iterable), "AccessTokens", tokens)
+    chosen = list(rules)
+    for rule in chosen:
+        check("rules", isinstance(cast("object", rule), Rule), "Rules, such as those of rules_with()", rule)
     accounts: defaultdict[str | None, list[tuple[int, AccessToken]]] = defaultdict(list)
     for position, token in enumerate(tokens):
+        check("tokens", isinstance(cast("object", token), AccessToken), "AccessTokens", token)
         accounts[token.service_account_id].append((position, token))
     found = [
         (place, number, finding)
-        for number, rule in enumerate(rules)
+        for number, rule in enumerate(chosen)
         for account in accounts.values()
         for place, finding in _apply(rule, account, now)
     ]
@@ -104,7 +110,12 @@ def audit_tokens(
 def _apply(rule: Rule, account: Iterable[tuple[int, AccessToken]], now: datetime) -> list[tuple[int, Finding]]:
     """Judge the tokens of one account by one rule; each finding comes with its token's position."""
     judged = [(place, token) for place, token in account if rule.includes_expired or not token.is_expired(now)]
-    details = list(rule.judge([token for _, token in judged], now))
+    answers = rule.judge([token for _, token in judged], now)
+    name, what = f"the answers of the rule {rule.id}", "a str or None for each token"
+    check(name, isinstance(cast("object", answers), Iterable) and not isinstance(answers, str), what, answers)
+    details = list(answers)
+    for detail in details:
+        check(name, isinstance(cast("object", detail), str | None), what, detail)
     if len(details) != len(judged):
         msg = f"the rule {rule.id} must give an answer for each of {len(judged)} tokens, not {len(details)} answers"
         raise InvalidArgumentError(msg)

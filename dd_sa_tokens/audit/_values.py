@@ -10,6 +10,7 @@ from functools import partial, total_ordering
 
 import attrs
 
+from dd_sa_tokens._validation import check
 from dd_sa_tokens.errors import InvalidArgumentError, short_repr
 from dd_sa_tokens.models import AccessToken
 
@@ -58,12 +59,20 @@ def _require_kebab_case(_instance: object, _attribute: attrs.Attribute[str], val
         raise InvalidArgumentError(msg)
 
 
+def _require_level(_instance: object, _attribute: attrs.Attribute[Level], value: object) -> None:
+    check("a rule's level", isinstance(value, Level), "a Level", value)
+
+
+def _require_function(_instance: object, _attribute: attrs.Attribute[Judge], value: object) -> None:
+    check("a rule's judge", callable(value), "a function", value)
+
+
 @attrs.frozen(kw_only=True)
 class Rule:
     """Something that can be wrong with a token. Two rules are equal if everything but their functions is equal.
 
     Raises:
-        InvalidArgumentError: The ID is not in kebab-case.
+        InvalidArgumentError: The ID is not in kebab-case, the level is no `Level`, or `judge` is no function.
     """
 
     id: str = attrs.field(validator=_require_kebab_case)
@@ -72,7 +81,7 @@ class Rule:
     title: str
     """The name for people."""
 
-    level: Level
+    level: Level = attrs.field(validator=_require_level)
     """How bad it is."""
 
     reason: str
@@ -81,7 +90,7 @@ class Rule:
     advice: str
     """What to do about it: a sentence."""
 
-    judge: Judge = attrs.field(eq=False, repr=False)
+    judge: Judge = attrs.field(validator=_require_function, eq=False, repr=False)
     """Returns for each of an account's tokens what is wrong with it. `each` makes one from a function of one token."""
 
     includes_expired: bool = False

@@ -103,9 +103,9 @@ def choose_format(
     if not path.suffix or is_stream(path):
         return otherwise
     if (known := suffixes.get(path.suffix.lower())) is None:
+        advice = "; for another name, give --format" if option == "--output" else ""  # others have no format to give
         raise typer.BadParameter(
-            f"the suffix of {path.name} is not one of {', '.join(suffixes)}; for another name, give --format",
-            param_hint=option,
+            f"the suffix of {path.name} is not one of {', '.join(suffixes)}{advice}", param_hint=option
         )
     return known
 

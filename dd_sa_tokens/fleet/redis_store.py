@@ -44,7 +44,8 @@ class RedisStore:
     Args:
         redis: The URL of a Redis server, such as `redis://localhost:6379/0`, or a `redis.asyncio.Redis`, which is used
             and never closed.
-        organization: The name under which the organization's clients find one another; any text.
+        organization: The name under which the organization's clients find one another; any text that has a form in
+            UTF-8.
         prefix: What the names of all keys in Redis begin with; `dd-sa-tokens` by default.
 
     Raises:
@@ -61,7 +62,7 @@ class RedisStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         for name, value in (("organization", organization), ("prefix", prefix)):
-            if not isinstance(cast("object", value), str) or not value.strip():
+            if not isinstance(cast("object", value), str) or not value.strip() or not _has_utf_8(value):
                 msg = f"{name} must be a non-empty str, such as 'acme', not {value!r}"
                 raise ConfigurationError(msg)
         self._owns_redis = isinstance(source, Secret)
@@ -206,6 +207,15 @@ class RedisStore:
         self._late.discard(task)
         if not task.cancelled():
             task.exception()  # it came too late to matter
+
+
+def _has_utf_8(text: str) -> bool:
+    """Return whether a text can be sent. A lone surrogate cannot, such as that of a variable with another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _make_redis(source: Secret | Redis | RedisCluster | None, kind: str) -> Redis | RedisCluster:

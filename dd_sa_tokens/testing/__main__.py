@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command's arguments; those of the process by default.
 
     Returns:
-        The exit code: 0 at the end, 1 if the port is in use. Wrong arguments exit with 2.
+        The exit code: 0 at the end, 1 if the port is in use or standard output cannot be written. Wrong arguments exit
+        with 2.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -35,15 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidArgumentError as error:
         parser.error(error.message)
     signal.signal(signal.SIGTERM, _interrupt)
+    failed = f"port {options.port} cannot be used"
     try:
         with datadog:
+            failed = "cannot write to standard output"
             print(_text(datadog, options), flush=True)  # noqa: T201 - what the command is for
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"port {options.port} cannot be used: {error.strerror}", file=sys.stderr)  # noqa: T201 - for a person
+        print(f"{failed}: {error.strerror}", file=sys.stderr)  # noqa: T201 - for a person
         return 1
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Mapping
-from itertools import repeat
 from typing import cast
 
 import attrs
@@ -14,7 +12,9 @@ from ._checks import canonical_id, check, is_seconds, is_whole
 from ._routes import OPERATIONS, Route
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
-_HEADER_VALUE = re.compile("[^\0\r\n\ud800-\udfff]*")  # what can be sent
+# What can be sent: of the control characters, a tab only.
+_HEADER_VALUE = re.compile("[^\0-\x08\n-\x1f\x7f\ud800-\udfff]*")
+_LENGTH = re.compile("[0-9]+")
 
 
 @attrs.frozen
@@ -41,14 +41,16 @@ class FaultQueue:
     """The faults that are still pending, in the order in which they were scripted."""
 
     def __init__(self) -> None:
-        self._faults: deque[Fault] = deque()
+        self._faults: list[_Scripted] = []
 
-    def __len__(self) -> int:
-        return len(self._faults)
+    @property
+    def pending(self) -> int:
+        """How many requests will meet a fault."""
+        return sum(scripted.left for scripted in self._faults)
 
     def add(self, fault: Fault, count: int) -> None:
         """Script a fault for several requests."""
-        self._faults.extend(repeat(fault, count))
+        self._faults.append(_Scripted(fault, count))
 
     def clear(self) -> None:
         """Forget all faults."""
@@ -56,15 +58,25 @@ class FaultQueue:
 
     def next(self, route: Route) -> Fault | None:
         """Return the first fault that is meant for a request, and leave it in the queue."""
-        return next((fault for fault in self._faults if fault.matches(route)), None)
+        return next((scripted.fault for scripted in self._faults if scripted.fault.matches(route)), None)
 
     def take(self, route: Route) -> Fault | None:
-        """Return the first fault that is meant for a request, and remove it."""
-        for place, fault in enumerate(self._faults):
-            if fault.matches(route):
-                del self._faults[place]
-                return fault
+        """Return the first fault that is meant for a request, and count it down."""
+        for place, scripted in enumerate(self._faults):
+            if scripted.fault.matches(route):
+                scripted.left -= 1
+                if not scripted.left:
+                    del self._faults[place]
+                return scripted.fault
         return None
+
+
+@attrs.define
+class _Scripted:
+    """A fault, and how many requests it has left to meet."""
+
+    fault: Fault
+    left: int
 
 
 def _fits(pattern: re.Pattern[str], text: object) -> bool:
@@ -87,9 +99,12 @@ def check_fault(fault: Fault) -> None:
     check("headers", isinstance(cast("object", fault.headers), Mapping), "a mapping", fault.headers)
     for name, value in fault.headers.items():
         valid = _fits(_HEADER_NAME, name) and _fits(_HEADER_VALUE, value)
-        check("headers", valid, 'a mapping such as {"Retry-After": "3"}, of strs without line breaks', {name: value})
+        what = 'a mapping such as {"Retry-After": "3"}, of strs without control characters'
+        check("headers", valid, what, {name: value})
+        valid = name.lower() != "content-length" or _fits(_LENGTH, value)  # a wrong length can be sent, a word cannot
+        check("headers", valid, "a mapping whose Content-Length has digits only", {name: value})
     check("body", isinstance(cast("object", fault.body), bytes | None), "bytes", fault.body)
     check("headers and body", bare or fault.status is not None, "given with a status only", fault)
     names = [operation.name for operation in OPERATIONS]
-    check("operation", fault.operation in {None, *names}, f"one of {', '.join(names)}", fault.operation)
+    check("operation", fault.operation in [None, *names], f"one of {', '.join(names)}", fault.operation)
     check("token_id", isinstance(cast("object", fault.token_id), str | None), "a str", fault.token_id)

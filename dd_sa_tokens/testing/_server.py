@@ -180,7 +180,7 @@ class FakeDatadog:
     def pending_faults(self) -> int:
         """How many scripted faults are still pending: they wait for a request that they match."""
         with self._service.lock:
-            return len(self._service.faults)
+            return self._service.faults.pending
 
     # ---- What it is to do
 

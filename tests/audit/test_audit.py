@@ -222,6 +222,40 @@ def test_a_rule_that_answers_for_too_few_or_many(answers: list[str | None]) -> N
         audit_tokens([token("a"), token("b")], now=NOW, rules=[rule])
 
 
+@pytest.mark.parametrize("answers", [None, False, "xy", [None, False], [True, None], ["x", 5]])
+def test_a_rule_that_answers_with_something_else(answers: Any) -> None:
+    """Answers are texts or `None`: anything else, such as what is false, is refused by the rule's ID."""
+    rule = Rule(id="odd", title="", level=Level.LOW, reason="", advice="", judge=lambda tokens, now: answers)
+
+    with pytest.raises(InvalidArgumentError, match="the answers of the rule odd must be a str or None for each token"):
+        audit_tokens([token("a"), token("b")], now=NOW, rules=[rule])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("rules", {"tokens": [], "rules": ["leaked"]}),
+        ("rules", {"tokens": [], "rules": "leaked"}),
+        ("rules", {"tokens": [], "rules": DEFAULT_RULES[0]}),
+        ("rules", {"tokens": [], "rules": None}),
+        ("tokens", {"tokens": ["a"]}),
+        ("tokens", {"tokens": [None]}),
+        ("tokens", {"tokens": token("a")}),
+    ],
+)
+def test_tokens_and_rules_of_another_type(name: str, arguments: dict[str, Any]) -> None:
+    """What is no token or no rule is refused by the name of the argument."""
+    with pytest.raises(InvalidArgumentError, match=f"^{name} must be"):
+        audit_tokens(now=NOW, **arguments)
+
+
+@pytest.mark.parametrize(("name", "value"), [("level", "high"), ("level", None), ("judge", None), ("judge", "leaked")])
+def test_rules_with_fields_of_another_type(name: str, value: Any) -> None:
+    """A rule needs a level and a function."""
+    with pytest.raises(InvalidArgumentError, match=f"a rule's {name} must be a"):
+        attrs.evolve(DEFAULT_RULES[0], **{name: value})
+
+
 @pytest.mark.parametrize("rule_id", ["", "Two Words", "two_words", "-x", "x-", "x--y"])
 def test_rule_ids_are_in_kebab_case(rule_id: str) -> None:
     """An ID that programs would trip over is refused."""

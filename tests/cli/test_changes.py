@@ -6,8 +6,10 @@ import re
 import shlex
 import signal
 import sys
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from support.command_line import EXECUTABLE, Done, Terminal, keys, run, within
@@ -17,6 +19,7 @@ from dd_sa_tokens.cli.commands import rotate
 from dd_sa_tokens.cli.commands.rotate import copy_masked, terminate
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.formats import token_record
+from dd_sa_tokens.cli.io.masking import SecretMask
 from dd_sa_tokens.testing import FakeDatadog
 
 ESCAPE = "\x1b[31m"
@@ -289,3 +292,43 @@ async def test_masking_does_not_depend_on_pieces(size, capfdbinary):
     output.feed_eof()
     await copy_masked(output, Secret("abcabcd"), size)
     assert capfdbinary.readouterr().err == b"ab abc **********\x00\nabc********** abc\n"
+
+
+CANARY = "ddsat_Canary/k+y~0123456789abcdef?ghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+ENCODED = {
+    "plain": CANARY,
+    "lines": f"{CANARY[:30]}\n    {CANARY[30:]}",
+    "percent": quote(CANARY, safe=""),
+    "lower-percent": quote(CANARY, safe="").replace("%2F", "%2f").replace("%2B", "%2b").replace("%3F", "%3f"),
+    "base64": b64encode(CANARY.encode()).decode(),
+    "base64-of-more": b64encode(f"user:{CANARY}@".encode()).decode(),
+    "base64-url": urlsafe_b64encode(f"?{CANARY}".encode()).decode(),
+    "base64-lines": encodebytes(CANARY.encode()).decode(),
+    "base64-crlf": encodebytes(f"k={CANARY}".encode()).decode().replace("\n", "\r\n  "),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 4096])
+@pytest.mark.parametrize("name", ENCODED)
+async def test_the_secret_is_masked_in_each_encoding(capfdbinary, name, size):
+    """Percent-encoded and base64 forms are masked, too, wherever the pieces of the output end."""
+    text = ENCODED[name]
+    output = asyncio.StreamReader()
+    output.feed_data(f"stored dd {text}\nd {text} and done\n".encode())
+    output.feed_eof()
+    await copy_masked(output, Secret(CANARY), size)
+    shown = capfdbinary.readouterr().err.decode()
+    assert shown.count("**********") == 2
+    assert shown.startswith("stored dd ")
+    assert shown.endswith(" and done\n")
+    words = re.sub(r"\s", "", shown)
+    flat = re.sub(r"\s", "", text)
+    assert not any(flat[at : at + 8] in words for at in range(len(flat) - 7))
+
+
+def test_whitespace_is_not_held_back_for_ever():
+    """A beginning of the secret before much whitespace is shown before the command ends."""
+    mask = SecretMask(Secret(CANARY))
+    assert mask.feed(b"dds") == b""
+    assert mask.feed(b"\n" * 20_000) == b"dds" + b"\n" * 20_000
+    assert mask.end() == b""

@@ -352,3 +352,12 @@ def test_the_report_of_the_demo(tmp_path):
     assert "<html" in page.read_text(encoding="utf-8")
     assert CliRunner().invoke(app, ["demo", "--tokens", "1"]).exit_code == 0
     assert list(tmp_path.iterdir()) == [page]
+
+
+def test_a_report_of_another_suffix(tmp_path):
+    """The error names the suffixes that the report can have, and no option that the demo lacks."""
+    result = CliRunner().invoke(app, ["demo", "--report", str(tmp_path / "x.txt")])
+    assert result.exit_code == 2
+    assert "the suffix of x.txt is not one of .html, .htm" in " ".join(result.stderr.split())
+    assert "--format" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

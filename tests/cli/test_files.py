@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from dd_sa_tokens.cli.exit_codes import CommandError
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.files import AtomicFile, StreamFile, open_file, open_stdout
 from dd_sa_tokens.cli.io.jsonl import ResumableJsonl
+from dd_sa_tokens.cli.io.partial import partial_of
 from dd_sa_tokens.cli.output import Destination, open_results
 from dd_sa_tokens.testing import FakeDatadog
 
@@ -265,7 +267,7 @@ def test_a_lock_that_does_not_exist(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     ResumableJsonl(tmp_path / "x.jsonl", Messages(), "resume").finish()
-    monkeypatch.setattr("dd_sa_tokens.cli.io.jsonl.fcntl", None)
+    monkeypatch.setattr("dd_sa_tokens.cli.io.partial.fcntl", None)
     ResumableJsonl(tmp_path / "x.jsonl", Messages(), "resume").finish()
 
 
@@ -296,6 +298,158 @@ async def test_two_runs_do_not_share_a_file(datadog, tmp_path, mode):
         ResumableJsonl(path, Messages(), mode)
     first.finish()
     ResumableJsonl(path, Messages(), mode).finish()
+
+
+# ---- FILE.partial
+
+
+def stopped_run(path: Path) -> Path:
+    """Leave a .partial with one line beside a file, as a run that was stopped does. All else is written later."""
+    beside = path.with_name(f"{path.name}.partial")
+    beside.write_text('{"id": "t3"}\n')
+    os.utime(beside, (1_700_000_000,) * 2)
+    return beside
+
+
+@pytest.mark.parametrize("old", [None, '{"id": "t1"}\n'])
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("list",), "x.jsonl"),
+        (("list",), "x.csv"),
+        (("list", "--append"), "x.jsonl"),
+        (("get", "t0"), "x.jsonl"),
+        (("get", "t0"), "x.json"),
+        (("get", "t0", "--append"), "x.jsonl"),
+        (("audit",), "x.html"),
+    ],
+)
+async def test_a_run_that_completes_its_file_removes_an_older_partial(datadog, tmp_path, words, name, old):
+    """Each command that writes a file removes the .partial of an earlier run, which is out of date then."""
+    file, (command, *more) = tmp_path / name, words
+    stopped_run(file)
+    if old is not None:
+        file.write_text(old)
+    done = await within(datadog, command, datadog.service_account_id, *more, "--output", str(file))
+    assert done.code == 0, done.err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_stopped_run_without_results_keeps_an_older_partial(datadog, tmp_path):
+    """If a run ends before it has written anything, the results of the run before it can still be resumed."""
+    file = tmp_path / "x.jsonl"
+    beside = stopped_run(file)
+    for mode in ("replace", "append"):
+        ResumableJsonl(file, Messages(), mode).abandon(empty=True)
+    datadog.fail_next(1, status=403)
+    assert (await within(datadog, "list", datadog.service_account_id, "--output", str(file))).code == 3
+    assert list(tmp_path.iterdir()) == [beside]
+    done = await within(datadog, "get", datadog.service_account_id, "t0", "--output", str(file), "--resume")
+    assert (done.code, "x.jsonl.partial has 1 tokens already" in done.err) == (0, True)
+    assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t3"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("mode", ["replace", "append", "resume"])
+async def test_a_file_that_grows_makes_an_older_partial_go_away(tmp_path, mode):
+    """A stopped run that wrote to the file itself leaves no older .partial: --resume goes on with the file."""
+    path = tmp_path / "x.jsonl"
+    stopped_run(path)
+    if mode != "replace":
+        path.write_text('{"id": "t1"}\n')
+    file = ResumableJsonl(path, Messages(), mode)
+    await file.write('{"id": "t0"}\n')
+    assert list(tmp_path.iterdir()) == [path]
+    file.abandon(empty=False)
+    resumed = ResumableJsonl(path, Messages(), "resume")
+    assert resumed.done == {"t0"} | ({"t1"} if mode != "replace" else set())
+    resumed.finish()
+
+
+async def test_resume_prefers_a_newer_file(datadog, tmp_path):
+    """A file that another program wrote after the .partial is resumed, and keeps its lines."""
+    file = tmp_path / "x.jsonl"
+    stopped_run(file)
+    file.write_text('{"id": "t1"}\n{"id": "t2"}\n')
+    done = await within(datadog, "get", datadog.service_account_id, "t0", "--output", str(file), "--resume")
+    assert (done.code, done.err) == (0, "x.jsonl has 2 tokens already; they are not fetched again\n")
+    assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t1", "t2"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_list_leaves_the_partial_of_a_run_that_goes_on(datadog, tmp_path):
+    """A `list` that completes the same file does not take the lines of a `get` that is still writing."""
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "old"}\n')
+    growing = ResumableJsonl(path, Messages(), "replace")
+    await growing.write('{"id": "new"}\n')
+    assert (await within(datadog, "list", datadog.service_account_id, "--output", str(path))).code == 0
+    growing.finish()
+    assert path.read_text() == '{"id": "new"}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- Names
+
+
+def named(length: int, suffix: str) -> str:
+    """Return a file name of a length in bytes."""
+    return "\u00e9" * ((length - len(suffix)) // 2) + "e" * ((length - len(suffix)) % 2) + suffix
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("length", [237, 238, 245, 246, 247, 248, 254, 255])
+async def test_the_longest_names_work(datadog, tmp_path, suffix, length):
+    """A file with the longest name is written, replaced, and resumed after a stop, by each command."""
+    file = tmp_path / named(length, suffix)
+    account, output = datadog.service_account_id, ("--output", str(file))
+    for words in (("list", account), ("get", account, "t0"), ("audit", account), ("list", account)):
+        done = await within(datadog, *words, *output)
+        assert (done.code, list(tmp_path.iterdir())) == (0, [file]), done.err
+    if suffix == ".jsonl":
+        stopped = ResumableJsonl(file, Messages(), "replace")
+        await stopped.write('{"id": "t1"}\n')
+        stopped.abandon(empty=False)
+        assert len(list(tmp_path.iterdir())) == 2
+        done = await within(datadog, "get", account, "t0", *output, "--resume")
+        assert (done.code, list(tmp_path.iterdir())) == (0, [file]), done.err
+        assert sorted(json.loads(line)["id"] for line in file.read_text().splitlines()) == ["t0", "t1"]
+
+
+def test_long_names_that_begin_alike(tmp_path):
+    """Two files with long names have different .partial files."""
+    one, other = (partial_of(tmp_path / ("x" * 254 + end)) for end in "ab")
+    assert one != other
+    assert partial_of(tmp_path / "x.jsonl") == tmp_path / "x.jsonl.partial"
+
+
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        *product([("list",), ("get", "t0"), ("audit",), ("update", "t0")], [".jsonl", ".csv", ""]),
+        *product([("get", "t0", "--resume"), ("list", "--append")], [".jsonl", ""]),
+    ],
+)
+async def test_names_that_cannot_be_files(datadog, tmp_path, words, suffix):
+    """A name that is too long, a loop of links and a file as a directory are usage errors, before a request."""
+    loop, file = tmp_path / f"loop{suffix}", tmp_path / "file"
+    loop.symlink_to(loop)
+    file.write_text("old")
+    more = ("--name", "x") if words[0] == "update" else ()
+    for path, reason in (
+        (tmp_path / named(256, suffix), "File name too long"),
+        (loop, "Too many levels of symbolic links"),
+        (file / f"x{suffix}", "Not a directory"),
+        (tmp_path / "nowhere" / f"x{suffix}", "No such file or directory"),
+    ):
+        args = (words[0], datadog.service_account_id, *words[1:], *more, "--output", str(path))
+        done = await within(datadog, *args)
+        assert done.code == 2
+        said = re.sub(r"[\s\u2502]", "", done.err)
+        assert re.sub(r"\s", "", f"cannot write to {path}: {reason}") in said
+    assert datadog.requests == 0
+    assert loop.is_symlink()
+    assert sorted(tmp_path.iterdir()) == sorted([loop, file])
 
 
 # ---- Other platforms
@@ -334,6 +488,18 @@ async def test_a_command_in_a_pipeline(datadog):
         "dd-sa-tokens: cannot write to standard output: it is closed",
     ]
     assert done.code == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["create SA --name n --scope s", "update SA t0 --name n", "ROTATE", "list SA", "demo"]
+)
+async def test_a_closed_standard_output_is_seen_before_a_request(datadog, words):
+    """No token is made, changed or replaced if its result cannot be written."""
+    words = words.replace("ROTATE", "rotate SA t0 --store-command cat").replace("SA", datadog.service_account_id)
+    url = "" if words == "demo" else f"--base-url {datadog.url}"
+    done = await run(datadog, "-c", f"{EXECUTABLE} {words} {url} >&-", program=("bash",))
+    assert (done.code, done.err) == (1, "dd-sa-tokens: cannot write to standard output: it is closed\n")
+    assert datadog.requests == 0
 
 
 FULL = """

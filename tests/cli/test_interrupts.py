@@ -345,3 +345,29 @@ async def test_a_cancelled_get(datadog, tmp_path, monkeypatch, name, program, sa
     beside = tmp_path / f"{name}.partial"
     assert datadog.token_ids[0] in (beside if name.startswith("old") else tmp_path / name).read_text()
     assert (tmp_path / "old.csv").read_text() == (tmp_path / "old.jsonl").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("typed", "echoed"),
+    [
+        (["--proxy", "http://us%40er:pass@h:3128"], ["--proxy", "http://h:3128"]),
+        (["--proxy=http://user:p@ss/word@h:3128"], ["--proxy=http://h:3128"]),
+        (["--proxy", "http://h:3128"], ["--proxy", "http://h:3128"]),
+    ],
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+async def test_the_resuming_command_repeats_no_password(datadog, tmp_path, monkeypatch, typed, echoed, place):
+    """The user and password of a proxy are left out of the printed command, and the line says so."""
+
+    async def cancelled(*_args: object, **_kwargs: object) -> AsyncIterator[TokenResult]:
+        yield TokenResult("a", datadog.tokens[0], None)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(TokensClient, "stream_tokens", cancelled)
+    args = ["get", datadog.service_account_id, "a", "--output", str(tmp_path / "x.jsonl")]
+    monkeypatch.setattr(sys, "argv", ["dd-sa-tokens", *(typed + args if place == "before" else args + typed)])
+    done = await within(datadog, *args)
+    said, _, command = done.err.partition(": dd-sa-tokens ")
+    assert ("Resume with the user and password of --proxy, which are left out here" in said) == (typed != echoed)
+    words = [args[0], "--resume", *args[1:]]
+    assert shlex.split(command) == (echoed + words if place == "before" else words + echoed)

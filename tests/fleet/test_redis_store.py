@@ -28,11 +28,13 @@ def ask(scope: str = "https://api.test", record: str = "get_token", **more: Any)
     return LeaseRequest(scope=scope, record=record, operation="get_token", **({"needed": 1, "wanted": 11} | more))
 
 
-@pytest.mark.parametrize("organization", ["", "  ", None, 7])
-def test_the_organization_has_a_name(organization: Any) -> None:
-    """An organization without a name is refused, and the text says what would be right."""
+@pytest.mark.parametrize("name", ["", "  ", None, 7, "\ud800"])
+def test_the_organization_has_a_name(name: Any) -> None:
+    """A name that is empty or cannot be sent to Redis is refused, and the text says what would be right."""
     with pytest.raises(ConfigurationError, match="organization must be a non-empty str, such as 'acme'"):
-        RedisStore(NOWHERE, organization=organization)
+        RedisStore(NOWHERE, organization=name)
+    with pytest.raises(ConfigurationError, match="prefix must be a non-empty str, such as 'acme'"):
+        RedisStore(NOWHERE, organization="acme", prefix=name)
 
 
 def test_an_address_is_a_url_of_redis() -> None:

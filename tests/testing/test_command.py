@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,12 @@ def test_a_port_in_use() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"port {port} cannot be used: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_standard_output() -> None:
+    """If its lines cannot be written, it ends with code 1 and a line that says so."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "cannot write to standard output: No space left on device\n"

@@ -106,6 +106,17 @@ async def test_faults_queue_up(session: aiohttp.ClientSession) -> None:
         assert [(await get(session, datadog)).status for _ in range(5)] == [500, 500, 502, 504, 200]
 
 
+async def test_a_fault_for_all_requests(session: aiohttp.ClientSession) -> None:
+    """A fault for any number of requests takes no memory for each of them."""
+    async with FakeDatadog() as datadog:
+        datadog.fail_next(10**30, status=503)
+        datadog.fail_next(2, drop=True)
+        assert (await get(session, datadog)).status == 503
+        assert datadog.pending_faults == 10**30 + 1
+        datadog.clear_faults()
+        assert (datadog.pending_faults, (await get(session, datadog)).status) == (0, 200)
+
+
 async def test_faults_wait_for_good_requests(session: aiohttp.ClientSession) -> None:
     """Requests with wrong keys or beyond the limit get their 401 or 429, and leave the fault to later requests."""
     async with FakeDatadog(tokens=1, rate_limit=(1, 3600.0)) as datadog:

@@ -13,7 +13,7 @@ from dd_sa_tokens.cli.command import Run, ServiceAccount, command, describe
 from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, shell_command
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
-from dd_sa_tokens.cli.io.files import open_stdout
+from dd_sa_tokens.cli.io.files import Sink, open_stdout
 from dd_sa_tokens.cli.io.formats import to_json, token_record
 from dd_sa_tokens.cli.times import ExpiresAt, ExpiresIn, choose_expiry
 from dd_sa_tokens.client import TokensClient
@@ -47,13 +47,14 @@ def create(
     expires.
     """
     client, messages, ends = run.client(), run.messages, choose_expiry(expires_at, expires_in)
+    stdout = open_stdout()  # a closed one must be seen before a secret is made that it cannot take
 
     async def create_and_print() -> int:
         async with client:
             creating = client.create_token(service_account_id, name=name, scopes=scope, expires_at=ends)
             created, interrupted = await _create(messages, client, service_account_id, creating)
             # Before the client is closed: a signal could end that wait, and the secret would be lost.
-            await _print_secret(messages, service_account_id, created, format_name)
+            await _print_secret(messages, service_account_id, created, format_name, stdout)
             how = "interrupted, but the API had created the token: " if interrupted else ""
             messages.say(
                 f"{how}created {describe(created.token)}, which {_expiry(created.token)}; "
@@ -65,10 +66,14 @@ def create(
 
 
 async def _print_secret(
-    messages: Messages, service_account_id: str, created: CreatedToken, format_name: Literal["secret", "json"]
+    messages: Messages,
+    service_account_id: str,
+    created: CreatedToken,
+    format_name: Literal["secret", "json"],
+    stdout: Sink,
 ) -> None:
     """Print the secret. If that fails, or a signal ends it, the message names the token."""
-    token, secret, stdout = created.token, created.key.reveal(), open_stdout()
+    token, secret = created.token, created.key.reveal()
     record = {**token_record(token), "key": secret}
     text = secret if format_name == "secret" else to_json(record, ascii_only=not stdout.is_utf8)
     undo = shell_command("revoke", service_account_id, token.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -38,6 +39,7 @@ from dd_sa_tokens.errors import DatadogError
 from dd_sa_tokens.results import SourceError, TokenResult
 
 _FAILURES_SHOWN = 3
+_USER_AND_PASSWORD = re.compile("(?<=://).*@", re.DOTALL)  # of a URL
 
 
 @attrs.define
@@ -227,14 +229,20 @@ def _interrupted(sink: Sink, tally: Tally, *, from_stdin: bool) -> str:
         return f"interrupted after {tally.done} tokens; a run with --output FILE.jsonl can be resumed"
     if sink.is_removed:
         return "interrupted before the first result; nothing was written"
-    again = " with the same IDs on standard input" if from_stdin else ""
-    return f"interrupted; {sink.name} has the results so far. Resume{again}: {_resuming_command()}"
+    command, left_out = _resuming_command()
+    needs = ["the same IDs on standard input"] if from_stdin else []
+    needs += ["the user and password of --proxy, which are left out here"] if left_out else []
+    again = f" with {' and '.join(needs)}" if needs else ""
+    return f"interrupted; {sink.name} has the results so far. Resume{again}: {command}"
 
 
-def _resuming_command() -> str:
-    """Return the command that the user typed, with --resume."""
-    program, *arguments = sys.argv
-    typed = [NAME] if Path(program).name != "__main__.py" else ["python", "-m", "dd_sa_tokens"]
-    arguments = [argument for argument in arguments if argument not in {"--resume", "--append"}]
+def _resuming_command() -> tuple[str, bool]:
+    """Return the command that the user typed, with --resume, and whether a user and password are left out of it.
+
+    The text may go to a log, so it does not repeat those of a proxy.
+    """
+    program, *typed = sys.argv
+    name = [NAME] if Path(program).name != "__main__.py" else ["python", "-m", "dd_sa_tokens"]
+    arguments = [_USER_AND_PASSWORD.sub("", word) for word in typed if word not in {"--resume", "--append"}]
     arguments.insert(arguments.index("get") + 1, "--resume")  # not at the end, where a -- would make it an ID
-    return shlex.join([*typed, *arguments])
+    return shlex.join([*name, *arguments]), any(map(_USER_AND_PASSWORD.search, typed))

@@ -20,6 +20,7 @@ from dd_sa_tokens.cli.exit_codes import ExitCode
 from dd_sa_tokens.cli.interrupts import run_async
 from dd_sa_tokens.cli.io.console import Messages
 from dd_sa_tokens.cli.io.formats import token_record
+from dd_sa_tokens.cli.io.masking import SecretMask
 from dd_sa_tokens.cli.output import AppendOption, FormatOption, OutputOption, choose_destination, open_results
 from dd_sa_tokens.cli.times import ExpiresAt, ExpiresIn, choose_expiry
 from dd_sa_tokens.client import TokensClient
@@ -31,7 +32,6 @@ END_WITHIN = 5.0
 
 _CHUNK = 65536  # bytes
 _LAST_OUTPUT_WITHIN = 1.0  # seconds for output that is still in the pipe when the store command has ended
-_MASK = b"**********"
 
 
 class StoreCommandError(Exception):
@@ -173,17 +173,12 @@ async def terminate(process: Process) -> None:
 
 
 async def copy_masked(output: StreamReader, key: Secret, chunk_size: int = _CHUNK) -> None:
-    """Copy a command's output to standard error as it comes, with the secret masked."""
-    secret, held, last = key.reveal().encode(), b"", b""
+    """Copy a command's output to standard error as it comes, with the secret masked, also if it is encoded."""
+    mask, ends_line = SecretMask(key), True
     while chunk := await output.read(chunk_size):
-        text = (held + chunk).replace(secret, _MASK)
-        # The end may be the beginning of the secret.
-        longest = min(len(text), len(secret) - 1)
-        keep = next((size for size in range(longest, 0, -1) if text.endswith(secret[:size])), 0)
-        held = text[len(text) - keep :]
-        _write_stderr(text[: len(text) - keep])
-        last = text
-    _write_stderr(held if last.endswith(b"\n") or not last else held + b"\n")  # the next message begins a line
+        _write_stderr(mask.feed(chunk))
+        ends_line = chunk.endswith(b"\n")
+    _write_stderr(mask.end() if ends_line else mask.end() + b"\n")  # the next message begins a line
 
 
 def _write_stderr(data: bytes) -> None:

@@ -16,9 +16,12 @@ from pathlib import Path
 from dd_sa_tokens.cli.exit_codes import CommandError, cannot_write
 
 from .console import Messages
+from .partial import is_locked, partial_of, remove, resolve, shortened
 from .streams import BlockingThread, close, write_all
 
 STANDARD_OUTPUT = "standard output"
+
+_TEMPORARY = 10  # bytes more that the name of a temporary file has: two dots, and what makes it unique
 
 
 class Sink(ABC):
@@ -65,7 +68,7 @@ class StreamFile(Sink):
 
     Args:
         name: Its name, for errors.
-        descriptor: Its file descriptor; `None` for one that is closed, or not open yet.
+        descriptor: Its file descriptor; `None` for one that is not open yet.
         encoding: How its text is encoded.
         pipe: The path of a named pipe, which the thread opens: that takes until there is a reader.
     """
@@ -90,8 +93,6 @@ class StreamFile(Sink):
         """Write some text. See `Sink.write`."""
         if not text and self._descriptor is not None:
             return  # but a pipe is opened without text as well: its reader waits for an end
-        if self._descriptor is None and self._pipe is None:
-            raise CommandError(f"cannot write to {self._name}: it is closed")
         self.is_blocked = True
         try:
             await self._thread.run(partial(self._write, self._encoder.encode(text)))
@@ -135,15 +136,20 @@ class _Replacement(Sink):
 
 
 def open_stdout() -> Sink:
-    """Return standard output."""
+    """Return standard output.
+
+    Raises:
+        CommandError: It is closed.
+    """
+    closed = CommandError(f"cannot write to {STANDARD_OUTPUT}: it is closed")
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - None where it was closed
-        return StreamFile(STANDARD_OUTPUT, None)
+        raise closed
     try:
         descriptor = sys.stdout.fileno()
     except OSError:
         return _Replacement()
     except ValueError:
-        return StreamFile(STANDARD_OUTPUT, None)
+        raise closed from None
     return StreamFile(STANDARD_OUTPUT, descriptor, sys.stdout.encoding)
 
 
@@ -159,11 +165,11 @@ class AtomicFile(Sink):
     """
 
     def __init__(self, path: Path, messages: Messages) -> None:
-        self._path = path.resolve()  # a link stays a link
+        self._path = resolve(path)
         self._messages = messages
         self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by finish and abandon
             "w", encoding="utf-8", errors="backslashreplace", newline="",
-            dir=self._path.parent, prefix=f".{self._path.name}.", delete=False,
+            dir=self._path.parent, prefix=f".{shortened(self._path.name, _TEMPORARY)}.", delete=False,
         )  # fmt: skip
         self._temporary = Path(self._file.name)
 
@@ -184,7 +190,7 @@ class AtomicFile(Sink):
         if empty:
             self._discard()
             return
-        partial_file = self._path.with_name(f"{self._path.name}.partial")
+        partial_file = partial_of(self._path)
         with suppress(OSError):  # a full disk may have room for a part of what is buffered
             self._file.flush()
         try:
@@ -210,7 +216,10 @@ class AtomicFile(Sink):
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        is_growing = is_locked(self._path)  # a run that replaces its lines writes to .partial
         self._move(self._path)
+        if not is_growing:
+            remove(partial_of(self._path))
 
     def _move(self, to: Path) -> None:
         self._temporary.chmod(_mode_for(self._path))
@@ -254,5 +263,8 @@ def open_file(path: Path | None, messages: Messages) -> Sink:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether a path is that of a device or a named pipe. A directory is refused when it is opened."""
-    return path.exists() and not path.is_file()
+    """Return whether a path is that of a device or a named pipe. What cannot be a file is refused when it is opened."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False

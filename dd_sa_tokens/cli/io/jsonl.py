@@ -13,13 +13,9 @@ from typing import Any, BinaryIO, Literal, cast
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.cli.exit_codes import CommandError, ExitCode, cannot_write
 
+from . import partial
 from .console import Messages
 from .files import Sink
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]  # checked before each use
 
 JsonlMode = Literal["replace", "append", "resume"]
 
@@ -33,13 +29,14 @@ class ResumableJsonl(Sink):
     one. That one is repaired when the file is opened again.
 
     Lines are added to the file itself, except where old results are to be replaced: then they go to a file beside it,
-    with the suffix .partial, which takes its place at the end.
+    with the suffix .partial, which takes its place at the end. An older .partial is removed when the file itself gets
+    its first line, or is complete.
 
     Args:
         path: The file. It is created if it does not exist.
         messages: Prints what was kept if the command fails.
-        mode: `"append"` adds lines. `"resume"` adds lines to .partial if there is one, and at the end keeps one line
-            for each ID. `"replace"` begins with no lines.
+        mode: `"append"` adds lines. `"resume"` adds lines to .partial if there is one that is not older than the file,
+            and at the end keeps one line for each ID. `"replace"` begins with no lines.
 
     Attributes:
         name: The name of the file that lines are added to.
@@ -55,19 +52,20 @@ class ResumableJsonl(Sink):
         self.done: set[str] = set()
         self.is_removed: bool = False
         self._messages = messages
-        self._path = path.resolve()  # a link stays a link
+        self._path = partial.resolve(path)
+        self._partial = partial.partial_of(self._path)
         self._one_line_each = mode == "resume"
         is_new = not self._path.exists()
         self._locked = self._path.open("a+b")
         try:
-            self._lock()
             self._file = self._open_lines(mode)
         except BaseException:
             self._locked.close()
             raise
+        self._older_is_removed = False
         self._is_own = is_new or self._is_beside  # and of no use to the user while it is empty
         self.name: str = Path(self._file.name).name
-        self._rewritten = self._path.with_name(f".{self.name}.rewritten")
+        self._rewritten = self._path.with_name(f".{partial.shortened(self.name, len('..rewritten'))}.rewritten")
         try:
             self._rewritten.unlink(missing_ok=True)  # from a run that was killed
             self._read()
@@ -75,24 +73,15 @@ class ResumableJsonl(Sink):
             self._close()
             raise
 
-    def _lock(self) -> None:
-        if fcntl is None:  # pyright: ignore[reportUnnecessaryComparison] - it is None on Windows
-            return
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CommandError(f"another run is writing to {self._path.name}", ExitCode.USAGE) from None
-        except OSError:
-            pass  # some file systems have no locks; there, users must keep two runs apart
-
     def _open_lines(self, mode: JsonlMode) -> BinaryIO:
-        """Open the file that lines are added to."""
-        partial = self._path.with_name(f"{self._path.name}.partial")
-        if mode == "resume" and partial.exists():
-            return partial.open("a+b")
+        """Lock the file, and open the one that lines are added to."""
+        if not partial.lock(self._locked):
+            raise CommandError(f"another run is writing to {self._path.name}", ExitCode.USAGE)
+        if mode == "resume" and partial.is_current(self._partial, self._path):
+            return self._partial.open("a+b")
         if mode == "replace" and os.fstat(self._locked.fileno()).st_size:
-            file = partial.open("w+b")
-            shutil.copymode(self._path, partial)
+            file = self._partial.open("w+b")
+            shutil.copymode(self._path, self._partial)
             return file
         return self._locked
 
@@ -136,6 +125,12 @@ class ResumableJsonl(Sink):
             self._file.flush()
         except OSError as error:
             raise self._failed(error) from None
+        self._remove_older_partial()
+
+    def _remove_older_partial(self) -> None:
+        if not self._is_beside and not self._older_is_removed:
+            self._older_is_removed = True
+            partial.remove(self._partial)
 
     def finish(self) -> None:
         """Complete the file: one line for each ID if it was resumed, in its place if it was beside it."""
@@ -144,7 +139,8 @@ class ResumableJsonl(Sink):
                 self._keep_one_line_each()
             elif self._is_beside:
                 os.fsync(self._file.fileno())
-                self._replace_by(Path(self._file.name))
+                self._replace_by(self._partial)
+            self._remove_older_partial()
         except OSError as error:
             raise self._failed(error) from None
         finally:
@@ -201,15 +197,14 @@ class ResumableJsonl(Sink):
                         rewritten.write(line)
                 rewritten.flush()
                 os.fsync(rewritten.fileno())
-            beside = Path(self._file.name) if self._is_beside else None
             self._replace_by(self._rewritten)
-            if beside is not None:
-                beside.unlink(missing_ok=True)
+            if self._is_beside:
+                self._partial.unlink(missing_ok=True)
         finally:
             self._rewritten.unlink(missing_ok=True)
 
     def _replace_by(self, other: Path) -> None:
-        if fcntl is None:  # pyright: ignore[reportUnnecessaryComparison] - it is None on Windows
+        if not partial.has_locks():
             self._close()  # Windows moves no open file; elsewhere the lock is kept until the file is in place
         other.replace(self._path)
 
