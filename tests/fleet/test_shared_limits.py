@@ -182,17 +182,22 @@ async def test_a_client_that_has_ended_its_requests_holds_no_other_back(connecti
     assert fleet.server.rejected == 0
 
 
+@pytest.mark.parametrize("how", ["answered", "lost"])
 @virtual
-async def test_each_request_that_has_ended_is_reported(connection: redis.Redis) -> None:
+async def test_each_request_that_has_ended_is_reported(connection: redis.Redis, how: str) -> None:
     """A client that does nothing more reports soon, whether it has permits to give back or not."""
     fleet = Fleet(CountingServer(1000, 100.0))
     script = virtual_store(connection).script
+    await fleet.fetch(sharing(VirtualStore(script)), 1)  # now the store knows the limit
     unspent_before: set[bool] = set()
     for count in range(1, 30):
         store = VirtualStore(script)
         limiter = sharing(store)
         for _ in range(count):
-            await fleet.send(limiter)
+            if how == "answered":
+                await fleet.send(limiter)
+            else:
+                limiter.abandon(await enter(limiter))
         unspent_before.add(unspent(limiter) > 0)
         await asyncio.sleep(1.2)
         assert sum(request.finished for request in store.requests) == count
@@ -278,6 +283,19 @@ async def test_without_a_limit_each_goes_by_itself(connection: redis.Redis) -> N
         limiter.record_response(permit, None, 200)
     assert by_headers(limiter)
     assert len(store.requests) < 10
+
+
+@virtual
+async def test_the_rate_limit_shows_what_strangers_have_spent(connection: redis.Redis) -> None:
+    """`rate_limit` is the lower count of the store's and the last answer's: the store learns of strangers later."""
+    fleet = Fleet(CountingServer(100, 10.0))
+    limiter = sharing(virtual_store(connection))
+    await fleet.fetch(limiter, 1)
+    for _ in range(50):
+        fleet.server.spend()
+    await fleet.fetch(limiter, 1)
+    assert limiter.rate_limit is not None
+    assert limiter.rate_limit.remaining == 48
 
 
 @virtual

@@ -74,6 +74,21 @@ async def test_waiting_calls_move_to_the_shared_window_in_order() -> None:
 
 
 @virtual
+async def test_waiting_calls_that_leave_a_shared_window_hold_nobody_back_there() -> None:
+    """When answers name another limit than before, waiting calls go there, and calls of the old limit pass again."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 1))
+    await opened(limiter, LIST, named("tokens", 1))
+    permit = limiter.try_acquire(LIST)
+    assert permit is not None
+    waiting = asyncio.create_task(enter(limiter, LIST))
+    await turns()
+    limiter.record_response(permit, named("lists", 500), 200)
+    assert limiter.try_acquire(GET) is not None  # the one that was left
+    limiter.record_response(await waiting, named("lists", 499), 200)
+
+
+@virtual
 async def test_what_is_in_flight_counts_in_the_shared_window() -> None:
     """When an operation joins another's window, the other's requests without an answer yet are not forgotten."""
     limiter = make()
