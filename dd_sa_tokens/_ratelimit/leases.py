@@ -264,7 +264,7 @@ class Leases:
         if self.limit is None or self.left is None or now >= self.expires:
             return paused
         reserved = self.reserved(reserve)
-        room = self.left + self.unspent - reserved - ahead
+        room = max(self.left + self.unspent - reserved, 0) - ahead
         if room > 0:
             return paused
         windows: int = -room // (self.limit - reserved)

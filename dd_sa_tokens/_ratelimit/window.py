@@ -119,7 +119,8 @@ class RateLimitWindow:
         if self.confirmed and self.contention.is_over(left, self.limit or 0):
             left = 0
         # What is in flight may be in `remaining` already; only what was sent after the last count is certainly not.
-        room = left - (self.contention.sent - self._sent_at_count) - ahead
+        # If less than the reserve is left, later windows are not short of it: they begin in full.
+        room = max(left - (self.contention.sent - self._sent_at_count), 0) - ahead
         if room > 0:
             return paused
         seconds = max(self._expected_end() - now, 0.0)

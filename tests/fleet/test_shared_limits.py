@@ -251,6 +251,10 @@ async def test_a_longest_wait_is_kept(connection: redis.Redis) -> None:
     assert isinstance(outcome, RateLimitError)
     assert outcome.retry_after == pytest.approx(1010.0 - now(), abs=0.1)
     assert now() - begun < 0.1
+    with_a_reserve = sharing(store)
+    outcome = await with_a_reserve.acquire(GET, 2.0, reserve=0.5)
+    assert isinstance(outcome, RateLimitError)
+    assert outcome.retry_after == pytest.approx(1010.0 - now(), abs=0.1)  # the next window has room for it
     assert await enter(limiter, GET, 12.0)
 
 

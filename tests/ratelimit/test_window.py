@@ -507,6 +507,10 @@ def test_the_reserve_holds_in_later_windows() -> None:
         (20, 0, 0.2, 0, 1),
         (20, 0, 0.2, 79, 1),
         (20, 0, 0.2, 80, 2),
+        (0, 0, 0.2, 0, 1),
+        (0, 0, 0.2, 79, 1),
+        (0, 0, 0.2, 80, 2),
+        (5, 9, 0.0, 99, 1),
     ],
 )
 def test_shortage_counts_the_windows_until_a_position_s_turn(
