@@ -205,3 +205,17 @@ async def test_the_old_name_of_a_limit_is_free_for_another_one() -> None:
     assert limiter.try_acquire(LIST) is None
     assert limiter.try_acquire(GET) is not None
     assert not limiter.share_a_limit(GET, LIST)
+
+
+@virtual
+async def test_operations_are_known_to_share_a_limit_once_both_have_named_it() -> None:
+    """An operation that was never used, or whose answers name no limit, is not known to share one."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 500))
+    assert limiter.share_a_limit(GET, GET)
+    assert not limiter.share_a_limit(GET, LIST)
+    await opened(limiter, LIST, named(None, 499))
+    assert not limiter.share_a_limit(GET, LIST)
+    await opened(limiter, LIST, named("tokens", 498))
+    assert limiter.share_a_limit(GET, LIST)
+    assert not limiter.share_a_limit(GET, LIST, "other")
