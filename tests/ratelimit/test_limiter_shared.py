@@ -219,3 +219,16 @@ async def test_operations_are_known_to_share_a_limit_once_both_have_named_it() -
     await opened(limiter, LIST, named("tokens", 498))
     assert limiter.share_a_limit(GET, LIST)
     assert not limiter.share_a_limit(GET, LIST, "other")
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+@virtual
+async def test_a_limit_that_gets_another_name_stays_paused(before: str | None) -> None:
+    """A pause holds until its end, although the limit has another name, or a name at last, by then."""
+    limiter = make()
+    await opened(limiter, GET, named(before, 500))
+    permit = limiter.try_acquire(GET)
+    assert permit is not None
+    limiter.pause(GET, 5.0)
+    limiter.record_response(permit, named("new", 499), 200)
+    assert limiter.try_acquire(GET) is None
