@@ -26,7 +26,8 @@ async def test_no_call_waits_without_a_reason() -> None:
     limiter = make(concurrency=1000)
     assert limiter.rate_limit is None
     await opened(limiter)
-    assert all(limiter.try_acquire(GET) for _ in range(1000))
+    permits = [limiter.try_acquire(GET) for _ in range(1000)]
+    assert all(permit is not None and permit.waited == 0.0 for permit in permits)
     assert limiter.try_acquire(GET) is None
     assert limiter.in_flight == 1000
     assert limiter.waited == 0.0
@@ -346,6 +347,25 @@ async def test_a_429_pauses_the_limiter_until_the_reset() -> None:
     assert 10 < now() - begun < 10.1
 
 
+@pytest.mark.parametrize(
+    ("status", "answer", "seconds"),
+    [(429, None, 30.0), (429, rate(100, 99, 5), 5.0), (200, None, 0.0), (200, rate(100, 99, 5), 0.0)],
+    ids=["429", "429 with a reset", "200", "200 with headers"],
+)
+@virtual
+async def test_only_a_429_without_a_reset_pauses_for_as_long_as_is_said(
+    status: int, answer: RateLimit | None, seconds: float
+) -> None:
+    """A pause of 30 s is for a 429 whose headers do not say when the window ends; it holds for waiting calls, too."""
+    limiter = make()
+    first = await enter(limiter)
+    second = asyncio.create_task(enter(limiter))
+    await turns()
+    limiter.record_response(first, answer, status, pause=30.0)
+    await second
+    assert now() - 1000.0 == pytest.approx(seconds, abs=0.1)
+
+
 @virtual
 async def test_after_a_pause_one_probe_goes_and_then_all() -> None:
     """After a pause without a known reset, one request goes alone."""
@@ -540,6 +560,21 @@ async def test_closing_ends_all_waits() -> None:
     assert asyncio.get_running_loop().timers == 0
     limiter.abandon(permit)
     assert (limiter.in_flight, waiting_at(limiter)) == (0, 0)
+
+
+@virtual
+async def test_closing_in_the_moment_of_a_cancellation() -> None:
+    """A call that is cancelled in the tick of the close is cancelled, and the others end."""
+    limiter = make(concurrency=1)
+    await opened(limiter)
+    await enter(limiter)
+    tasks = [asyncio.create_task(enter(limiter)) for _ in range(2)]
+    await turns()
+    tasks[0].cancel()
+    limiter.close()
+    await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
+    assert isinstance(tasks[1].result(), ClientClosedError)
 
 
 # Cost

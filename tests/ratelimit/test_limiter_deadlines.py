@@ -144,3 +144,75 @@ async def test_a_deadline_does_not_reject_calls_that_wait_for_concurrency() -> N
     assert not second.done()
     limiter.record_response(first, None, 200)
     assert isinstance(await second, Permit)
+
+
+@virtual
+async def test_each_of_two_pauses_rejects_the_calls_that_it_puts_off() -> None:
+    """A pause rejects one call; a longer one then rejects, at once too, a call that had 0.3 s to spare."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 9))
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in (12.0, 20.3, None)]
+    await turns()
+    for seconds, rejected in ((20.0, [True, False, False]), (20.6, [True, True, False])):
+        limiter.pause(GET, seconds)
+        await turns()
+        assert [task.done() for task in calls] == rejected
+    assert now() == 1000.0
+    calls[2].cancel()
+
+
+@virtual
+async def test_a_call_is_put_off_also_if_the_last_one_moves_up_first() -> None:
+    """Calls behind one with a deadline are cancelled, so the last one passes earlier; a pause then counts as before."""
+    limiter = make()
+    await opened(limiter, GET, rate(2, 0, 10))
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in (15.0, None, None)]
+    await turns()
+    calls[2].cancel()
+    await turns()
+    for seconds, rejected in ((1.0, False), (16.0, True)):
+        limiter.pause(GET, seconds)
+        await turns()
+        assert calls[0].done() == rejected
+    assert now() == 1000.0
+    calls[1].cancel()
+
+
+@virtual
+async def test_rejected_calls_make_room_for_those_behind_them() -> None:
+    """With two requests a window, a 429 puts all off by one place; one call is rejected, and so the others are not."""
+    limiter = make()
+    await opened(limiter, GET, rate(2, 0, 10))
+    waits = (None, 15.0, 21.0, 25.0, 31.0, 35.0)
+    calls = [asyncio.create_task(enter(limiter, GET, max_wait)) for max_wait in waits]
+    await asyncio.sleep(10.02)
+    limiter.record_response(calls[0].result(), rate(2, 0, 10), 429)
+    await turns()
+    assert isinstance(calls[1].result(), RateLimitError)
+    assert not any(task.done() for task in calls[2:])
+    for task in calls[2:]:
+        task.cancel()
+
+
+@virtual
+async def test_a_call_cancelled_in_the_moment_of_its_rejection() -> None:
+    """A call that is cancelled in the tick of a pause beyond its deadline is cancelled, and others are rejected."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 9))
+    calls = [asyncio.create_task(enter(limiter, GET, 12.0)) for _ in range(2)]
+    await turns()
+    calls[0].cancel()
+    limiter.pause(GET, 60.0)
+    await turns()
+    assert calls[0].cancelled()
+    assert isinstance(calls[1].result(), RateLimitError)
+    assert waiting_at(limiter) == 0
+
+
+@virtual
+async def test_a_call_that_passes_leaves_no_timer() -> None:
+    """The timer of a deadline of an hour ends with its call."""
+    limiter = make()
+    await opened(limiter, GET, rate(100, 0, 9))
+    assert isinstance(await limiter.acquire(GET, 3600.0), Permit)
+    assert asyncio.get_running_loop().timers == 0

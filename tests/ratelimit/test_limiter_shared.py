@@ -139,3 +139,96 @@ async def test_the_rate_limit_is_that_of_the_operation_used_last(between: str | 
     limiter.record_response(permit, named("tokens", 400), 200)
     assert limiter.rate_limit is not None
     assert limiter.rate_limit.remaining == remaining
+
+
+@virtual
+async def test_the_wait_of_a_call_that_moved_to_the_shared_window_is_its_own() -> None:
+    """A call that joins a limit, exhausted for 4 s when it came, waits 6 s of the 10 s; the other call waits all."""
+    limiter = make()
+    await opened(limiter, GET, RateLimit(1000, 10.0, 0, 10, "tokens"))
+    early = asyncio.create_task(enter(limiter, GET))
+    await asyncio.sleep(4)
+    first = limiter.try_acquire(LIST)
+    assert first is not None
+    late = asyncio.create_task(enter(limiter, LIST))
+    await turns()
+    limiter.record_response(first, RateLimit(1000, 10.0, 0, 6, "tokens"), 200)
+    permit = await early
+    limiter.record_response(permit, RateLimit(1000, 10.0, 999, 10, "tokens"), 200)
+    assert permit.waited == pytest.approx(10.0, abs=0.05)
+    assert (await late).waited == pytest.approx(6.0, abs=0.05)
+    assert limiter.waited == pytest.approx(16.0, abs=0.1)
+
+
+@virtual
+async def test_a_call_that_waited_before_it_moved_keeps_that_wait() -> None:
+    """A call waits 3 s for a limit without a name, joins another limit, and waits 5 s for that one: 8 s in all."""
+    limiter = make()
+    await opened(limiter, LIST)
+    first, probe = limiter.try_acquire(LIST), limiter.try_acquire(LIST)
+    assert first is not None
+    assert probe is not None
+    limiter.record_response(first, RateLimit(1000, 10.0, 0, 10, None), 200)
+    moved = asyncio.create_task(enter(limiter, LIST))
+    await asyncio.sleep(3)
+    await opened(limiter, GET, RateLimit(1000, 10.0, 0, 5, "tokens"))
+    other = asyncio.create_task(enter(limiter, GET))
+    await turns()
+    limiter.record_response(probe, RateLimit(1000, 10.0, 0, 5, "tokens"), 200)
+    permit = await moved
+    limiter.record_response(permit, RateLimit(1000, 10.0, 999, 10, "tokens"), 200)
+    assert permit.waited == pytest.approx(8.0, abs=0.1)
+    assert (await other).waited == pytest.approx(5.0, abs=0.1)
+
+
+@virtual
+async def test_a_limit_that_was_left_and_comes_back_lets_calls_pass() -> None:
+    """Lists join the limit of gets and leave it for the name that they had before: a list that waits passes."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 500))
+    await opened(limiter, LIST, named("lists", 500))
+    await opened(limiter, LIST, named("tokens", 400))
+    await opened(limiter, LIST, named("lists", 0))
+    assert limiter.try_acquire(GET) is not None
+    assert limiter.try_acquire(LIST) is None
+    async with asyncio.timeout(11):
+        await enter(limiter, LIST)
+
+
+@virtual
+async def test_the_old_name_of_a_limit_is_free_for_another_one() -> None:
+    """The limit of gets is renamed; lists with the old name then have a limit of their own."""
+    limiter = make()
+    await opened(limiter, GET, named("old", 500))
+    await opened(limiter, GET, named("new", 499))
+    await opened(limiter, LIST, named("old", 0))
+    assert limiter.try_acquire(LIST) is None
+    assert limiter.try_acquire(GET) is not None
+    assert not limiter.share_a_limit(GET, LIST)
+
+
+@virtual
+async def test_operations_are_known_to_share_a_limit_once_both_have_named_it() -> None:
+    """An operation that was never used, or whose answers name no limit, is not known to share one."""
+    limiter = make()
+    await opened(limiter, GET, named("tokens", 500))
+    assert limiter.share_a_limit(GET, GET)
+    assert not limiter.share_a_limit(GET, LIST)
+    await opened(limiter, LIST, named(None, 499))
+    assert not limiter.share_a_limit(GET, LIST)
+    await opened(limiter, LIST, named("tokens", 498))
+    assert limiter.share_a_limit(GET, LIST)
+    assert not limiter.share_a_limit(GET, LIST, "other")
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+@virtual
+async def test_a_limit_that_gets_another_name_stays_paused(before: str | None) -> None:
+    """A pause holds until its end, although the limit has another name, or a name at last, by then."""
+    limiter = make()
+    await opened(limiter, GET, named(before, 500))
+    permit = limiter.try_acquire(GET)
+    assert permit is not None
+    limiter.pause(GET, 5.0)
+    limiter.record_response(permit, named("new", 499), 200)
+    assert limiter.try_acquire(GET) is None

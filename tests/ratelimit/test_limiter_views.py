@@ -202,6 +202,74 @@ async def test_a_call_at_its_bound_is_not_refused_as_if_it_waited_for_the_rate_l
     await leave(*tasks[1:])
 
 
+@virtual
+async def test_calls_with_one_reserve_pass_in_order_whether_they_have_a_bound_or_not() -> None:
+    """Two views and the client take turns, with one request in flight in all: first come, first served."""
+    limiter, bounds = make(concurrency=1), [None, ConcurrencyBound(2), ConcurrencyBound(3)]
+    await opened(limiter)
+    blocker = await enter(limiter)
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        permit = await enter(limiter, bound=bounds[number % 3])
+        order.append(number)
+        limiter.record_response(permit, None, 200)
+
+    tasks = [asyncio.create_task(call(number)) for number in range(9)]
+    await turns()
+    limiter.record_response(blocker, None, 200)
+    await asyncio.gather(*tasks)
+    assert order == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("reserve", "bound", "wait"),
+    [(0.0, None, 20.0), (0.0, 1, 10.0), (HALF, None, 10.0), (HALF, 1, 10.0)],
+    ids=["like it", "bound", "with a larger reserve", "both"],
+)
+@virtual
+async def test_the_wait_counts_the_calls_that_certainly_pass_before(
+    reserve: float, bound: int | None, wait: float
+) -> None:
+    """Of 20 calls that wait, those with a larger reserve or a bound may pass later: the next call skips them."""
+    limiter = make()
+    await opened(limiter, GET, rate(20, 0, 10))
+    view = None if bound is None else ConcurrencyBound(bound)
+    tasks = [await come(limiter, reserve=reserve, bound=view) for _ in range(20)]
+    refusal = await limiter.acquire(GET, 5.0)
+    assert isinstance(refusal, RateLimitError)
+    assert refusal.retry_after == pytest.approx(wait, abs=0.1)
+    await leave(*tasks)
+
+
+@pytest.mark.parametrize(("bound", "wait"), [(None, 20.0), (1, 10.0)])
+@virtual
+async def test_calls_with_a_smaller_reserve_pass_before_unless_they_have_a_bound(
+    bound: int | None, wait: float
+) -> None:
+    """18 calls without a reserve pass before one that may use 18 of 20; with a bound they may pass later."""
+    limiter = make()
+    await opened(limiter, GET, rate(20, 0, 10))
+    view = None if bound is None else ConcurrencyBound(bound)
+    tasks = [await come(limiter, bound=view) for _ in range(18)]
+    refusal = await limiter.acquire(GET, 5.0, reserve=0.1)
+    assert isinstance(refusal, RateLimitError)
+    assert refusal.retry_after == pytest.approx(wait, abs=0.1)
+    await leave(*tasks)
+
+
+@virtual
+async def test_calls_of_one_bound_count_for_each_other() -> None:
+    """Twenty calls of a view pass before the next call of that view, which is told to wait a window longer."""
+    limiter, bound = make(), ConcurrencyBound(50)
+    await opened(limiter, GET, rate(20, 0, 10))
+    tasks = [await come(limiter, reserve=0.2, bound=bound) for _ in range(20)]
+    refusal = await limiter.acquire(GET, 5.0, reserve=0.2, bound=bound)
+    assert isinstance(refusal, RateLimitError)
+    assert refusal.retry_after == pytest.approx(20.0, abs=0.1)
+    await leave(*tasks)
+
+
 # Cost
 
 
