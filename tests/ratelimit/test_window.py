@@ -9,6 +9,7 @@ from support.windows import ALIGNED, LIMIT, PERIOD, SOON, answer, left, opened, 
 
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ratelimit.probe import PROBE_TIMEOUT
+from dd_sa_tokens._ratelimit.store import WindowView
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 ASTRAY = 5.0  # so that the wall clock's boundaries are never where the answers put them
@@ -95,6 +96,15 @@ def test_a_stalled_probe_holds_the_others_once() -> None:
     assert len(passing(window, 1.0, most=5)) == 5
     window.abandon(stalled)
     assert len(passing(window, 1.1, most=5)) == 5
+
+
+def test_a_probe_that_is_lost_late_does_not_hold_the_others_again() -> None:
+    """While requests are in flight there is no silence: they flow, however long the first one has stalled."""
+    window = RateLimitWindow()
+    stalled = window.acquire(0.0)
+    assert len(passing(window, 1.0, most=5)) == 5
+    window.abandon(stalled)
+    assert len(passing(window, 5.0, most=5)) == 5
 
 
 def test_headerless_success_opens_fully_while_no_limit_is_known() -> None:
@@ -185,6 +195,66 @@ def test_an_error_with_headers_counts() -> None:
     window = opened(remaining=10)
     answer(window, 4.0, 4.1, rate(4, 6), status=404)
     assert left(window, 4.1) == 4
+
+
+def test_an_answer_keeps_what_it_does_not_say() -> None:
+    """An answer without limit, period and name leaves those that an earlier answer gave."""
+    window = RateLimitWindow()
+    answer(window, 3.0, 3.2, RateLimit(100, 10.0, 50, 7.0, "tokens"))
+    answer(window, 4.0, 4.1, RateLimit(remaining=40, reset=6.0))
+    view = window.view(4.1)
+    assert view == RateLimit(100, 10.0, 40, view.reset, "tokens")
+
+
+def test_a_count_of_its_own_ends_at_zero() -> None:
+    """More successes than the limit in a window leave nothing, not less than nothing."""
+    window = RateLimitWindow()
+    answer(window, 3.0, 3.1, rate(None, 7, limit=2))
+    for permit in [window.acquire(3.2) for _ in range(4)]:
+        window.record_response(permit, 3.3, 3.3, rate(None, 7, limit=2), 200)
+    assert window.remaining == 0
+    assert window.exhausted_for(4.0, 1) == pytest.approx(6.0, abs=SOON)
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_of_another_window_without_an_answer_makes_no_room(end: str) -> None:
+    """Only a request of this window that no count has shown yet leaves room for another one."""
+    window = opened(remaining=50)
+    late = [window.acquire(9.5) for _ in range(5)]
+    for permit in late[:4]:
+        window.cancel(permit)
+    answer(window, 10.1, 10.2, rate(10, 10))
+    getattr(window, end)(late[4])
+    least = window.remaining
+    assert least == (10 if end == "cancel" else 9)
+    assert window.exhausted_for(10.3, least - 1) == 0
+    assert window.exhausted_for(10.3, least) > 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_from_elsewhere_without_an_answer_makes_no_room(end: str) -> None:
+    """A request of a window that has joined this one was never among those that this one expects in the count."""
+    elsewhere, window = opened(remaining=50), opened(remaining=50)
+    late = [elsewhere.acquire(4.0) for _ in range(5)][4]
+    window.in_flight += 1
+    getattr(window, end)(late)
+    least = window.remaining
+    assert least == (50 if end == "cancel" else 49)
+    assert window.exhausted_for(4.1, least - 1) == 0
+    assert window.exhausted_for(4.1, least) > 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_that_a_count_may_show_makes_no_room(end: str) -> None:
+    """Where a later answer may count a request in already, it makes no more room when it ends without an answer."""
+    window = opened(remaining=50)
+    earlier = window.acquire(4.0)
+    answer(window, 4.0, 4.1, rate(30, 6))
+    getattr(window, end)(earlier)
+    least = window.remaining
+    assert least == (30 if end == "cancel" else 29)
+    assert window.exhausted_for(4.2, least - 1) == 0
+    assert window.exhausted_for(4.2, least) > 0
 
 
 # 429
@@ -520,6 +590,22 @@ def test_shortage_counts_the_windows_until_a_position_s_turn(
     assert window.exhausted_for(4.0, ahead, reserve) == pytest.approx(expected, abs=SOON)
 
 
+def test_shortage_counts_from_the_last_answer_of_a_spent_window() -> None:
+    """A request that was rejected was not counted, so it does not put the next windows off."""
+    window = opened(remaining=0)
+    answer(window, 4.0, 4.1, rate(0, 6), status=429)
+    assert window.exhausted_for(4.1, LIMIT - 1) == pytest.approx(5.9, abs=SOON)
+
+
+def test_shortage_in_a_new_window_is_counted_from_its_limit() -> None:
+    """What was sent in the window before takes nothing from the next one, and adds nothing to it."""
+    window = opened(remaining=50)
+    for number in range(4):
+        answer(window, 4.0, 4.1, rate(49 - number, 6))
+    assert window.exhausted_for(10.1, LIMIT - 1) == 0
+    assert window.exhausted_for(10.1, LIMIT) > 0
+
+
 def test_shortage_is_none_while_nothing_is_known() -> None:
     """The wait for the first answer is not time in which the limit was exhausted."""
     window = RateLimitWindow()
@@ -587,3 +673,60 @@ def test_view_of_the_next_window_is_fresh() -> None:
     view = opened(remaining=0).view(10.0 + SOON)
     assert view == RateLimit(LIMIT, PERIOD, LIMIT, view.reset, None)
     assert view.reset == pytest.approx(PERIOD, abs=2 * SOON)
+
+
+# A store that shares the limit
+
+
+def test_the_store_is_told_what_the_answers_show() -> None:
+    """Limit, period and lowest count; the expected end of the window, and how far apart the answers let it be."""
+    window = opened(remaining=50)
+    window.acquire(4.0)
+    view = window.describe(4.0)
+    assert view is not None
+    assert view == WindowView(
+        limit=LIMIT, period=PERIOD, remaining=50, ends_in=view.ends_in, uncertainty=view.uncertainty
+    )
+    assert view.ends_in == pytest.approx(6.0, abs=SOON)
+    assert view.uncertainty == pytest.approx(1.2)  # in (9.0, 10.2]
+
+
+def test_the_store_is_told_nothing_that_no_answer_has_shown() -> None:
+    """Neither a window that no answer has confirmed, nor one of which a part is unknown, is told."""
+    assert RateLimitWindow().describe(0.0) is None
+    assert opened().describe(10.1) is None
+    paused = opened()
+    paused.pause(3.5)
+    assert paused.describe(4.0) is None
+    for said in (rate(50, 7, limit=None), rate(50, 7, period=None), RateLimit(limit=100), None):
+        window = RateLimitWindow()
+        answer(window, 3.0, 3.2, said)
+        assert window.describe(4.0) is None
+
+
+@pytest.mark.parametrize(("available", "remaining"), [(None, 50), (12, 12), (80, 50), (0, 0)])
+def test_after_a_store_is_gone_the_next_request_goes_alone(available: int | None, remaining: int) -> None:
+    """What the other clients have spent since is unknown, and the lower of the two counts is taken."""
+    window = opened(remaining=50)
+    window.take_over(3, available)
+    assert left(window, 4.0) == remaining
+    assert len(passing(window, 4.0)) == min(remaining, 1)
+    if remaining:
+        assert window.delay_until_admitted(4.1) == pytest.approx(0.9)
+        assert left(window, 4.1) == remaining - 1
+
+
+def test_after_a_store_is_gone_its_clients_are_still_there() -> None:
+    """All of them have a part of half of what is left, until two windows show that they have gone."""
+    window = opened(remaining=50)
+    window.take_over(3, None)
+    answer(window, 4.0, 4.1, rate(48, 6))
+    assert len(passing(window, 4.1)) == 48 // 2 // 3
+
+
+def test_a_store_s_count_says_nothing_of_a_window_without_answers() -> None:
+    """Without an answer of its own a client knows no window that the store's count could be of."""
+    window = RateLimitWindow()
+    window.take_over(3, 30)
+    assert window.view(0.0) is None
+    assert len(passing(window, 0.0)) == 1
