@@ -107,6 +107,22 @@ def test_a_probe_that_is_lost_late_does_not_hold_the_others_again() -> None:
     assert len(passing(window, 5.0, most=5)) == 5
 
 
+def test_after_a_silence_one_goes_alone_however_much_is_left() -> None:
+    """A window that no answer has confirmed is not taken for one with plenty left, even if its others once flowed."""
+    window = RateLimitWindow(concurrency=1)
+    answer(window, 3.0, 3.1, rate(900, 7, limit=1_000))
+    window.pause(3.5)
+    stalled = [window.acquire(3.5)]
+    assert not window.can_send(3.6)
+    assert window.can_send(4.6)
+    stalled.append(window.acquire(4.6))
+    for permit in stalled:
+        window.abandon(permit)
+    assert window.can_send(6.5)
+    window.acquire(6.5)
+    assert not window.can_send(6.6)
+
+
 def test_headerless_success_opens_fully_while_no_limit_is_known() -> None:
     """A server without rate limits is not slowed down."""
     window = RateLimitWindow()
