@@ -196,7 +196,7 @@ def test_headerless_success_takes_one_once_a_limit_is_known() -> None:
     assert left(window, 4.1) == 9
 
 
-@pytest.mark.parametrize("said", [None, RateLimit(), RateLimit(limit=1, period=1.0, reset=0.0)])
+@pytest.mark.parametrize("said", [None, RateLimit(), RateLimit(limit=1, period=1.0, reset=0.0), RateLimit(reset=2.0)])
 @pytest.mark.parametrize("status", [300, 302, 403, 404, 500, 502])
 def test_an_error_page_changes_nothing(status: int, said: RateLimit | None) -> None:
     """A proxy's error page without a count says nothing about the rate limit."""
@@ -498,6 +498,36 @@ def test_limit_and_period_follow_the_headers() -> None:
     answer(window, 5.0, 5.1, rate(450, 5, limit=500))
     assert left(window, 10.5) == 500
     assert window.view(10.5).limit == 500
+
+
+def test_an_answer_that_is_too_early_for_a_later_window_opens_none() -> None:
+    """A reset in a later window, while this one cannot be over yet, means that a clock was set: the count stays."""
+    window = opened(remaining=50)
+    answer(window, 4.0, 4.1, rate(90, 16))
+    view = window.view(4.1)
+    assert view is not None
+    assert view.remaining == 50
+    assert view.reset == pytest.approx(15.9, abs=SOON)
+
+
+def test_a_stale_answer_from_elsewhere_does_not_confirm_the_new_window() -> None:
+    """An old answer to a request of a window that has joined this one lets no call pass."""
+    late = opened(remaining=50).acquire(9.5)
+    window = opened(remaining=50)
+    assert len(passing(window, 10.1)) == 1
+    window.in_flight += 1
+    window.record_response(late, 10.2, 10.2, rate(40, 1), 200)
+    assert window.delay_until_admitted(10.2) == pytest.approx(0.9)
+    assert left(window, 10.2) == LIMIT - 1
+
+
+def test_an_answer_from_elsewhere_tells_nothing_of_others() -> None:
+    """The number of a request of a window that has joined this one is not a number of this one."""
+    late = opened(remaining=50).acquire(4.0)
+    window = opened(remaining=50)
+    window.in_flight += 1
+    window.record_response(late, 4.1, 4.1, rate(40, 6), 200)
+    assert len(passing(window, 4.2)) == 40
 
 
 # Headers that are not there
