@@ -365,7 +365,8 @@ def test_a_new_window_forgets_what_was_used_before_its_first_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "past", "most"), [(8, (), 160), (9, (), 640), (9, (1.0,), 160), (0, (15.0,), math.inf)]
+    ("before", "past", "most"),
+    [(8, (), 160), (9, (), 640), (9, (1.0,), 160), (0, (14.0,), 160), (0, (15.0,), math.inf)],
 )
 def test_headroom(before: int, past: tuple[float, ...], most: float) -> None:
     """More must be left where others were there before, and in a crowd there is never enough."""

@@ -596,6 +596,15 @@ def test_the_reserve_holds_while_plenty_is_left_without_it() -> None:
     assert window.can_send(3.3, 0.5)
 
 
+def test_no_reserve_is_known_before_the_limit() -> None:
+    """A share of a limit that no answer has named yet holds nothing back."""
+    window = RateLimitWindow()
+    assert window.can_send(3.0, 0.2)
+    answer(window, 3.0, 3.2, rate(5, 7, limit=None))
+    assert window.exhausted_for(3.2, 4, 0.2) == 0
+    assert len(passing(window, 3.2, reserve=0.2)) == 5
+
+
 def test_the_reserve_holds_in_later_windows() -> None:
     """The next window, too, is spent down to the reserve only."""
     window = opened(remaining=20)
