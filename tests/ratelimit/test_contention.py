@@ -409,3 +409,12 @@ def test_clients_of_a_store_are_expected_for_two_windows() -> None:
         for number in range(1, 51):
             contention.record_answer(number, number)
         contention.roll_over(1, LIMIT, 0, prompt=True)
+
+
+def test_others_are_remembered_where_the_period_is_unknown() -> None:
+    """Without a period the next window, too, is begun as one that others spend."""
+    window = RateLimitWindow()
+    for number in range(1, 21):
+        answer(window, 1.0, 1.1, rate(LIMIT - 2 * number, 9, period=None))
+    answer(window, 11.0, 11.1, rate(96, 9, period=None))
+    assert len(passing(window, 11.1)) == 96 // 4
