@@ -8,6 +8,8 @@ import random
 import pytest
 from support.windows import LIMIT, PERIOD, SOON, answer, passing, rate
 
+from dd_sa_tokens._ratelimit.contention import Contention
+from dd_sa_tokens._ratelimit.pace import kept_back
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 # Clients that share the limit
@@ -216,3 +218,203 @@ def test_a_place_behind_many_tells_of_a_crowd() -> None:
     """The first answer of a window that was begun in time counts the clients that came before this one."""
     window = crowded(clients=40, answers=1)
     assert window.contention.current == pytest.approx((20 - 0.5) / 0.5)
+
+
+@pytest.mark.parametrize(("begin", "skew"), [(2 * PERIOD + 1.0, 0.0), (2 * PERIOD + 0.12, 5.0)])
+def test_a_place_tells_nothing_where_the_window_is_begun_late(begin: float, skew: float) -> None:
+    """The others began without this client, or it does not know when: they may have sent any number by then."""
+    window = RateLimitWindow(concurrency=50)
+    for start in (1.0, PERIOD + 1.5):  # with a wall clock of no use, the second window ends in (19.5, 20.1]
+        for number in range(1, 5):
+            answer(window, start, start + 0.1, rate(max(LIMIT - number * 40 + 20, 0), 9), skew=skew)
+    assert window.number == 1
+    answer(window, begin, begin + 0.1, rate(80, math.ceil(3 * PERIOD - begin)), skew=skew)
+    assert window.number == 2
+    assert window.contention.past[0] > 14
+    assert window.contention.current == 1.0
+
+
+def test_a_place_tells_nothing_where_an_answer_opens_the_window() -> None:
+    """A request that was sent before the window's begin was not sent with those of the others."""
+    window = crowded(clients=40, answers=0)
+    late = window.acquire(2 * PERIOD - 0.02)
+    window.record_response(late, 2 * PERIOD - 0.001, 2 * PERIOD - 0.001, rate(80, 10), 200)
+    answer(window, 2 * PERIOD + 0.02, 2 * PERIOD + 0.04, rate(79, 10))
+    assert window.number == 2
+    assert window.contention.past[0] > 14
+    assert window.contention.current == 1.0
+
+
+def test_a_place_tells_of_a_crowd_after_a_window_without_requests() -> None:
+    """A window that was left out changes nothing: the next one, too, is begun with the others."""
+    window = crowded(clients=40, answers=0)
+    start = 3 * PERIOD + SOON / 2
+    answer(window, start, start + 0.001, rate(80, 10))
+    assert window.contention.current == pytest.approx((20 - 0.5) / 0.5)
+
+
+def test_a_429_tells_a_new_client_of_others_and_no_other() -> None:
+    """Once others are known, a 429 would make them look like more than they are."""
+    window = RateLimitWindow()
+    answer(window, 1.0, 1.1, rate(99, 9))
+    answer(window, 1.2, 1.3, rate(0, 9), status=429)
+    assert window.contention.current == pytest.approx(101 / 3)  # after the first and the second of ours, 1 and 100
+    window = contended(others=1)
+    answer(window, 11.0, 11.1, rate(98, 9))
+    answer(window, 11.1, 11.2, rate(96, 9))
+    before = window.contention.current
+    answer(window, 11.2, 11.3, rate(0, 9), status=429)
+    assert window.contention.current == before
+
+
+def test_a_window_that_no_answer_has_shown_is_not_taken_for_spent() -> None:
+    """A limit so low that others may take all of it is not exhausted before its window's first answer."""
+    window = RateLimitWindow()
+    answer(window, 1.0, 1.1, rate(3, 9, limit=6))
+    window.take_over(3, 6)
+    assert window.exhausted_for(1.2, 0) == 0
+    answer(window, 1.2, 1.3, rate(2, 9, limit=6))
+    assert window.exhausted_for(1.3, 0) > 8
+
+
+# The factor
+
+
+def counted(*answers: tuple[int, int], prompt: bool = False, past: tuple[float, ...] = ()) -> Contention:
+    """Return the contention in a window with these answers: the request's number, and how many were used."""
+    contention = Contention(prompt=prompt, past=past)
+    for number, used in answers:
+        contention.record_answer(number, used)
+    return contention
+
+
+@pytest.mark.parametrize(
+    ("answers", "factor"),
+    [
+        ([], 1.0),
+        ([(1, 1)], 1.0),
+        ([(1, 31)], 1.0),  # from before the first answer
+        ([(1, 1), (2, 3)], 1.0),  # one beside two of ours
+        ([(1, 1), (2, 4)], 2.0),
+        ([(1, 1), (2, 8)], 3.0),
+        ([(1, 31), (2, 38)], 3.0),
+        ([(2, 1), (1, 8)], 3.0),  # out of order
+        ([(1, 1), (2, 41)], 14.0 - 6.0),
+        ([(1, 1), (2, 44)], 15.0),
+    ],
+)
+def test_the_factor_is_what_all_spend_for_each_of_ours(answers: list[tuple[int, int]], factor: float) -> None:
+    """Two at least where there are others at all; up to 14 it is noisy, and taken for eight at most."""
+    assert counted(*answers).current == pytest.approx(factor)
+
+
+def test_in_a_crowd_the_place_among_the_others_counts() -> None:
+    """Where the window was begun with the others, what they sent before our first request counts as well."""
+    answers = (1, 21), (2, 61)  # 20 before the first
+    assert counted(*answers).current == 8.0  # 42 / 3 is no crowd yet
+    assert counted(*answers, past=(40.0,)).current == 14.0
+    assert counted(*answers, past=(40.0,), prompt=True).current == pytest.approx((42 + 2 * 19.5) / (3 - 1))
+    assert counted(past=(40.0,), prompt=True).current == 1.0
+    assert counted((1, 1), past=(40.0,), prompt=True).current == 2.0
+
+
+@pytest.mark.parametrize(
+    ("past", "factor"),
+    [((), 1.0), ((1.0, 1.0), 1.0), ((1.0, 3.0), 3.0), ((4.0, 3.0), 4.0), ((2.0, 30.0), 2.0), ((30.0, 2.0), 30.0)],
+)
+def test_the_last_contended_window_counts(past: tuple[float, ...], factor: float) -> None:
+    """One window without others does not make them forgotten, two do."""
+    assert counted(past=past).factor == factor
+
+
+def test_a_crowd_in_this_window_counts_more_than_the_past() -> None:
+    """A crowd that shows itself now is acted on, as is one of the past while this window shows fewer."""
+    assert counted((1, 1), (2, 44), past=(60.0,)).factor == pytest.approx(15.0)
+    assert counted((1, 1), (2, 8), past=(6.0,)).factor == 6.0
+    assert counted((1, 1), (2, 8), past=(2.0,)).factor == 3.0
+
+
+@pytest.mark.parametrize(("answered", "past"), [(24, ()), (25, (1.0,))])
+def test_a_window_of_which_we_used_a_quarter_shows_that_we_are_alone(answered: int, past: tuple[float, ...]) -> None:
+    """Fewer answers say nothing about others, and leave what is known as it is."""
+    contention = counted(*((number, number) for number in range(1, answered + 1)))
+    contention.roll_over(1, LIMIT, 3, prompt=True)
+    assert contention.past == past
+    assert contention.prompt == bool(past)
+    assert (contention.sent, contention.answered) == (3, 0)
+    assert contention.record_send() == 4
+
+
+@pytest.mark.parametrize(("windows", "past"), [(1, (3.0, 5.0)), (2, (3.0, 5.0)), (3, (3.0, 5.0)), (4, ())])
+def test_what_is_known_of_others_lasts_for_as_many_windows(windows: int, past: tuple[float, ...]) -> None:
+    """After more windows without requests than are known, others may have come or gone."""
+    contention = counted((1, 1), (2, 8), past=(5.0, 7.0))
+    contention.roll_over(windows, LIMIT, 0, prompt=False)
+    assert contention.past == past
+
+
+def test_a_new_window_forgets_what_was_used_before_its_first_answer() -> None:
+    """Neither that nor the sums of the old window count in the new one."""
+    contention = counted((1, 31), (2, 38), past=(1.0, 1.0))
+    contention.roll_over(4, LIMIT, 0, prompt=False)
+    assert contention.current == 1.0
+    assert contention.headroom(10) == 160
+    contention.record_answer(1, 5)
+    contention.record_answer(2, 6)
+    assert contention.current == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "past", "most"),
+    [(8, (), 160), (9, (), 640), (9, (1.0,), 160), (0, (14.0,), 160), (0, (15.0,), math.inf)],
+)
+def test_headroom(before: int, past: tuple[float, ...], most: float) -> None:
+    """More must be left where others were there before, and in a crowd there is never enough."""
+    assert counted((1, 1 + before), past=past).headroom(10) == most
+
+
+@pytest.mark.parametrize(
+    ("past", "left", "is_over"),
+    [((), 0, False), ((2.0,), 4, False), ((2.0,), 3, True), ((16.0,), 6, False), ((16.0,), 5, True)],
+)
+def test_the_last_few_requests_of_a_contended_window_are_not_sent(
+    past: tuple[float, ...], left: int, is_over: bool
+) -> None:
+    """With few others they leave what all may have in flight; in a crowd, what its clients keep back."""
+    assert counted(past=past).is_over(left, LIMIT) == is_over
+    assert kept_back(16.0, LIMIT) == 5.0
+
+
+def test_each_window_of_a_crowd_begins_with_a_draw_of_its_own() -> None:
+    """A client that draws a high number sends first in one window, and later in others."""
+    draws = iter([0.75, 0.25])
+    contention = Contention(past=(16.0, 16.0), draw=lambda: next(draws))
+
+    def delay() -> float:
+        return contention.delay(21, 0, reserved=0, concurrency=50, limit=LIMIT, now=0.0, end=8.0)
+
+    assert delay() == pytest.approx(2.0)
+    contention.roll_over(1, LIMIT, 0, prompt=True)
+    assert delay() == pytest.approx(6.0)
+    contention.record_send()
+    assert delay() == pytest.approx(14.0)
+
+
+def test_clients_of_a_store_are_expected_for_two_windows() -> None:
+    """After two windows of our own alone they have gone."""
+    contention = Contention()
+    contention.expect(3)
+    for factor in (3.0, 3.0, 1.0):
+        assert contention.factor == factor
+        for number in range(1, 51):
+            contention.record_answer(number, number)
+        contention.roll_over(1, LIMIT, 0, prompt=True)
+
+
+def test_others_are_remembered_where_the_period_is_unknown() -> None:
+    """Without a period the next window, too, is begun as one that others spend."""
+    window = RateLimitWindow()
+    for number in range(1, 21):
+        answer(window, 1.0, 1.1, rate(LIMIT - 2 * number, 9, period=None))
+    answer(window, 11.0, 11.1, rate(96, 9, period=None))
+    assert len(passing(window, 11.1)) == 96 // 4

@@ -9,6 +9,7 @@ from support.windows import ALIGNED, LIMIT, PERIOD, SOON, answer, left, opened, 
 
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._ratelimit.probe import PROBE_TIMEOUT
+from dd_sa_tokens._ratelimit.store import WindowView
 from dd_sa_tokens._ratelimit.window import RateLimitWindow
 
 ASTRAY = 5.0  # so that the wall clock's boundaries are never where the answers put them
@@ -97,6 +98,31 @@ def test_a_stalled_probe_holds_the_others_once() -> None:
     assert len(passing(window, 1.1, most=5)) == 5
 
 
+def test_a_probe_that_is_lost_late_does_not_hold_the_others_again() -> None:
+    """While requests are in flight there is no silence: they flow, however long the first one has stalled."""
+    window = RateLimitWindow()
+    stalled = window.acquire(0.0)
+    assert len(passing(window, 1.0, most=5)) == 5
+    window.abandon(stalled)
+    assert len(passing(window, 5.0, most=5)) == 5
+
+
+def test_after_a_silence_one_goes_alone_however_much_is_left() -> None:
+    """A window that no answer has confirmed is not taken for one with plenty left, even if its others once flowed."""
+    window = RateLimitWindow(concurrency=1)
+    answer(window, 3.0, 3.1, rate(900, 7, limit=1_000))
+    window.pause(3.5)
+    stalled = [window.acquire(3.5)]
+    assert not window.can_send(3.6)
+    assert window.can_send(4.6)
+    stalled.append(window.acquire(4.6))
+    for permit in stalled:
+        window.abandon(permit)
+    assert window.can_send(6.5)
+    window.acquire(6.5)
+    assert not window.can_send(6.6)
+
+
 def test_headerless_success_opens_fully_while_no_limit_is_known() -> None:
     """A server without rate limits is not slowed down."""
     window = RateLimitWindow()
@@ -170,7 +196,7 @@ def test_headerless_success_takes_one_once_a_limit_is_known() -> None:
     assert left(window, 4.1) == 9
 
 
-@pytest.mark.parametrize("said", [None, RateLimit(), RateLimit(limit=1, period=1.0, reset=0.0)])
+@pytest.mark.parametrize("said", [None, RateLimit(), RateLimit(limit=1, period=1.0, reset=0.0), RateLimit(reset=2.0)])
 @pytest.mark.parametrize("status", [300, 302, 403, 404, 500, 502])
 def test_an_error_page_changes_nothing(status: int, said: RateLimit | None) -> None:
     """A proxy's error page without a count says nothing about the rate limit."""
@@ -185,6 +211,66 @@ def test_an_error_with_headers_counts() -> None:
     window = opened(remaining=10)
     answer(window, 4.0, 4.1, rate(4, 6), status=404)
     assert left(window, 4.1) == 4
+
+
+def test_an_answer_keeps_what_it_does_not_say() -> None:
+    """An answer without limit, period and name leaves those that an earlier answer gave."""
+    window = RateLimitWindow()
+    answer(window, 3.0, 3.2, RateLimit(100, 10.0, 50, 7.0, "tokens"))
+    answer(window, 4.0, 4.1, RateLimit(remaining=40, reset=6.0))
+    view = window.view(4.1)
+    assert view == RateLimit(100, 10.0, 40, view.reset, "tokens")
+
+
+def test_a_count_of_its_own_ends_at_zero() -> None:
+    """More successes than the limit in a window leave nothing, not less than nothing."""
+    window = RateLimitWindow()
+    answer(window, 3.0, 3.1, rate(None, 7, limit=2))
+    for permit in [window.acquire(3.2) for _ in range(4)]:
+        window.record_response(permit, 3.3, 3.3, rate(None, 7, limit=2), 200)
+    assert window.remaining == 0
+    assert window.exhausted_for(4.0, 1) == pytest.approx(6.0, abs=SOON)
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_of_another_window_without_an_answer_makes_no_room(end: str) -> None:
+    """Only a request of this window that no count has shown yet leaves room for another one."""
+    window = opened(remaining=50)
+    late = [window.acquire(9.5) for _ in range(5)]
+    for permit in late[:4]:
+        window.cancel(permit)
+    answer(window, 10.1, 10.2, rate(10, 10))
+    getattr(window, end)(late[4])
+    least = window.remaining
+    assert least == (10 if end == "cancel" else 9)
+    assert window.exhausted_for(10.3, least - 1) == 0
+    assert window.exhausted_for(10.3, least) > 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_from_elsewhere_without_an_answer_makes_no_room(end: str) -> None:
+    """A request of a window that has joined this one was never among those that this one expects in the count."""
+    elsewhere, window = opened(remaining=50), opened(remaining=50)
+    late = [elsewhere.acquire(4.0) for _ in range(5)][4]
+    window.in_flight += 1
+    getattr(window, end)(late)
+    least = window.remaining
+    assert least == (50 if end == "cancel" else 49)
+    assert window.exhausted_for(4.1, least - 1) == 0
+    assert window.exhausted_for(4.1, least) > 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "abandon"])
+def test_a_request_that_a_count_may_show_makes_no_room(end: str) -> None:
+    """Where a later answer may count a request in already, it makes no more room when it ends without an answer."""
+    window = opened(remaining=50)
+    earlier = window.acquire(4.0)
+    answer(window, 4.0, 4.1, rate(30, 6))
+    getattr(window, end)(earlier)
+    least = window.remaining
+    assert least == (30 if end == "cancel" else 29)
+    assert window.exhausted_for(4.2, least - 1) == 0
+    assert window.exhausted_for(4.2, least) > 0
 
 
 # 429
@@ -414,6 +500,36 @@ def test_limit_and_period_follow_the_headers() -> None:
     assert window.view(10.5).limit == 500
 
 
+def test_an_answer_that_is_too_early_for_a_later_window_opens_none() -> None:
+    """A reset in a later window, while this one cannot be over yet, means that a clock was set: the count stays."""
+    window = opened(remaining=50)
+    answer(window, 4.0, 4.1, rate(90, 16))
+    view = window.view(4.1)
+    assert view is not None
+    assert view.remaining == 50
+    assert view.reset == pytest.approx(15.9, abs=SOON)
+
+
+def test_a_stale_answer_from_elsewhere_does_not_confirm_the_new_window() -> None:
+    """An old answer to a request of a window that has joined this one lets no call pass."""
+    late = opened(remaining=50).acquire(9.5)
+    window = opened(remaining=50)
+    assert len(passing(window, 10.1)) == 1
+    window.in_flight += 1
+    window.record_response(late, 10.2, 10.2, rate(40, 1), 200)
+    assert window.delay_until_admitted(10.2) == pytest.approx(0.9)
+    assert left(window, 10.2) == LIMIT - 1
+
+
+def test_an_answer_from_elsewhere_tells_nothing_of_others() -> None:
+    """The number of a request of a window that has joined this one is not a number of this one."""
+    late = opened(remaining=50).acquire(4.0)
+    window = opened(remaining=50)
+    window.in_flight += 1
+    window.record_response(late, 4.1, 4.1, rate(40, 6), 200)
+    assert len(passing(window, 4.2)) == 40
+
+
 # Headers that are not there
 
 
@@ -480,6 +596,15 @@ def test_the_reserve_holds_while_plenty_is_left_without_it() -> None:
     assert window.can_send(3.3, 0.5)
 
 
+def test_no_reserve_is_known_before_the_limit() -> None:
+    """A share of a limit that no answer has named yet holds nothing back."""
+    window = RateLimitWindow()
+    assert window.can_send(3.0, 0.2)
+    answer(window, 3.0, 3.2, rate(5, 7, limit=None))
+    assert window.exhausted_for(3.2, 4, 0.2) == 0
+    assert len(passing(window, 3.2, reserve=0.2)) == 5
+
+
 def test_the_reserve_holds_in_later_windows() -> None:
     """The next window, too, is spent down to the reserve only."""
     window = opened(remaining=20)
@@ -522,6 +647,22 @@ def test_shortage_counts_the_windows_until_a_position_s_turn(
         window.acquire(3.5)
     expected = 0.0 if windows == 0 else 6.0 + (windows - 1) * PERIOD
     assert window.exhausted_for(4.0, ahead, reserve) == pytest.approx(expected, abs=SOON)
+
+
+def test_shortage_counts_from_the_last_answer_of_a_spent_window() -> None:
+    """A request that was rejected was not counted, so it does not put the next windows off."""
+    window = opened(remaining=0)
+    answer(window, 4.0, 4.1, rate(0, 6), status=429)
+    assert window.exhausted_for(4.1, LIMIT - 1) == pytest.approx(5.9, abs=SOON)
+
+
+def test_shortage_in_a_new_window_is_counted_from_its_limit() -> None:
+    """What was sent in the window before takes nothing from the next one, and adds nothing to it."""
+    window = opened(remaining=50)
+    for number in range(4):
+        answer(window, 4.0, 4.1, rate(49 - number, 6))
+    assert window.exhausted_for(10.1, LIMIT - 1) == 0
+    assert window.exhausted_for(10.1, LIMIT) > 0
 
 
 def test_shortage_is_none_while_nothing_is_known() -> None:
@@ -591,3 +732,60 @@ def test_view_of_the_next_window_is_fresh() -> None:
     view = opened(remaining=0).view(10.0 + SOON)
     assert view == RateLimit(LIMIT, PERIOD, LIMIT, view.reset, None)
     assert view.reset == pytest.approx(PERIOD, abs=2 * SOON)
+
+
+# A store that shares the limit
+
+
+def test_the_store_is_told_what_the_answers_show() -> None:
+    """Limit, period and lowest count; the expected end of the window, and how far apart the answers let it be."""
+    window = opened(remaining=50)
+    window.acquire(4.0)
+    view = window.describe(4.0)
+    assert view is not None
+    assert view == WindowView(
+        limit=LIMIT, period=PERIOD, remaining=50, ends_in=view.ends_in, uncertainty=view.uncertainty
+    )
+    assert view.ends_in == pytest.approx(6.0, abs=SOON)
+    assert view.uncertainty == pytest.approx(1.2)  # in (9.0, 10.2]
+
+
+def test_the_store_is_told_nothing_that_no_answer_has_shown() -> None:
+    """Neither a window that no answer has confirmed, nor one of which a part is unknown, is told."""
+    assert RateLimitWindow().describe(0.0) is None
+    assert opened().describe(10.1) is None
+    paused = opened()
+    paused.pause(3.5)
+    assert paused.describe(4.0) is None
+    for said in (rate(50, 7, limit=None), rate(50, 7, period=None), RateLimit(limit=100), None):
+        window = RateLimitWindow()
+        answer(window, 3.0, 3.2, said)
+        assert window.describe(4.0) is None
+
+
+@pytest.mark.parametrize(("available", "remaining"), [(None, 50), (12, 12), (80, 50), (0, 0)])
+def test_after_a_store_is_gone_the_next_request_goes_alone(available: int | None, remaining: int) -> None:
+    """What the other clients have spent since is unknown, and the lower of the two counts is taken."""
+    window = opened(remaining=50)
+    window.take_over(3, available)
+    assert left(window, 4.0) == remaining
+    assert len(passing(window, 4.0)) == min(remaining, 1)
+    if remaining:
+        assert window.delay_until_admitted(4.1) == pytest.approx(0.9)
+        assert left(window, 4.1) == remaining - 1
+
+
+def test_after_a_store_is_gone_its_clients_are_still_there() -> None:
+    """All of them have a part of half of what is left, until two windows show that they have gone."""
+    window = opened(remaining=50)
+    window.take_over(3, None)
+    answer(window, 4.0, 4.1, rate(48, 6))
+    assert len(passing(window, 4.1)) == 48 // 2 // 3
+
+
+def test_a_store_s_count_says_nothing_of_a_window_without_answers() -> None:
+    """Without an answer of its own a client knows no window that the store's count could be of."""
+    window = RateLimitWindow()
+    window.take_over(3, 30)
+    assert window.view(0.0) is None
+    assert len(passing(window, 0.0)) == 1

@@ -20,10 +20,10 @@ from dd_sa_tokens._ratelimit.window import RateLimitWindow
 class Heavy(RateLimitWindow):
     """A window that goes the long way for every question and answer."""
 
-    def _is_easy(self, now: float, ahead: int) -> bool:
+    def _has_headroom(self, now: float, taken: int) -> bool:
         return False
 
-    def _passes_lightly(self, permit: Permit, now: float, rate: RateLimit) -> bool:
+    def _record_on_fast_path(self, permit: Permit, now: float, rate: RateLimit) -> bool:
         return False
 
 
