@@ -103,7 +103,7 @@ async def test_a_refusal_counts_the_calls_before_it(ahead: int, windows: int) ->
     assert isinstance(outcome, RateLimitError)
     assert outcome.retry_after == pytest.approx(5.0 + 10.0 * windows, abs=0.01)
     assert outcome.rate_limit is not None
-    assert outcome.rate_limit.remaining == 0
+    assert (outcome.rate_limit.remaining, outcome.rate_limit.reset) == (0, pytest.approx(5.0, abs=0.01))
     limiter.close()
     await asyncio.gather(*others)
 
@@ -356,3 +356,35 @@ async def test_a_closed_client_asks_for_nothing() -> None:
     assert (last.returned, last.needed, last.wanted) == (left, 0, 0)
     await limiter.return_leases()
     assert store.requests[-1] is last
+
+
+@virtual
+async def test_permits_are_given_back_although_requests_end() -> None:
+    """A request that ends does not put off the return of permits that no call takes."""
+    store = granting(5, is_tight=True)
+    limiter = sharing(store)
+    permit = await enter(limiter)
+    store.answer = granting(0, is_tight=True).answer
+    await asyncio.sleep(0.06)
+    limiter.abandon(permit)
+    await asyncio.sleep(0.05)
+    assert unspent(limiter) == 0
+    assert sum(request.returned for request in store.requests) == 4
+
+
+@virtual
+async def test_the_store_is_asked_with_the_least_reserve_that_can_be_met() -> None:
+    """Calls with different reserves ask together, with the least one; those that nothing is left for do not count."""
+    store = granting(0, limit=20, left=20)
+    limiter = sharing(store)
+    waiting = [asyncio.ensure_future(enter(limiter, reserve=reserve)) for reserve in (0.5, 0.25, 0.5)]
+    await asyncio.sleep(0.01)
+    assert (store.requests[0].needed, store.requests[0].reserve) == (3, 0.25)
+    store.answer = granting(0, limit=20, left=6).answer
+    await asyncio.sleep(2.5)
+    assert (store.requests[-1].needed, store.requests[-1].reserve) == (1, 0.25)
+    store.answer = granting(0, limit=20, left=3).answer
+    await asyncio.sleep(2.5)
+    assert (store.requests[-1].needed, store.requests[-1].reserve) == (0, 0.25)
+    limiter.close()
+    await asyncio.gather(*waiting)
