@@ -284,6 +284,20 @@ async def test_each_request_is_reported_while_little_is_left(is_tight: bool) -> 
     assert len(store.requests) == (6 if is_tight else 1)
 
 
+@virtual
+async def test_what_ends_while_the_store_is_asked_is_reported_next() -> None:
+    """A request that is to be reported at once, and ends while a report is under way, is reported after it."""
+    store = granting(is_tight=True)
+    limiter = sharing(store)
+    first, second = await enter(limiter), await enter(limiter)
+    store.latency = 0.05
+    limiter.abandon(first)
+    await asyncio.sleep(0.02)
+    limiter.abandon(second)
+    await asyncio.sleep(0.04)
+    assert [request.finished for request in store.requests] == [0, 1, 1]
+
+
 # What the store is told
 
 
@@ -388,3 +402,113 @@ async def test_the_store_is_asked_with_the_least_reserve_that_can_be_met() -> No
     assert (store.requests[-1].needed, store.requests[-1].reserve) == (0, 0.25)
     limiter.close()
     await asyncio.gather(*waiting)
+
+
+@virtual
+async def test_permits_are_asked_for_and_kept_ahead_of_calls_while_the_limit_is_far() -> None:
+    """While plenty is left, the client asks before it has no permit, and keeps what it has for a second."""
+    store = granting(8, is_far=True)
+    limiter = sharing(store)
+    await enter(limiter)
+    for taken in range(1, 7):
+        assert (unspent(limiter), len(store.requests)) == (8 - taken, 1)
+        assert limiter.try_acquire(GET)
+        await asyncio.sleep(0.001)
+    assert len(store.requests) == 2
+    assert (store.requests[-1].needed, store.requests[-1].returned) == (0, 0)
+    await asyncio.sleep(0.9)
+    assert unspent(limiter) > 8
+    await asyncio.sleep(0.2)
+    assert unspent(limiter) == 0
+
+
+@virtual
+async def test_a_client_leases_more_as_it_needs_more_and_less_when_idle() -> None:
+    """A busy client asks for four times its concurrency ahead at most; one that is idle for long, for ten."""
+    store = granting(1000, limit=100_000, left=90_000)
+    limiter = sharing(store)
+    for _ in range(1000):
+        limiter.abandon(await enter(limiter))
+    assert max(request.wanted for request in store.requests) == 4 * 50 + 1
+    wanted = []
+    for _ in range(6):
+        await asyncio.sleep(0.2)
+        limiter.abandon(await enter(limiter))
+        wanted.append(store.requests[-1].wanted)
+    assert wanted == sorted(wanted, reverse=True)
+    assert wanted[0] > wanted[1]
+    assert wanted[-1] == 11
+
+
+@pytest.mark.parametrize("limit", [100, None])
+@virtual
+async def test_a_pause_of_the_store_ends_when_it_says(limit: int | None) -> None:
+    """A call waits as long as the store's pause, to the moment, whether a limit is known or not."""
+    store = granting(10 if limit else 0, limit=limit, left=90 if limit else None, paused_for=1.7)
+    limiter = sharing(store)
+    asyncio.get_running_loop().call_later(0.01, setattr, store, "answer", granting().answer)
+    assert await entered_after(limiter) == pytest.approx(1.7, abs=0.05)
+
+
+@virtual
+async def test_the_limit_of_a_window_that_has_ended_is_not_shown() -> None:
+    """`rate_limit` is the store's window until that ends."""
+    limiter = sharing(granting(1, ends_in=0.5))
+    await enter(limiter)
+    assert limiter.rate_limit is not None
+    assert (limiter.rate_limit.limit, limiter.rate_limit.remaining) == (100, 90)
+    assert limiter.rate_limit.reset == pytest.approx(0.5, abs=0.01)
+    await asyncio.sleep(0.6)
+    assert limiter.rate_limit is None
+
+
+@virtual
+async def test_a_lease_in_flight_is_returned_by_a_closed_client(connection: redis.Redis) -> None:
+    """A client that is closed while it asks the store waits for the reply, and returns what it was granted."""
+    fleet = Fleet(CountingServer(1000, 100.0))
+    store = virtual_store(connection)
+    first, second = sharing(store), sharing(VirtualStore(store.script))
+    await fleet.send(first)
+    await asyncio.sleep(2.0)
+    waiting = asyncio.ensure_future(enter(first))
+    await asyncio.sleep(store.latency / 4)
+    first.close()
+    await waiting
+    await first.return_leases()
+    assert store.requests[-1].returned > 0
+    await fleet.send(second)
+    assert second.rate_limit is not None
+    assert second.rate_limit.remaining == 1000 - 2
+
+
+@virtual
+async def test_a_client_that_is_closed_at_once_asks_nothing() -> None:
+    """A client that is closed before the loop goes on does not ask the store any more."""
+    store = granting()
+    limiter = sharing(store)
+    assert limiter.try_acquire(GET) is None
+    limiter.close()
+    await asyncio.sleep(0.1)
+    assert limiter.try_acquire(GET) is None
+    await asyncio.sleep(0.1)
+    assert store.requests == []
+
+
+@virtual
+async def test_a_loop_that_ends_cancels_the_question_to_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    """When all tasks are cancelled, the one that asks the store ends, too, and blames no store."""
+
+    class SilentStore:
+        def check(self) -> None:
+            """Be usable always."""
+
+        async def lease(self, _request: LeaseRequest) -> None:
+            await asyncio.sleep(1000.0)
+
+    assert sharing(SilentStore()).try_acquire(GET) is None
+    await asyncio.sleep(0.01)
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert caplog.text == ""

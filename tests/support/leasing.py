@@ -78,23 +78,27 @@ def named(rate: RateLimit, name: str) -> RateLimit:
 
 @attrs.define
 class AnsweringStore:
-    """A user's store that answers at once what a function says.
+    """A user's store that answers what a function says.
 
     Attributes:
         answer: Returns the lease for a request.
         requests: What the store was asked.
         checks: How often it was checked.
+        latency: Seconds until it answers.
     """
 
     answer: Callable[[LeaseRequest], Lease | None]
     requests: list[LeaseRequest] = attrs.field(factory=list)
     checks: int = 0
+    latency: float = 0.0
 
     def check(self) -> None:
         self.checks += 1
 
     async def lease(self, request: LeaseRequest) -> Lease | None:
         self.requests.append(request)
+        if self.latency:
+            await asyncio.sleep(self.latency)
         return self.answer(request)
 
 
