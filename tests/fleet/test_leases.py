@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 from support.internals import by_headers, unspent
-from support.leasing import AnsweringStore, Fleet, granting, sharing, virtual_store
+from support.leasing import AnsweringStore, Fleet, granting, named, sharing, virtual_store
 from support.virtual_time import GET, LIST, CountingServer, enter, now, rate, virtual
 
 from benchmarks.virtual_store import VirtualStore
@@ -394,10 +394,10 @@ async def test_the_store_is_asked_with_the_least_reserve_that_can_be_met() -> No
     waiting = [asyncio.ensure_future(enter(limiter, reserve=reserve)) for reserve in (0.5, 0.25, 0.5)]
     await asyncio.sleep(0.01)
     assert (store.requests[0].needed, store.requests[0].reserve) == (3, 0.25)
-    store.answer = granting(0, limit=20, left=6).answer
+    store.answer = granting(0, limit=20, left=10).answer
     await asyncio.sleep(2.5)
     assert (store.requests[-1].needed, store.requests[-1].reserve) == (1, 0.25)
-    store.answer = granting(0, limit=20, left=3).answer
+    store.answer = granting(0, limit=20, left=5).answer
     await asyncio.sleep(2.5)
     assert (store.requests[-1].needed, store.requests[-1].reserve) == (0, 0.25)
     limiter.close()
@@ -512,3 +512,18 @@ async def test_a_loop_that_ends_cancels_the_question_to_the_store(caplog: pytest
     await asyncio.wait([task])
     assert task.cancelled()
     assert caplog.text == ""
+
+
+@virtual
+async def test_requests_in_flight_move_with_their_operation() -> None:
+    """When an answer shows that two operations share a limit, those in flight count there, also without the store."""
+    limiter = sharing(AnsweringStore(lambda _request: None))
+    limiter.record_response(await enter(limiter), named(rate(100, 90, 7), "tokens"), 200)
+    first = await enter(limiter, LIST)
+    limiter.record_response(first, rate(100, 90, 7), 200)
+    second, third = await enter(limiter, LIST), await enter(limiter, LIST)
+    limiter.record_response(second, named(rate(100, 89, 7), "tokens"), 200)
+    assert limiter.rate_limit is not None
+    assert limiter.rate_limit.remaining == 89 - 1
+    limiter.record_response(third, named(rate(100, 88, 7), "tokens"), 200)
+    assert limiter.rate_limit.remaining == 88
