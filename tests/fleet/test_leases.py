@@ -527,3 +527,17 @@ async def test_requests_in_flight_move_with_their_operation() -> None:
     assert limiter.rate_limit.remaining == 89 - 1
     limiter.record_response(third, named(rate(100, 88, 7), "tokens"), 200)
     assert limiter.rate_limit.remaining == 88
+
+
+@virtual
+async def test_a_call_with_less_reserve_asks_at_once() -> None:
+    """Where nothing is left for calls with a reserve, these poll, and a call without one does not wait for that."""
+    store = granting(0, limit=20, left=8)
+    limiter = sharing(store)
+    waiting = [asyncio.ensure_future(enter(limiter, reserve=0.5)) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    assert len(store.requests) == 1
+    store.answer = granting(1, limit=20, left=7).answer
+    assert await entered_after(limiter) < 0.01
+    limiter.close()
+    await asyncio.gather(*waiting)
