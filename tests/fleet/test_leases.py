@@ -541,3 +541,17 @@ async def test_a_call_with_less_reserve_asks_at_once() -> None:
     assert await entered_after(limiter) < 0.01
     limiter.close()
     await asyncio.gather(*waiting)
+
+
+@virtual
+async def test_the_store_is_not_asked_during_a_pause() -> None:
+    """A call that comes during a pause waits for its end without a question to the store."""
+    store = granting(0, paused_for=1.7)
+    limiter = sharing(store)
+    waiting = [asyncio.ensure_future(enter(limiter))]
+    await asyncio.sleep(1.2)
+    waiting.append(asyncio.ensure_future(enter(limiter, reserve=0.1)))
+    await asyncio.sleep(0.1)
+    assert len(store.requests) == 1
+    limiter.close()
+    await asyncio.gather(*waiting)
