@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -12,7 +13,7 @@ from benchmarks.virtual_store import Script, VirtualStore
 from dd_sa_tokens import RateLimit
 from dd_sa_tokens._clock import Clock
 from dd_sa_tokens._ratelimit import RateLimiter, share_limits
-from dd_sa_tokens.fleet import WindowView
+from dd_sa_tokens.fleet import Lease, LeaseRequest, WindowView
 
 from .virtual_time import GET, CountingServer, now, wall
 
@@ -73,3 +74,35 @@ class Fleet:
 
 def named(rate: RateLimit, name: str) -> RateLimit:
     return attrs.evolve(rate, name=name)
+
+
+@attrs.define
+class AnsweringStore:
+    """A user's store that answers what a function says.
+
+    Attributes:
+        answer: Returns the lease for a request.
+        requests: What the store was asked.
+        checks: How often it was checked.
+        latency: Seconds until it answers.
+    """
+
+    answer: Callable[[LeaseRequest], Lease | None]
+    requests: list[LeaseRequest] = attrs.field(factory=list)
+    checks: int = 0
+    latency: float = 0.0
+
+    def check(self) -> None:
+        self.checks += 1
+
+    async def lease(self, request: LeaseRequest) -> Lease | None:
+        self.requests.append(request)
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        return self.answer(request)
+
+
+def granting(most: int = 10, **about: Any) -> AnsweringStore:
+    """Return a store that grants what is wanted, up to `most` each time, of a window of 100 per 10 s."""
+    window: dict[str, Any] = {"window": 1, "limit": 100, "period": 10.0, "ends_in": 10.0, "left": 90} | about
+    return AnsweringStore(lambda request: Lease(record=request.record, granted=min(request.wanted, most), **window))
