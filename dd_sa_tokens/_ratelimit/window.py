@@ -201,6 +201,7 @@ class RateLimitWindow:
             or rate.period != self.period
             or permit.window_number != self.number
             or permit.window is not self
+            or not self.contention.answered  # the first answer of a window shows who was there before
             or end is None
             or not end.narrow_from_below(permit.sent, reset)
         ):

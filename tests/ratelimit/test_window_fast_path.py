@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.windows import answer, rate
 
@@ -111,6 +111,21 @@ def test_an_answer_to_a_request_from_elsewhere_is_none_of_this_windows_own(forei
 
 
 @settings(max_examples=300, deadline=None)
+@example(  # the first answer of a window shows a crowd, while the window before had plenty
+    script=[
+        (0.0, 1, 0, 0, False),
+        (0.5, 0, 1, 6, False),
+        (0.0, 1, 1, 3, False),
+        (0.0, 2, 0, 0, False),
+        (0.0, 0, 1, 0, False),
+        (0.0, 1, 0, 0, False),
+    ],
+    limit=80,
+    concurrency=3,
+    phase=0.0,
+    offset=-0.43,
+    rounded=math.ceil,
+)
 @given(
     script=st.lists(
         st.tuples(
