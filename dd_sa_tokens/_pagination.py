@@ -1,7 +1,8 @@
 """The pages of a list: read ahead of the consumer, no item twice, none missed while others move.
 
 The rule: pages are asked for while the last one was as long as asked for, or fewer items have come than the largest
-total seen. A page without a new item ends the list. So T items take at most T / size + 1 requests.
+total seen. A page without a new item ends the list, and so does a refusal of a page past the last total. So T items
+take at most T / size + 1 requests.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ._protocol.documents import Page
 from .errors import APIError
 
 _logger = logging.getLogger("dd_sa_tokens")
-
 
 _NO_SUCH_PAGE = frozenset({400, 404, 416, 422})
 """What a server may answer to a page past the end of a list."""

@@ -17,8 +17,6 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, cast
 
-import attrs
-
 from dd_sa_tokens._cancellation import error_of
 from dd_sa_tokens._validation import canonical_id
 from dd_sa_tokens.errors import DatadogError, DeadlineExceededError
@@ -66,8 +64,8 @@ async def collect(
     error = error or pool.source_error
     if pool.is_expired:
         rest = unique.ids
-        if isinstance(rest, AsyncIterator):
-            error = await _close_source(unique.source) or error or deadline_error
+        if isinstance(rest, _AsyncFilter):
+            error = await _close_source(rest.source) or error or deadline_error
         else:
             assert pool.open_reason is not None
             error = await error_of(_answer_rest(rest, strategy, pool.open_reason, found)) or error
@@ -182,7 +180,6 @@ class Unique:
     Attributes:
         ids: Gives each different ID once, and notes the positions that it comes from. Of the known IDs it gives only
             the first, by which the circuit breaker learns that not everything is forbidden.
-        source: What an async input is read with.
     """
 
     def __init__(
@@ -193,11 +190,9 @@ class Unique:
         self._gave_known = False
         self._positions: list[str | TokenResult] = []
         self._seen: set[str] = set()
-        self.ids: Iterator[Any] | AsyncIterator[Any]
-        self.source: AsyncIterator[Any] | None = None
+        self.ids: Iterator[Any] | _AsyncFilter
         if isinstance(source, AsyncIterable):
-            self.source = _start(source)
-            self.ids = _AsyncFilter(self.source, self)
+            self.ids = _AsyncFilter(source, self)
         else:
             self.ids = self._filter(source)
 
@@ -249,34 +244,23 @@ class Unique:
         return BulkResult(items)
 
 
-def _start(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    """Return the iterator of a source; if the source refuses, one that raises the same at its first item."""
-    try:
-        return aiter(source)
-    except Exception as error:  # noqa: BLE001 - the source may raise anything
-        return _Refusing(error)
-
-
-@attrs.frozen
-class _Refusing(AsyncIterator[Any]):
-    """Raises what a source raised instead of giving an iterator."""
-
-    error: Exception
-
-    async def __anext__(self) -> Any:
-        raise self.error
-
-
 class _AsyncFilter(AsyncIterator[Any]):
-    """The new IDs of an async iterator. It is no generator, so nothing is left to close when a fetch is cancelled."""
+    """The new IDs of an async iterable. It is no generator, so nothing is left to close when a fetch is cancelled.
 
-    def __init__(self, source: AsyncIterator[Any], unique: Unique) -> None:
-        self._source = source
+    Attributes:
+        source: The iterable; its iterator, once that has begun.
+    """
+
+    def __init__(self, source: AsyncIterable[Any], unique: Unique) -> None:
+        self.source = source
+        self._iterator: AsyncIterator[Any] | None = None
         self._unique = unique
 
     async def __anext__(self) -> Any:
+        if self._iterator is None:  # here, and not before: what it raises is an error of the source
+            self._iterator = self.source = aiter(self.source)
         while True:
-            token_id = self._unique.take(await anext(self._source))
+            token_id = self._unique.take(await anext(self._iterator))
             if token_id is not None:
                 return token_id
             if self._unique.at_slice_end:

@@ -15,7 +15,7 @@ def in_context(error: DatadogError, request: Request[Any], call: CallState) -> D
     """Return the error with what its call was about and, if its outcome is unknown, how to verify that."""
     message, unknown = error.message, call.maybe_applied and not request.operation.safe
     if call.over_budget:
-        message += "; not repeated: too much fails, and the client's retry budget is spent"
+        message += "; not repeated: too many requests fail, and the client's retry budget is spent"
     if unknown:
         message += f"; {how_to_verify(request, call)}"
     return error.with_context(

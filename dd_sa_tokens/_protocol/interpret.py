@@ -75,12 +75,9 @@ def _api_error(request: Request[Any], response: Response, redact: Redact) -> API
     request_id = response.headers.get("X-Request-Id")
     retry_after = parse_retry_after(response.headers, response.received)
     if response.status == 429:
-        reset, retry_after = (
-            None if response.rate_limit is None else response.rate_limit.reset,
-            within_a_day(retry_after),
-        )
-        if retry_after is None or knows_reset(response.rate_limit):
-            retry_after = retry_after if reset is None else reset
+        rate, retry_after = response.rate_limit, within_a_day(retry_after)
+        if rate is not None and rate.reset is not None and (retry_after is None or knows_reset(rate)):
+            retry_after = rate.reset
     return api_error_class(response.status)(
         _describe(request.operation, response.status, errors),
         status=response.status,

@@ -102,8 +102,8 @@ permits for callers to come only while plenty is left. What it does not use for 
 gives back, and when it is closed. Of a client that dies, the last batch is lost for that window.
 
 Every client keeps its own window by the headers up to date, too. If the store is unavailable, the client uses that
-window only, and takes as many clients for granted as the store has counted. When the store is available again, the
-client hands over what it knows, in case the store has lost it.
+window only, and assumes the number of clients that the store has counted. When the store is available again, the client
+hands over what it knows, in case the store has lost it.
 
 What happens at a 429?
 ----------------------

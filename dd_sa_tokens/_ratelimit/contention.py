@@ -58,7 +58,7 @@ class Contention:
         self.since = min(self.since, now)
 
     def expect(self, clients: int) -> None:
-        """Take so many clients for granted, until two windows have shown otherwise."""
+        """Assume that number of clients until two windows have shown another one."""
         self.past = (float(clients), float(clients))
 
     def record_send(self) -> int:

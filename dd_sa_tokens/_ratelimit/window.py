@@ -224,7 +224,7 @@ class RateLimitWindow:
         self._unconfirm()
 
     def take_over(self, clients: int, left: int | None) -> None:
-        """Go on without a store that shared the limit among so many clients.
+        """Go on without the store that shared the limit among several clients.
 
         What the others have spent since is unknown, so the next request goes alone.
 

@@ -89,7 +89,7 @@ class _Saga:
         """Make the new token. If the call is cancelled meanwhile, the new token is revoked again."""
         made = await self._complete(self._creation(expires_at))
         if made.error is not None and made.error.outcome_unknown and made.error.token_id is not None:
-            # It was made, but its secret could not be read. It is revoked below, so nobody has to look for it.
+            # It was made, but its secret could not be read. It is revoked below: the text needs no advice to find it.
             error = made.error
             if isinstance(error, InvalidResponseError):
                 error = InvalidResponseError(path=error.path, reason=error.reason)

@@ -493,7 +493,7 @@ async def test_a_spent_budget_is_earned_back_by_successes(server: RawServer, con
     assert (await failed(client, ServerError)).attempts == 101
     refused = await failed(client, ServerError)
     assert refused.attempts == 1
-    assert "not repeated: too much fails, and the client's retry budget is spent" in str(refused)
+    assert "not repeated: too many requests fail, and the client's retry budget is spent" in str(refused)
     server.script(otherwise=reply())
     await client.get_tokens(ACCOUNT, [f"t{number}" for number in range(11)])
     server.script(otherwise=reply(500))
